@@ -1,0 +1,1 @@
+"""Entry points and servers: the command line, deployments."""

@@ -1,0 +1,1 @@
+"""Language models: loading, quantizing, batching, generating. Knows strings and tokens, nothing of docs."""

@@ -1,0 +1,135 @@
+"""Docstrings into slots: Google, NumPy and Sphinx style, told apart by griffe.
+
+A slot's text stays as the human wrote it. Sections that no slot takes (examples, notes,
+attributes …) follow the description as Markdown, so that no text is lost. Whether a
+documented parameter exists is the caller's to decide.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from griffe import Docstring, DocstringSectionKind, Parser, parse_google, parse_numpy, parse_sphinx
+from griffe import infer_docstring_style as infer_style
+from msgspec import Struct, field
+
+# griffe reports doubtful docstrings through its logger; the readers of a build log did not ask.
+logging.getLogger("griffe").setLevel(logging.CRITICAL)
+
+# Beyond this size a docstring is data, not prose: it is kept as it is, not searched for sections.
+_LONGEST_PARSED = 200_000
+
+_SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bcf)(?<!\bvs)(?<!\b[A-Z])[.!?](?=\s+\S)")
+_BLANK_LINES = re.compile(r"\n[ \t]*\n")
+_UNDERLINE = re.compile(r"^[=\-~^*#`'\"+.:_]{3,}\s*$")
+
+
+class ParsedDocstring(Struct):
+    """A docstring taken apart: each text as written, dedented."""
+
+    summary: str = ""
+    description: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict)
+    returns: str = ""
+    raises: dict[str, str] = field(default_factory=dict)
+
+
+def parse(text: str) -> ParsedDocstring:
+    """Take a cleaned docstring apart.
+
+    The style is inferred from its section headings; a docstring without any is prose.
+    """
+    parsed = ParsedDocstring()
+    rest: list[str] = []
+    for section in _sections(text):
+        _take(section, parsed, rest)
+    prose = rest.pop(0) if rest and not rest[0].startswith("**") else ""
+    parsed.summary, description = split_summary(prose)
+    parsed.description = "\n\n".join(part for part in (description, *rest) if part)
+    return parsed
+
+
+def split_summary(prose: str) -> tuple[str, str]:
+    """Split prose into its first sentence, on one line, and all that follows."""
+    prose = prose.strip("\n")
+    paragraph, _, rest = _cut(prose, _BLANK_LINES)
+    lines = paragraph.split("\n")
+    if len(lines) > 1 and _UNDERLINE.match(lines[1]):
+        paragraph, rest = lines[0], "\n".join(lines[2:]) + ("\n\n" + rest if rest else "")
+    end = _SENTENCE_END.search(paragraph)
+    sentence, after = (paragraph[: end.end()], paragraph[end.end() :]) if end else (paragraph, "")
+    rest = "\n\n".join(part for part in (after.strip(), rest.strip("\n")) if part)
+    return " ".join(sentence.split()), rest
+
+
+def _cut(text: str, pattern: re.Pattern[str]) -> tuple[str, str, str]:
+    found = pattern.search(text)
+    return (text[: found.start()], found.group(), text[found.end() :]) if found else (text, "", "")
+
+
+def _sections(text: str) -> Iterable[Any]:
+    docstring = Docstring(text)
+    if len(text) > _LONGEST_PARSED:
+        return Docstring(text).parse(None)
+    style, _ = infer_style(docstring)
+    if style is Parser.google:
+        return parse_google(docstring, warnings=False, returns_named_value=False)
+    if style is Parser.numpy:
+        return parse_numpy(docstring, warnings=False)
+    if style is Parser.sphinx:
+        return parse_sphinx(docstring, warnings=False)
+    return docstring.parse(None)
+
+
+def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
+    kinds = DocstringSectionKind
+    kind, value = section.kind, section.value
+    if kind is kinds.text:
+        rest.append(value)
+    elif kind in (kinds.parameters, kinds.other_parameters):
+        for item in value:
+            parsed.parameters.setdefault(item.name.lstrip("*").strip(), item.description)
+    elif kind is kinds.attributes:
+        for item in value:
+            parsed.attributes.setdefault(item.name, item.description)
+    elif kind in (kinds.returns, kinds.yields):
+        parsed.returns = parsed.returns or "\n".join(_returned(item) for item in value)
+    elif kind is kinds.raises:
+        for item in value:
+            if name := str(item.annotation or "").strip("`~:. "):
+                parsed.raises.setdefault(name, item.description)
+    elif kind is kinds.examples:
+        rest.append(_titled(section.title or "Examples", "\n\n".join(_example(*part) for part in value)))
+    elif kind is kinds.admonition:
+        rest.append(_titled(section.title or value.kind.title(), value.contents))
+    elif kind is kinds.deprecated:
+        rest.append(_titled("Deprecated", f"{value.version}: {value.description}"))
+    else:
+        title = section.title or kind.value.replace("_", " ").capitalize()
+        rest.append(_titled(title, listing({_label(item): item.description for item in value})))
+
+
+def _returned(item: Any) -> str:
+    name = getattr(item, "name", "") or ""
+    return f"`{name}`: {item.description}" if name and item.description else item.description
+
+
+def _label(item: Any) -> str:
+    return str(getattr(item, "name", "") or getattr(item, "annotation", "") or "")
+
+
+def _example(kind: DocstringSectionKind, text: str) -> str:
+    return f"```pycon\n{text}\n```" if kind is DocstringSectionKind.examples else text
+
+
+def _titled(title: str, body: str) -> str:
+    return f"**{title}**\n\n{body}"
+
+
+def listing(entries: dict[str, str]) -> str:
+    """Markdown list of names and texts."""
+    return "\n".join(f"- `{name}`: " + "\n  ".join(text.split("\n")) for name, text in entries.items())

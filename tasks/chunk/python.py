@@ -1,0 +1,665 @@
+"""Python source into symbols, from the syntax tree alone.
+
+The tree comes from the running interpreter's parser; nothing is imported or executed.
+Source text (annotations, defaults, bases) is cut from the file by node positions, so
+that a signature reads as its author wrote it. What a name refers to in other files is
+not decided here.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tasks.chunk import docstrings
+from tasks.documents import Kind, Parameter, Slot, Surface, Symbol
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = FunctionNode | ast.ClassDef
+
+_OPERATORS = (ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)
+_CHILD_FIELDS = {
+    kind: tuple(name for name in kind._fields if name not in ("ctx", "op", "ops", "type_comment", "kind"))
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST) and not issubclass(kind, _OPERATORS)
+}
+_CONDITIONAL = (ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.ExceptHandler)
+_DATACLASS = {"dataclass", "define", "frozen", "mutable", "attrs"}
+_LONGEST_VALUE = 200
+_MOST_MESSAGES = 3
+
+
+class ParsedModule(Struct):
+    """What one file says: its symbols, its surface and the imports made inside functions."""
+
+    symbols: list[Symbol]
+    surface: Surface
+    local_imports: dict[str, str]
+
+
+def parse_module(source: str, path: str, name: str) -> ParsedModule:
+    """Parse one file.
+
+    Args:
+        source: The file's text.
+        path: Its path from the source root.
+        name: The module's dotted name.
+
+    Raises:
+        SyntaxError: The running interpreter's grammar rejects the text.
+        RecursionError, MemoryError: It is nested too deeply to be parsed.
+    """
+    tree = ast.parse(source)
+    package = path.rsplit("/", 1)[-1] in ("__init__.py", "__init__.pyi")
+    return _Chunker(source, path, name, package).run(tree)
+
+
+class _Body(Struct):
+    """What the statements of one definition refer to, raise and return."""
+
+    names: dict[str, None]
+    raises: dict[str, list[str]]
+    returns: bool
+    nested: list[Definition]
+
+
+class _Chunker:
+    def __init__(self, source: str, path: str, name: str, package: bool) -> None:
+        self.path, self.module, self.package = path, name, package
+        self.data = source.encode()
+        self.offsets = [0]
+        for line in self.data.splitlines(keepends=True):
+            self.offsets.append(self.offsets[-1] + len(line))
+        self.symbols: dict[str, Symbol] = {}
+        self.imports: dict[str, str] = {}
+        self.local_imports: dict[str, str] = {}
+        self.stars: list[str] = []
+        self.exports: list[str] | None = None
+        self.pending_overloads: dict[str, list[Symbol]] = {}
+
+    def run(self, tree: ast.Module) -> ParsedModule:
+        kind: Kind = "package" if self.package else "module"
+        text = ast.get_docstring(tree)
+        slots = self._prose_slots(text)
+        last_line = max(1, len(self.offsets) - 1)
+        self.symbols[""] = Symbol("", kind, 1, last_line, expected=("summary",))
+        module_names: dict[str, None] = {}
+        self._statements(tree.body, "", module_names)
+        self._flush_overloads("")
+        self.symbols[""] = replace(self.symbols[""], slots=slots, names=tuple(module_names))
+        symbols = list(self.symbols.values())
+        members = {symbol.name: symbol.kind for symbol in symbols if symbol.name}
+        bases = {symbol.name: symbol.bases for symbol in symbols if symbol.bases}
+        surface = Surface(
+            self.path,
+            self.module,
+            self.package,
+            members,
+            self.imports,
+            tuple(self.stars),
+            None if self.exports is None else tuple(dict.fromkeys(self.exports)),
+            bases,
+        )
+        return ParsedModule(symbols, surface, self.local_imports)
+
+    # --- source text
+
+    def _text(self, node: ast.AST) -> str:
+        """The node's source on one line; what spans lines is written out anew."""
+        start, end = node.lineno, node.end_lineno  # type: ignore[attr-defined]
+        if start != end:
+            return ast.unparse(node)
+        offset = self.offsets[start - 1]
+        piece = self.data[offset + node.col_offset : offset + node.end_col_offset]  # type: ignore[attr-defined]
+        return piece.decode()
+
+    def _optional_text(self, node: ast.AST | None) -> str | None:
+        return None if node is None else self._text(node)
+
+    # --- statements of a module or class body
+
+    def _statements(self, body: list[ast.stmt], scope: str, names: dict[str, None]) -> None:
+        for position, node in enumerate(body):
+            if isinstance(node, FunctionNode):
+                self._function(node, scope)
+            elif isinstance(node, ast.ClassDef):
+                self._class(node, scope)
+            elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) or type(node).__name__ == "TypeAlias":
+                self._assignment(node, scope, _following_docstring(body, position), names)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                self._import(node, self.imports if not scope else self.local_imports)
+            elif isinstance(node, _CONDITIONAL):
+                self._conditional(node, scope, names)
+            elif isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+                self._exports_call(node.value, scope)
+                names.update(_names_in([node], set()))
+
+    def _conditional(self, node: ast.AST, scope: str, names: dict[str, None]) -> None:
+        for field in ("test", "iter", "items", "type"):
+            part = getattr(node, field, None)
+            names.update(_names_in(part if isinstance(part, list) else [part] if part else [], set()))
+        for field in ("body", "handlers", "orelse", "finalbody"):
+            self._statements(getattr(node, field, []), scope, names)
+
+    def _import(self, node: ast.Import | ast.ImportFrom, into: dict[str, str]) -> None:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                root = alias.name.split(".", 1)[0]
+                into.setdefault(alias.asname or root, alias.name if alias.asname else root)
+            return
+        origin = self._absolute(node.module or "", node.level)
+        for alias in node.names:
+            if alias.name == "*":
+                self.stars.append(origin)
+            else:
+                into.setdefault(alias.asname or alias.name, f"{origin}.{alias.name}" if origin else alias.name)
+
+    def _absolute(self, module: str, level: int) -> str:
+        if not level:
+            return module
+        parts = self.module.split(".")
+        keep = len(parts) - level + (1 if self.package else 0)
+        return ".".join([*parts[: max(keep, 0)], *([module] if module else [])])
+
+    # --- assignments
+
+    def _assignment(self, node: ast.stmt, scope: str, docstring: str | None, names: dict[str, None]) -> None:
+        value = getattr(node, "value", None)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None) or node.name]  # type: ignore[attr-defined]
+        if not scope and any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
+            self._export(value, replace_all=not isinstance(node, ast.AugAssign))
+            return
+        if isinstance(node, ast.AugAssign):
+            names.update(_names_in([node], set()))
+            return
+        for target in _plain_targets(targets):
+            self._attribute(node, target, scope, docstring)
+
+    def _attribute(self, node: ast.stmt, name: str, scope: str, docstring: str | None) -> None:
+        qualified = _join(scope, name)
+        if qualified in self.symbols:
+            return
+        value, annotation = getattr(node, "value", None), getattr(node, "annotation", None)
+        written = self._optional_text(value) if value is not None else None
+        if written is not None and len(written) > _LONGEST_VALUE:
+            written = "…"
+        returns = self._optional_text(annotation)
+        signature = name + (f": {returns}" if returns else "") + (f" = {written}" if written else "")
+        parts = [part for part in (value, annotation) if part is not None]
+        self.symbols[qualified] = Symbol(
+            qualified,
+            "attribute",
+            node.lineno,
+            node.end_lineno or node.lineno,
+            signature,
+            returns=returns,
+            value=written,
+            slots=self._prose_slots(docstring),
+            expected=("summary",),
+            names=tuple(_names_in(parts, set())),
+        )
+
+    def _export(self, value: ast.expr | None, replace_all: bool) -> None:
+        written = list(_string_items(value))
+        if replace_all or self.exports is None:
+            self.exports = written
+        else:
+            self.exports += written
+
+    def _exports_call(self, node: ast.expr, scope: str) -> None:
+        """`__all__.extend([...])` and `__all__.append("...")`."""
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="__all__"), attr=method), args=[argument]):
+                if not scope and method in ("extend", "append"):
+                    self._export(argument, replace_all=False)
+
+    # --- definitions
+
+    def _class(self, node: ast.ClassDef, scope: str) -> None:
+        qualified = self._free_name(_join(scope, node.name))
+        written_bases = [self._text(base) for base in node.bases]
+        keywords = [f"{k.arg}={self._text(k.value)}" if k.arg else f"**{self._text(k.value)}" for k in node.keywords]
+        parameters = ", ".join(written_bases + keywords)
+        labels = ["dataclass"] if _DATACLASS & {_last(self._text(_callee(d))) for d in node.decorator_list} else []
+        names = _names_in([*node.decorator_list, *node.bases, *(k.value for k in node.keywords)], set())
+        text = ast.get_docstring(node)
+        parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
+        self.symbols[qualified] = Symbol(
+            qualified,
+            "class",
+            _first_line(node),
+            node.end_lineno or node.lineno,
+            f"class {node.name}" + (f"({parameters})" if parameters else ""),
+            labels=tuple(labels),
+            bases=tuple(_base_name(base) or text for base, text in zip(node.bases, written_bases, strict=True)),
+            expected=("summary",),
+        )
+        members: dict[str, None] = dict(names)
+        self._statements(node.body, qualified, members)
+        self._flush_overloads(f"{qualified}.")
+        self._settle_class_docs(qualified, parsed)
+        self.symbols[qualified] = replace(self.symbols[qualified], names=tuple(members))
+
+    def _settle_class_docs(self, qualified: str, parsed: docstrings.ParsedDocstring) -> None:
+        """Parameters described by a class belong to its `__init__`, attributes to themselves."""
+        attributes = self._describe_attributes(qualified, parsed.attributes)
+        constructor = self.symbols.get(f"{qualified}.__init__")
+        parameters = parsed.parameters
+        if constructor is not None:
+            known = {p.name for p in constructor.parameters}
+            slots = dict(constructor.slots)
+            for name, text in parameters.items():
+                if name in known and text:
+                    slots.setdefault(f"param.{name}", Slot(text, "human"))
+            self.symbols[constructor.name] = replace(constructor, slots=_ordered(slots))
+            parameters = {name: text for name, text in parameters.items() if name not in known}
+        else:
+            parameters = self._describe_attributes(qualified, parameters)
+        slots = _human(summary=parsed.summary, description=_with_lists(parsed.description, parameters, attributes))
+        self.symbols[qualified] = replace(self.symbols[qualified], slots=slots)
+
+    def _describe_attributes(self, qualified: str, described: dict[str, str]) -> dict[str, str]:
+        """Give attributes their texts from the class docstring; return what matched none."""
+        left = {}
+        for name, text in described.items():
+            attribute = self.symbols.get(f"{qualified}.{name}")
+            if attribute is None or attribute.kind != "attribute":
+                left[name] = text
+            elif not attribute.slots:
+                self.symbols[attribute.name] = replace(attribute, slots=self._prose_slots(text))
+        return left
+
+    def _function(self, node: FunctionNode, scope: str, inside_function: bool = False) -> None:
+        decorators = [self._text(_callee(d)) for d in node.decorator_list]
+        name = _join(scope, node.name)
+        if any(d == f"{node.name}.{role}" for d in decorators for role in ("setter", "deleter", "getter")):
+            self._fold_accessor(name, node)
+            return
+        in_class = not inside_function and bool(scope)
+        symbol, body, parsed = self._signature_symbol(node, name, decorators, in_class)
+        if any(_last(d) == "overload" for d in decorators):
+            self.pending_overloads.setdefault(name, []).append(symbol)
+            return
+        overloads = tuple(s.signature for s in self.pending_overloads.pop(name, []))
+        qualified = self._free_name(name)
+        self.symbols[qualified] = replace(symbol, name=qualified, overloads=overloads)
+        if in_class and node.name == "__init__":
+            self._instance_attributes(node, scope)
+        for inner in body.nested:
+            if isinstance(inner, ast.ClassDef):
+                self._class(inner, qualified)
+            else:
+                self._function(inner, qualified, inside_function=True)
+
+    def _signature_symbol(
+        self, node: FunctionNode, name: str, decorators: list[str], in_class: bool
+    ) -> tuple[Symbol, _Body, docstrings.ParsedDocstring]:
+        parameters = tuple(self._parameters(node.args))
+        returns = self._optional_text(node.returns)
+        head = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
+        signature = f"{head} {node.name}({_written(parameters)})" + (f" -> {returns}" if returns else "")
+        is_property = in_class and any(_last(d).endswith("property") for d in decorators)
+        kind: Kind = "property" if is_property else "method" if in_class else "function"
+        body = self._body(node)
+        text = ast.get_docstring(node)
+        parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
+        receiver = parameters[0].name if in_class and parameters and "staticmethod" not in decorators else None
+        described = [p.name for p in parameters if p.name != receiver]
+        expected = ["summary", *(f"param.{p}" for p in described)]
+        if (body.returns or returns) and returns not in ("None", "NoReturn", "typing.NoReturn") and kind != "property":
+            expected.append("returns")
+        expected += [f"raises.{error}" for error in body.raises]
+        symbol = Symbol(
+            name,
+            kind,
+            _first_line(node),
+            node.end_lineno or node.lineno,
+            signature,
+            parameters,
+            returns,
+            _labels(node, decorators),
+            slots=_function_slots(parsed, parameters, body),
+            expected=tuple(expected),
+            names=tuple(body.names),
+        )
+        return symbol, body, parsed
+
+    def _parameters(self, arguments: ast.arguments) -> Iterator[Parameter]:
+        positional = [*arguments.posonlyargs, *arguments.args]
+        defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
+        for index, (argument, default) in enumerate(zip(positional, defaults, strict=True)):
+            kind = "positional_only" if index < len(arguments.posonlyargs) else "positional_or_keyword"
+            yield self._parameter(argument, kind, default)
+        if arguments.vararg:
+            yield self._parameter(arguments.vararg, "var_positional", None)
+        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+            yield self._parameter(argument, "keyword_only", default)
+        if arguments.kwarg:
+            yield self._parameter(arguments.kwarg, "var_keyword", None)
+
+    def _parameter(self, argument: ast.arg, kind: str, default: ast.expr | None) -> Parameter:
+        return Parameter(argument.arg, kind, self._optional_text(argument.annotation), self._optional_text(default))
+
+    def _fold_accessor(self, name: str, node: FunctionNode) -> None:
+        """A setter or deleter belongs to its property, which becomes writable."""
+        base = self.symbols.get(name)
+        if base is not None:
+            names = dict.fromkeys([*base.names, *self._body(node).names])
+            labels = tuple(dict.fromkeys([*base.labels, "writable"]))
+            self.symbols[name] = replace(base, names=tuple(names), labels=labels)
+
+    def _flush_overloads(self, prefix: str) -> None:
+        """Overloads without an implementation (stubs): the first stands for all."""
+        for name in [name for name in self.pending_overloads if name.startswith(prefix)]:
+            symbols = self.pending_overloads.pop(name)
+            qualified = self._free_name(name)
+            overloads = tuple(symbol.signature for symbol in symbols)
+            self.symbols[qualified] = replace(symbols[0], name=qualified, overloads=overloads)
+
+    def _instance_attributes(self, node: FunctionNode, scope: str) -> None:
+        """`self.x = …` in a constructor defines an attribute of the class."""
+        if not node.args.args:
+            return
+        receiver = node.args.args[0].arg
+        for statement, docstring in _own_statements(node.body):
+            if isinstance(statement, ast.Assign | ast.AnnAssign):
+                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                for target in targets:
+                    match target:
+                        case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner == receiver:
+                            self._attribute(statement, name, scope, docstring)
+
+    def _free_name(self, name: str) -> str:
+        """The name itself, or with `#2`, `#3` … for a further definition of it."""
+        if name not in self.symbols:
+            return name
+        count = 2
+        while f"{name}#{count}" in self.symbols:
+            count += 1
+        return f"{name}#{count}"
+
+    # --- bodies
+
+    def _body(self, node: FunctionNode) -> _Body:
+        arguments = node.args
+        bound = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
+        bound |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a}
+        receiver = next(iter([*arguments.posonlyargs, *arguments.args]), None)
+        body = _Body({}, {}, False, [])
+        head = [*node.decorator_list, arguments, *([node.returns] if node.returns else [])]
+        for part in head:
+            body.names.update(_names_in([part], set()))
+        found: dict[str, None] = {}
+        stores: set[str] = set()
+        for statement in node.body:
+            self._walk_body(statement, body, found, stores)
+        bound |= stores - self.local_imports.keys()
+        for name in found:
+            root, _, rest = name.partition(".")
+            if receiver is not None and root == receiver.arg and rest:
+                body.names.setdefault(f"self.{rest}")
+            elif root not in bound:
+                body.names.setdefault(name)
+        return body
+
+    def _walk_body(self, statement: ast.stmt, body: _Body, found: dict[str, None], stores: set[str]) -> None:
+        stack: list[ast.AST] = [statement]
+        while stack:
+            node = stack.pop()
+            kind = type(node)
+            if kind is ast.Name:
+                if type(node.ctx) is ast.Load:  # type: ignore[attr-defined]
+                    found.setdefault(node.id)  # type: ignore[attr-defined]
+                else:
+                    stores.add(node.id)  # type: ignore[attr-defined]
+            elif kind is ast.Attribute:
+                _attribute_chain(node, found, stack)  # type: ignore[arg-type]
+            elif kind is ast.Constant:
+                continue
+            elif kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
+                body.nested.append(node)  # type: ignore[arg-type]
+                stores.add(node.name)  # type: ignore[attr-defined]
+            elif kind in (ast.Import, ast.ImportFrom):
+                self._import(node, self.local_imports)  # type: ignore[arg-type]
+            else:
+                if kind is ast.Raise:
+                    self._note_raise(node, body)  # type: ignore[arg-type]
+                elif kind is ast.Return:
+                    body.returns = body.returns or not _is_none(node.value)  # type: ignore[attr-defined]
+                elif kind in (ast.Yield, ast.YieldFrom):
+                    body.returns = True
+                _push_children(node, stack)
+
+    def _note_raise(self, node: ast.Raise, body: _Body) -> None:
+        raised = node.exc
+        message = ""
+        if isinstance(raised, ast.Call):
+            message = _message(raised.args[0]) if raised.args else ""
+            raised = raised.func
+        if isinstance(raised, ast.Name | ast.Attribute) and (name := _dotted(raised)) and _is_class_name(name):
+            messages = body.raises.setdefault(name, [])
+            if message and message not in messages and len(messages) < _MOST_MESSAGES:
+                messages.append(message)
+
+    def _prose_slots(self, text: str | None) -> dict[str, Slot]:
+        if not text:
+            return {}
+        parsed = docstrings.parse(text)
+        lists = _with_lists(parsed.description, parsed.parameters, parsed.attributes)
+        return _human(summary=parsed.summary, description=lists)
+
+
+# --- slots
+
+
+def _human(**texts: str) -> dict[str, Slot]:
+    return {name: Slot(text, "human") for name, text in texts.items() if text.strip()}
+
+
+def _with_lists(description: str, parameters: dict[str, str], attributes: dict[str, str]) -> str:
+    parts = [description]
+    for title, entries in (("Parameters", parameters), ("Attributes", attributes)):
+        if entries:
+            parts.append(f"**{title}**\n\n{docstrings.listing(entries)}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _function_slots(
+    parsed: docstrings.ParsedDocstring, parameters: tuple[Parameter, ...], body: _Body
+) -> dict[str, Slot]:
+    """What the docstring says of what exists, and what `raise` statements tell.
+
+    A documented parameter that the signature lacks is kept, as prose, only where
+    `**kwargs` can take it; elsewhere it would document what is not there.
+    """
+    known = {p.name for p in parameters}
+    stray = {name: text for name, text in parsed.parameters.items() if name not in known}
+    takes_any = any(p.kind == "var_keyword" for p in parameters)
+    texts = {"summary": parsed.summary, "description": parsed.description}
+    if stray and takes_any:
+        heading = "**Further keyword arguments**"
+        texts["description"] = "\n\n".join(filter(None, [parsed.description, heading, docstrings.listing(stray)]))
+    texts |= {f"param.{p.name}": parsed.parameters.get(p.name, "") for p in parameters}
+    texts["returns"] = parsed.returns
+    texts |= {f"raises.{name}": text for name, text in parsed.raises.items()}
+    slots = _human(**texts)
+    documented = {_last(name) for name in parsed.raises}
+    for name, messages in body.raises.items():
+        if messages and _last(name) not in documented:
+            slots[f"raises.{name}"] = Slot("; ".join(messages), "derived")
+    return slots
+
+
+_SLOT_ORDER = {"summary": 0, "description": 1, "param": 2, "returns": 3, "raises": 4}
+
+
+def _ordered(slots: dict[str, Slot]) -> dict[str, Slot]:
+    return dict(sorted(slots.items(), key=lambda item: _SLOT_ORDER[item[0].split(".", 1)[0]]))
+
+
+# --- small readings of the tree
+
+
+def _join(scope: str, name: str) -> str:
+    return f"{scope}.{name}" if scope else name
+
+
+def _last(dotted: str) -> str:
+    return dotted.rsplit(".", 1)[-1]
+
+
+def _first_line(node: Definition) -> int:
+    return node.decorator_list[0].lineno if node.decorator_list else node.lineno
+
+
+def _callee(node: ast.expr) -> ast.expr:
+    return node.func if isinstance(node, ast.Call) else node
+
+
+def _base_name(node: ast.expr) -> str | None:
+    """The dotted name of a base class; `Generic[T]` names `Generic`."""
+    return _dotted(node.value if isinstance(node, ast.Subscript) else node)
+
+
+def _dotted(node: ast.expr) -> str | None:
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return None
+    return ".".join([node.id, *reversed(parts)])
+
+
+def _is_none(node: ast.expr | None) -> bool:
+    return node is None or (isinstance(node, ast.Constant) and node.value is None)
+
+
+def _is_class_name(name: str) -> bool:
+    """`raise error` re-raises a variable; an exception class starts with a capital."""
+    return _last(name).lstrip("_")[:1].isupper()
+
+
+def _message(node: ast.expr) -> str:
+    """The text of an exception's message, with an ellipsis for each computed part."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return " ".join(text.split())
+        case ast.JoinedStr(values=parts):
+            return " ".join("".join(_message(part) or "…" for part in parts).split())
+        case ast.BinOp(left=left, op=ast.Mod() | ast.Add()):
+            return _message(left)
+        case ast.Call(func=ast.Attribute(value=text, attr="format")):
+            return _message(text)
+    return ""
+
+
+def _labels(node: FunctionNode, decorators: list[str]) -> tuple[str, ...]:
+    labels = ["async"] if isinstance(node, ast.AsyncFunctionDef) else []
+    known = ("classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override")
+    return (*labels, *(name for name in known if any(_last(d) == name for d in decorators)))
+
+
+def _written(parameters: tuple[Parameter, ...]) -> str:
+    """Parameters as in a `def`, with the `/` and `*` markers where they belong."""
+    parts: list[str] = []
+    kinds = [p.kind for p in parameters]
+    for index, p in enumerate(parameters):
+        if p.kind == "keyword_only" and not {"var_positional", "keyword_only"} & set(kinds[:index]):
+            parts.append("*")
+        star = {"var_positional": "*", "var_keyword": "**"}.get(p.kind, "")
+        text = star + p.name + (f": {p.annotation}" if p.annotation is not None else "")
+        if p.default is not None:
+            text += f" = {p.default}" if p.annotation is not None else f"={p.default}"
+        parts.append(text)
+        if p.kind == "positional_only" and "positional_only" not in kinds[index + 1 :]:
+            parts.append("/")
+    return ", ".join(parts)
+
+
+def _plain_targets(targets: Iterable[ast.expr]) -> Iterator[str]:
+    for target in targets:
+        if isinstance(target, ast.Name):
+            yield target.id
+        elif isinstance(target, ast.Tuple | ast.List):
+            yield from _plain_targets(target.elts)
+
+
+def _string_items(node: ast.expr | None) -> Iterator[str]:
+    match node:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
+            for item in items:
+                yield from _string_items(item)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            yield from _string_items(left)
+            yield from _string_items(right)
+
+
+def _following_docstring(body: list[ast.stmt], position: int) -> str | None:
+    """The string below an assignment documents it."""
+    match body[position + 1 : position + 2]:
+        case [ast.Expr(value=ast.Constant(value=str(text)))]:
+            return inspect.cleandoc(text)
+    return None
+
+
+def _own_statements(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str | None]]:
+    """The statements of a body and of its blocks, each with the string that follows it."""
+    for position, node in enumerate(body):
+        yield node, _following_docstring(body, position)
+        if isinstance(node, _CONDITIONAL):
+            for field in ("body", "handlers", "orelse", "finalbody"):
+                yield from _own_statements(getattr(node, field, []))
+
+
+def _push_children(node: ast.AST, stack: list[ast.AST]) -> None:
+    for field in _CHILD_FIELDS[type(node)]:
+        child = getattr(node, field, None)
+        if type(child) is list:
+            stack.extend(item for item in reversed(child) if isinstance(item, ast.AST))
+        elif isinstance(child, ast.AST):
+            stack.append(child)
+
+
+def _attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[ast.AST]) -> None:
+    root: ast.expr = node
+    parts: list[str] = []
+    while type(root) is ast.Attribute:
+        parts.append(root.attr)
+        root = root.value
+    if type(root) is ast.Name:
+        parts.append(root.id)
+        parts.reverse()
+        found.setdefault(".".join(parts))
+    else:
+        stack.append(root)
+
+
+def _names_in(nodes: Iterable[ast.AST], bound: set[str]) -> dict[str, None]:
+    """Dotted names that the nodes refer to, those in string annotations included."""
+    found: dict[str, None] = {}
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        kind = type(node)
+        if kind is ast.Name:
+            if node.id not in bound:  # type: ignore[attr-defined]
+                found.setdefault(node.id)  # type: ignore[attr-defined]
+        elif kind is ast.Attribute:
+            _attribute_chain(node, found, stack)  # type: ignore[arg-type]
+        elif kind is ast.Constant:
+            if _is_quoted_class(node.value):  # type: ignore[attr-defined]
+                found.setdefault(node.value)  # type: ignore[attr-defined]
+        elif kind in _CHILD_FIELDS:
+            _push_children(node, stack)
+    return found
+
+
+def _is_quoted_class(value: object) -> bool:
+    return isinstance(value, str) and value.replace(".", "").isidentifier() and _is_class_name(value)

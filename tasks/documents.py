@@ -1,0 +1,164 @@
+"""The types in transit between the stages.
+
+All are frozen, all encode to JSON, none knows how it is made or drawn. What a
+stage hands on is either one of these or the key under which the result cache
+holds one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Origin = Literal["human", "derived", "model"]
+Kind = Literal["module", "package", "class", "function", "method", "property", "attribute"]
+SkipReason = Literal["binary", "encoding", "too-large", "syntax", "nesting", "symlink"]
+
+
+class DocmillError(Exception):
+    """The root of what docmill raises: one line that says what, where and what to do."""
+
+    exit_status = 1
+
+
+class SourceError(DocmillError):
+    """A source or an argument that cannot be used; nothing was touched."""
+
+    exit_status = 2
+
+
+class SourceFile(Struct, frozen=True):
+    """One file of a snapshot: path from the source root, size in bytes, content digest."""
+
+    path: str
+    size: int
+    digest: str
+
+
+class SkippedFile(Struct, frozen=True):
+    """A selected file that is not documented, and why."""
+
+    path: str
+    reason: SkipReason
+    detail: str
+
+
+class Snapshot(Struct, frozen=True):
+    """The files of a source at one revision.
+
+    `name` is the project's name (the last part of the location), `root` the folder
+    the files are read from. Neither `root` nor `location` goes into any key.
+    """
+
+    name: str
+    location: str
+    revision: str | None
+    root: str
+    code: tuple[SourceFile, ...]
+    prose: tuple[SourceFile, ...]
+    skipped: tuple[SkippedFile, ...]
+
+
+class Slot(Struct, frozen=True):
+    """One text of a Doc and where it came from."""
+
+    text: str
+    origin: Origin
+
+
+class Parameter(Struct, frozen=True, omit_defaults=True):
+    """One parameter as written; `kind` is the name of inspect's kind in lower case."""
+
+    name: str
+    kind: str
+    annotation: str | None = None
+    default: str | None = None
+
+
+class Inherited(Struct, frozen=True):
+    """A member that a class has from a base: the name and the symbol that defines it."""
+
+    name: str
+    id: str
+
+
+class Symbol(Struct, frozen=True, omit_defaults=True):
+    """One definition, as its file alone tells it.
+
+    `name` is the qualified name inside the module ("" for the module itself, with `#2`
+    for a second definition of the same name). `signature` is the source text of the
+    definition's head on one line. `slots` holds what a human wrote and what the file
+    itself lets one derive. `names` are the dotted names that the definition refers to,
+    as written, including those of its signature.
+    """
+
+    name: str
+    kind: Kind
+    line: int
+    end_line: int
+    signature: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    returns: str | None = None
+    labels: tuple[str, ...] = ()
+    overloads: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
+    value: str | None = None
+    slots: dict[str, Slot] = {}
+    expected: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+class Module(Struct, frozen=True):
+    """One parsed file: the module's symbol first, then its definitions in source order."""
+
+    path: str
+    name: str
+    symbols: tuple[Symbol, ...]
+
+
+class Surface(Struct, frozen=True, omit_defaults=True):
+    """What other files can see of a module; links are resolved on surfaces alone.
+
+    `members` maps qualified names to kinds, `imports` local names to absolute dotted
+    targets, `stars` lists modules imported with `*`, `bases` the written bases of each
+    class. `exports` is the static value of `__all__`.
+    """
+
+    path: str
+    name: str
+    package: bool
+    members: dict[str, str]
+    imports: dict[str, str] = {}
+    stars: tuple[str, ...] = ()
+    exports: tuple[str, ...] | None = None
+    bases: dict[str, tuple[str, ...]] = {}
+
+
+class Outline(Struct, frozen=True, omit_defaults=True):
+    """The small companion of a Module that every build loads for every file.
+
+    `summaries` digests the slots of methods that an override may inherit its text from;
+    `headline` is the module's own summary, shown by the package above it.
+    """
+
+    surface: Surface
+    headline: str = ""
+    texts: dict[str, str] = {}
+    skipped: SkippedFile | None = None
+
+
+class Links(Struct, frozen=True, omit_defaults=True):
+    """How the names of one module resolve.
+
+    `targets` maps a dotted name as written to the id of a symbol; `uses` lists pairs
+    (user's qualified name, id used); `inherits` the members each class has from its
+    bases; `overrides` maps a method to the id it overrides; `bases` the resolved bases of
+    each class; `exported` the qualified names that a public module re-exports.
+    """
+
+    targets: dict[str, str] = {}
+    uses: tuple[tuple[str, str], ...] = ()
+    inherits: dict[str, tuple[Inherited, ...]] = {}
+    overrides: dict[str, str] = {}
+    bases: dict[str, tuple[str, ...]] = {}

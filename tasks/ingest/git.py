@@ -1,0 +1,204 @@
+"""Reading one revision of a git repository without trusting it.
+
+The revision is fetched into a bare repository of docmill's own, so that the source's
+configuration and hooks never apply, and its blobs are written out as plain files: no
+checkout, no filters, no submodules, no links. Addresses and revisions are validated
+before git sees them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from tasks.documents import SkippedFile, SourceError
+from tasks.ingest.tree import CODE_SUFFIXES, PROSE_SUFFIXES
+from tasks.keys import digest
+
+_PROTOCOLS = ("https", "http", "ssh", "git", "file")
+_URL = re.compile(rf"(?:{'|'.join(_PROTOCOLS)})://[^\s\x00-\x1f-][^\s\x00-\x1f]*")
+_SCP = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*:[^\s\x00-\x1f:-][^\s\x00-\x1f]*")
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/@-]*")
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_TIMEOUT = 600
+_TREES_KEPT = 3
+
+
+def is_url(location: str) -> bool:
+    """Whether a location is a git address of a kind docmill accepts."""
+    return bool(_URL.fullmatch(location) or _SCP.fullmatch(location))
+
+
+def validated_revision(revision: str) -> str:
+    """The revision as given, if it is a well-formed branch, tag or full SHA.
+
+    The rules are those of git-check-ref-format(1).
+
+    Raises:
+        SourceError: It is not.
+    """
+    malformed = (
+        not _REVISION.fullmatch(revision)
+        or any(part in revision for part in ("..", "@{", "//"))
+        or revision.endswith(("/", ".", ".lock"))
+        or any(component.startswith(".") or component.endswith(".lock") for component in revision.split("/"))
+    )
+    if malformed:
+        raise SourceError(f"revision {revision!r}: give a branch, a tag or a full SHA")
+    return revision
+
+
+def head_of(folder: Path) -> str | None:
+    """The commit that HEAD of a working tree names, read from the files of `.git`.
+
+    git itself is not run: a repository's configuration can make it execute commands.
+    """
+    try:
+        head = (folder / ".git" / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head if _SHA.fullmatch(head) else None
+        name = head.removeprefix("ref: ")
+        loose = folder / ".git" / validated_revision(name)
+        if loose.is_file():
+            sha = loose.read_text().strip()
+            return sha if _SHA.fullmatch(sha) else None
+        for line in (folder / ".git" / "packed-refs").read_text().splitlines():
+            sha, _, packed = line.partition(" ")
+            if packed == name and _SHA.fullmatch(sha):
+                return sha
+    except (OSError, UnicodeDecodeError, SourceError):
+        return None
+    return None
+
+
+def fetch(location: str, revision: str | None, cache: Path) -> tuple[Path, str, list[SkippedFile]]:
+    """Bring one revision of a repository into the cache.
+
+    Args:
+        location: A git address (`file://` for a local repository).
+        revision: Branch, tag or full SHA; None for the default branch.
+        cache: Folder for bare repositories and extracted trees.
+
+    Returns:
+        The folder with the revision's files, its SHA, and the links left out.
+
+    Raises:
+        SourceError: The address does not answer or has no such revision.
+    """
+    wanted = "HEAD" if revision is None else validated_revision(revision)
+    home = cache / digest(location)
+    repository = home / "repository"
+    if not (repository / "HEAD").is_file():
+        repository.mkdir(parents=True, exist_ok=True)
+        _git(repository, location, "init", "--quiet", "--bare", ".")
+    _git(repository, location, "fetch", "--quiet", "--no-tags", "--depth=1", "--", location, wanted)
+    sha = _git(repository, location, "rev-parse", "--verify", "FETCH_HEAD^{commit}").decode().strip()
+    entries = list(_entries(repository, location, sha))
+    tree = _extracted(repository, sha, [e for e in entries if e.mode in _REGULAR], home / "trees")
+    links = [SkippedFile(e.path, "symlink", "symbolic links are not followed") for e in entries if e.mode == _LINK]
+    return tree, sha, links
+
+
+_REGULAR = ("100644", "100755")
+_LINK = "120000"
+
+
+class _Entry(NamedTuple):
+    mode: str
+    blob: str
+    path: str
+
+
+def _entries(repository: Path, location: str, sha: str) -> Iterator[_Entry]:
+    """The files of a commit that docmill can read; a path that leaves the tree is left out."""
+    listing = _git(repository, location, "ls-tree", "-r", "-z", "--full-tree", sha)
+    for line in listing.decode("utf-8", "replace").split("\0")[:-1]:
+        description, _, path = line.partition("\t")
+        mode, _, blob = description.split(" ")
+        parts = path.split("/")
+        escapes = any(part in ("", ".", "..") or part.lower() == ".git" or "\\" in part for part in parts)
+        if not escapes and (path.endswith(CODE_SUFFIXES + PROSE_SUFFIXES) or path == "docmill.toml"):
+            yield _Entry(mode, blob, path)
+
+
+def _extracted(repository: Path, sha: str, entries: list[_Entry], trees: Path) -> Path:
+    """The folder with a commit's files; it appears whole or not at all."""
+    target = trees / sha
+    if target.is_dir():
+        os.utime(target)
+        return target
+    trees.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=trees, prefix=".staging-"))
+    try:
+        _write_blobs(repository, entries, staging)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    by_age = sorted((t for t in trees.iterdir() if not t.name.startswith(".")), key=lambda t: t.stat().st_mtime)
+    for old in by_age[:-_TREES_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _write_blobs(repository: Path, entries: list[_Entry], folder: Path) -> None:
+    command = ["git", "--git-dir", str(repository), "cat-file", "--batch"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment(), cwd="/"
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for entry in entries:
+            process.stdin.write(f"{entry.blob}\n".encode())
+            process.stdin.flush()
+            size = int(process.stdout.readline().split(b" ")[2])
+            file = folder / entry.path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("xb") as target:
+                _copy(process.stdout, target, size)
+            process.stdout.read(1)  # the newline after each blob
+        process.stdin.close()
+
+
+def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
+    while size:
+        piece = source.read(min(size, 1 << 20))
+        target.write(piece)
+        size -= len(piece)
+
+
+def _git(repository: Path, location: str, *arguments: str) -> bytes:
+    safe = ["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never"]
+    for protocol in _PROTOCOLS:
+        safe += ["-c", f"protocol.{protocol}.allow=always"]
+    command = ["git", "--git-dir", str(repository), *safe, *arguments]
+    if arguments[0] == "init":
+        command = ["git", *safe, *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=repository,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise SourceError("git is not installed; it is needed for repositories and revisions") from error
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(f"source {location!r}: git gave no answer in {_TIMEOUT} s") from error
+    if done.returncode:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise SourceError(f"source {location!r}: {lines[-1] if lines else 'git failed'}")
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """The caller's environment without what would point git at another repository."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return kept | {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C"}

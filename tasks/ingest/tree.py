@@ -1,0 +1,182 @@
+"""Which files of a folder belong to a snapshot, and what is in them.
+
+Symbolic links are never followed. Digests are remembered by stat, as git's index does,
+so that an unchanged tree is not read again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from pathspec import GitIgnoreSpec
+
+from tasks.documents import SkippedFile, SkipReason, SourceFile
+from tasks.keys import digest_bytes
+
+CODE_SUFFIXES = (".py", ".pyi")
+PROSE_SUFFIXES = (".md", ".markdown")
+
+# A file changed this recently may change again within the clock's resolution.
+_RACY_NS = 2_000_000_000
+
+
+class Selection(Struct, frozen=True):
+    """Which files are wanted: globs in gitignore syntax, and a cap in bytes."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    max_file_size: int = 2_000_000
+    honour_gitignore: bool = True
+
+
+class _Remembered(Struct, frozen=True, array_like=True):
+    stamp: tuple[int, int, int, int]
+    digest: str
+    reason: SkipReason | None
+    detail: str
+
+
+class StatCache:
+    """Content digests by (size, mtime, ctime, inode) of each path."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.known: dict[str, _Remembered] = {}
+        self.seen: dict[str, _Remembered] = {}
+        try:
+            self.known = msgspec.json.decode(file.read_bytes(), type=dict[str, _Remembered])
+        except (OSError, msgspec.DecodeError):
+            self.known = {}
+
+    def look_up(self, path: str, info: os.stat_result) -> _Remembered | None:
+        """What is remembered of a path, unless the file may have changed since."""
+        found = self.known.get(path)
+        return found if found is not None and found.stamp == _stamp(info) else None
+
+    def save(self) -> None:
+        """Remember what this walk saw; what is too young to be trusted is left out."""
+        horizon = time.time_ns() - _RACY_NS
+        kept = {path: entry for path, entry in self.seen.items() if max(entry.stamp[1:3]) < horizon}
+        if kept == self.known:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(msgspec.json.encode(kept))
+        temporary.replace(self.file)
+
+
+def _stamp(info: os.stat_result) -> tuple[int, int, int, int]:
+    return info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino
+
+
+class Walk:
+    """One reading of a folder: selected files, and those that were skipped with a reason."""
+
+    def __init__(self, root: Path, selection: Selection, hidden: Iterable[Path], cache: StatCache) -> None:
+        self.root = root
+        self.selection = selection
+        self.hidden = {str(path) for path in hidden}
+        self.cache = cache
+        self.include = GitIgnoreSpec.from_lines(selection.include) if selection.include else None
+        self.exclude = GitIgnoreSpec.from_lines(selection.exclude) if selection.exclude else None
+        self.files: list[SourceFile] = []
+        self.skipped: list[SkippedFile] = []
+
+    def run(self) -> None:
+        """Walk the tree in a fixed order; fill `files` and `skipped`."""
+        for entry, path in self._selected(str(self.root), "", ()):
+            self._take(entry, path)
+        self.files.sort(key=lambda file: file.path)
+        self.skipped.sort(key=lambda file: file.path)
+
+    def _selected(
+        self, folder: str, prefix: str, ignores: tuple[tuple[str, GitIgnoreSpec], ...]
+    ) -> Iterator[tuple[os.DirEntry[str], str]]:
+        try:
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except PermissionError:
+            return
+        names = {entry.name for entry in entries}
+        if prefix and "pyvenv.cfg" in names:
+            return
+        if self.selection.honour_gitignore and ".gitignore" in names:
+            ignores = (*ignores, *self._ignore_file(folder, prefix))
+        for entry in entries:
+            path = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if self._enters(entry, path, ignores):
+                    yield from self._selected(entry.path, path + "/", ignores)
+            elif entry.name.endswith(CODE_SUFFIXES + PROSE_SUFFIXES) and self._wanted(path, names, ignores):
+                yield entry, path
+
+    def _ignore_file(self, folder: str, prefix: str) -> Iterator[tuple[str, GitIgnoreSpec]]:
+        file = Path(folder, ".gitignore")
+        if file.is_file() and not file.is_symlink():
+            yield prefix, GitIgnoreSpec.from_lines(file.read_text("utf-8", "replace").splitlines())
+
+    def _enters(
+        self, entry: os.DirEntry[str], path: str, ignores: tuple[tuple[str, GitIgnoreSpec], ...]
+    ) -> bool:
+        if entry.name.startswith(".") or entry.name in ("__pycache__", "node_modules"):
+            return False
+        return entry.path not in self.hidden and not _ignored(path + "/", ignores)
+
+    def _wanted(self, path: str, names: set[str], ignores: tuple[tuple[str, GitIgnoreSpec], ...]) -> bool:
+        if path.endswith(".pyi") and path.rsplit("/", 1)[-1][:-1] in names:
+            return False  # the module beside the stub is the better source
+        if self.include is not None and not self.include.match_file(path):
+            return False
+        if self.exclude is not None and self.exclude.match_file(path):
+            return False
+        return not _ignored(path, ignores)
+
+    def _take(self, entry: os.DirEntry[str], path: str) -> None:
+        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if shown != path:
+            self.skipped.append(SkippedFile(shown, "encoding", "the file's name is not UTF-8"))
+            return
+        info = entry.stat(follow_symlinks=False)
+        if entry.is_symlink():
+            self.skipped.append(SkippedFile(path, "symlink", "symbolic links are not followed"))
+            return
+        if not stat.S_ISREG(info.st_mode):
+            self.skipped.append(SkippedFile(path, "binary", "not a regular file"))
+            return
+        remembered = self.cache.look_up(path, info) or self._read(entry.path, info)
+        self.cache.seen[path] = remembered
+        if info.st_size > self.selection.max_file_size:
+            detail = f"{info.st_size:,} bytes, the cap is {self.selection.max_file_size:,}"
+            self.skipped.append(SkippedFile(path, "too-large", detail))
+        elif remembered.reason:
+            self.skipped.append(SkippedFile(path, remembered.reason, remembered.detail))
+        else:
+            self.files.append(SourceFile(path, info.st_size, remembered.digest))
+
+    def _read(self, file: str, info: os.stat_result) -> _Remembered:
+        stamp = _stamp(info)
+        if info.st_size > self.selection.max_file_size:
+            return _Remembered(stamp, "", None, "")
+        data = Path(file).read_bytes()
+        if (position := data.find(b"\0")) >= 0:
+            return _Remembered(stamp, "", "binary", f"NUL at byte {position}")
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            return _Remembered(stamp, "", "encoding", f"not UTF-8 at byte {error.start}")
+        return _Remembered(stamp, digest_bytes(data), None, "")
+
+
+def _ignored(path: str, ignores: tuple[tuple[str, GitIgnoreSpec], ...]) -> bool:
+    """Whether a path is ignored: the innermost file that speaks of it decides."""
+    for prefix, spec in reversed(ignores):
+        verdict = spec.check_file(path[len(prefix) :]).include
+        if verdict is not None:
+            return bool(verdict)
+    return False
