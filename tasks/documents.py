@@ -76,13 +76,6 @@ class Parameter(Struct, frozen=True, omit_defaults=True):
     default: str | None = None
 
 
-class Inherited(Struct, frozen=True):
-    """A member that a class has from a base: the name and the symbol that defines it."""
-
-    name: str
-    id: str
-
-
 class Symbol(Struct, frozen=True, omit_defaults=True):
     """One definition, as its file alone tells it.
 
@@ -109,16 +102,20 @@ class Symbol(Struct, frozen=True, omit_defaults=True):
     names: tuple[str, ...] = ()
 
 
-class Module(Struct, frozen=True):
-    """One parsed file: the module's symbol first, then its definitions in source order."""
+class Module(Struct, frozen=True, omit_defaults=True):
+    """One parsed file: the module's symbol first, then its definitions in source order.
+
+    `local_imports` are those made inside functions and classes.
+    """
 
     path: str
     name: str
     symbols: tuple[Symbol, ...]
+    local_imports: dict[str, str] = {}
 
 
 class Surface(Struct, frozen=True, omit_defaults=True):
-    """What other files can see of a module; links are resolved on surfaces alone.
+    """What other files can see of a module; names are resolved on surfaces alone.
 
     `members` maps qualified names to kinds, `imports` local names to absolute dotted
     targets, `stars` lists modules imported with `*`, `bases` the written bases of each
@@ -138,27 +135,42 @@ class Surface(Struct, frozen=True, omit_defaults=True):
 class Outline(Struct, frozen=True, omit_defaults=True):
     """The small companion of a Module that every build loads for every file.
 
-    `summaries` digests the slots of methods that an override may inherit its text from;
-    `headline` is the module's own summary, shown by the package above it.
+    `texts` holds a digest of the slots of each documented member of a class, from which
+    an override may take its text; `headline` is the module's own summary, which the
+    package above it shows. A file that could not be parsed has `skipped` instead.
     """
 
-    surface: Surface
+    surface: Surface | None = None
     headline: str = ""
     texts: dict[str, str] = {}
     skipped: SkippedFile | None = None
 
 
-class Links(Struct, frozen=True, omit_defaults=True):
-    """How the names of one module resolve.
+class InheritedMembers(Struct, frozen=True):
+    """The names of the members that a class has from one base.
 
-    `targets` maps a dotted name as written to the id of a symbol; `uses` lists pairs
-    (user's qualified name, id used); `inherits` the members each class has from its
-    bases; `overrides` maps a method to the id it overrides; `bases` the resolved bases of
-    each class; `exported` the qualified names that a public module re-exports.
+    `href` leads to the base; a member's is `href.member`.
     """
 
+    base: str
+    href: str
+    members: tuple[str, ...]
+
+
+class Links(Struct, frozen=True, omit_defaults=True):
+    """What the names of one module refer to in the whole source.
+
+    Hrefs are relative to the site's root and exist for public symbols only. `targets`
+    maps a dotted name as written to an href. `uses` maps the id of what is used to
+    the qualified names of its users here, `bases` gives the ids of each class's bases, `overrides` the ids of
+    the definitions that a method overrides, nearest first. `reexports` are the names
+    under which a module offers symbols of other modules.
+    """
+
+    public: tuple[str, ...] = ()
     targets: dict[str, str] = {}
-    uses: tuple[tuple[str, str], ...] = ()
-    inherits: dict[str, tuple[Inherited, ...]] = {}
-    overrides: dict[str, str] = {}
+    uses: dict[str, tuple[str, ...]] = {}
     bases: dict[str, tuple[str, ...]] = {}
+    inherits: dict[str, tuple[InheritedMembers, ...]] = {}
+    overrides: dict[str, tuple[str, ...]] = {}
+    reexports: dict[str, str] = {}

@@ -30,6 +30,7 @@ _CHILD_FIELDS = {
 _CONDITIONAL = (ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.ExceptHandler)
 _DATACLASS = {"dataclass", "define", "frozen", "mutable", "attrs"}
 _LONGEST_VALUE = 200
+_TALLEST_VALUE = 8
 _MOST_MESSAGES = 3
 
 
@@ -184,9 +185,7 @@ class _Chunker:
         if qualified in self.symbols:
             return
         value, annotation = getattr(node, "value", None), getattr(node, "annotation", None)
-        written = self._optional_text(value) if value is not None else None
-        if written is not None and len(written) > _LONGEST_VALUE:
-            written = "…"
+        written = self._value_text(value)
         returns = self._optional_text(annotation)
         signature = name + (f": {returns}" if returns else "") + (f" = {written}" if written else "")
         parts = [part for part in (value, annotation) if part is not None]
@@ -202,6 +201,15 @@ class _Chunker:
             expected=("summary",),
             names=tuple(_names_in(parts, set())),
         )
+
+    def _value_text(self, value: ast.expr | None) -> str | None:
+        """A value as written, or an ellipsis where it is too long to be shown."""
+        if value is None:
+            return None
+        if (value.end_lineno or value.lineno) - value.lineno > _TALLEST_VALUE:
+            return "…"
+        written = self._text(value)
+        return written if len(written) <= _LONGEST_VALUE else "…"
 
     def _export(self, value: ast.expr | None, replace_all: bool) -> None:
         written = list(_string_items(value))

@@ -1,0 +1,234 @@
+"""Which request is computed when, and at which fixed shape. Pure: no torch, no text, tested without a model.
+
+A bucket is a fixed shape: prompts padded to one length, prefilled in groups of a fixed row count, decoded in a
+pool of a fixed row count over a fixed KV length. Buckets with the same KV length share a pool. A request's
+bucket follows from its own lengths alone, because the bits of a row depend on the shape it is computed at.
+
+In scope: the bucket table, the queues, which step comes next, which slot a request gets, the accounting.
+Not in scope: what a step does (the engine), what a prompt is, out-of-memory handling.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+_LONGEST_STEP = 64
+_DECODE_ROWS = 64
+_PREFILL_TOKENS = 1024  # a group of this many tokens fills the machine; more rows would only add dummies
+_PREFILL_ROWS = (4, 16)
+_KV_BUDGET = 4 << 30  # bytes for all pools together
+
+_Item = TypeVar("_Item")
+
+
+class Bucket(NamedTuple):
+    """One fixed shape, in tokens; `prompt_length` is without the shared prefix, `kv_length` with it."""
+
+    prompt_length: int
+    kv_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class BucketTable:
+    """All shapes that an engine computes at.
+
+    `prompt_lengths` and `kv_lengths` are ascending, in tokens; `prefix_length` is the length of the shared
+    prefix, which lies in front of every prompt in the KV cache and is counted in `kv_lengths`.
+    """
+
+    prompt_lengths: tuple[int, ...]
+    kv_lengths: tuple[int, ...]
+    decode_rows: int = _DECODE_ROWS
+    prefix_length: int = 0
+
+    def __post_init__(self) -> None:
+        for name, lengths in (("prompt_lengths", self.prompt_lengths), ("kv_lengths", self.kv_lengths)):
+            if not lengths or lengths[0] < 1 or any(a >= b for a, b in pairwise(lengths)):
+                raise ValueError(f"{name} must be positive and ascending, not {lengths}")
+        if self.decode_rows < _PREFILL_ROWS[1]:
+            raise ValueError(f"decode_rows must be at least {_PREFILL_ROWS[1]}, not {self.decode_rows}")
+
+    @classmethod
+    def fitting(
+        cls, *, max_prompt: int, max_new: int, prefix: int, context: int, kv_bytes_per_token: int
+    ) -> "BucketTable":
+        """Return the default table for prompts of up to `max_prompt` tokens and `max_new` tokens after them.
+
+        `context` is the number of positions the model has; a table never exceeds it. `kv_bytes_per_token` is the
+        size of the keys and values of one token in all layers; fewer rows are decoded at once where all pools
+        together would outgrow a fixed budget. The budget is a constant and not the free memory of the moment,
+        because the row count decides the bits. Raises ValueError when not even one prompt token fits.
+        """
+        longest = min(prefix + max_prompt + max_new, context)
+        prompts = _ladder(min(max_prompt, longest - prefix - 1), finest=8)
+        pools = tuple(prefix + length for length in _ladder(longest - prefix, finest=64, steps_per_doubling=2))
+        rows = _DECODE_ROWS
+        while rows > _PREFILL_ROWS[1] and rows * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
+            rows //= 2
+        return cls(prompts, pools, rows, prefix)
+
+    def bucket(self, prompt: int, new: int) -> Bucket | None:
+        """Return the bucket of a request that prefills `prompt` and decodes `new` tokens; None if none holds it."""
+        prompt_length = next((length for length in self.prompt_lengths if length >= prompt), None)
+        if prompt_length is None:
+            return None
+        needed = self.prefix_length + max(prompt_length, prompt + new)
+        kv_length = next((length for length in self.kv_lengths if length >= needed), None)
+        return None if kv_length is None else Bucket(prompt_length, kv_length)
+
+    def prefill_rows(self, prompt_length: int) -> int:
+        """Return the fixed number of rows in a prefill of this padded length: a power of two."""
+        fewest, most = _PREFILL_ROWS
+        rows = most
+        while rows > fewest and rows * prompt_length > _PREFILL_TOKENS:
+            rows //= 2
+        return rows
+
+    def as_key(self) -> dict[str, int | list[list[int]] | list[int]]:
+        """Return the table as plain values: what decides the shapes and therefore the bits."""
+        return {
+            "prefill": [[self.prefill_rows(length), length] for length in self.prompt_lengths],
+            "decode": [[self.decode_rows, length] for length in self.kv_lengths],
+            "prefix_length": self.prefix_length,
+        }
+
+
+def _ladder(longest: int, finest: int, steps_per_doubling: int = 8) -> tuple[int, ...]:
+    """Return ascending lengths up to `longest`, a constant number of them per doubling, multiples of `finest`."""
+    if longest < 1:
+        raise ValueError(f"the model's context leaves no room for a prompt: {longest} tokens")
+    lengths, length = [], 0
+    while length < longest:
+        doubling = 1 << max(length.bit_length() - 1, 0)
+        length += max(finest, doubling // steps_per_doubling)
+        lengths.append(min(length, longest))
+    return tuple(lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """Compute the KV of these requests' prompts and put it into these slots of the bucket's pool.
+
+    There may be fewer requests than the group has rows; the others are dummies.
+    """
+
+    bucket: Bucket
+    tickets: tuple[int, ...]
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Advance every row of the pool with this KV length by one token; `tickets` maps slots to requests."""
+
+    kv_length: int
+    tickets: dict[int, int]
+
+
+@dataclass(slots=True)
+class Accounting:
+    """How much of what was computed was wanted."""
+
+    prompt_tokens: int = 0
+    computed_prompt_tokens: int = 0
+    useful_row_steps: int = 0
+    row_steps: int = 0
+
+    @property
+    def padding_efficiency(self) -> float:
+        """Real prompt tokens per computed one, dummies included."""
+        return self.prompt_tokens / self.computed_prompt_tokens if self.computed_prompt_tokens else 1.0
+
+    @property
+    def occupancy(self) -> float:
+        """Row-steps of the decoder that advanced a request, per executed one."""
+        return self.useful_row_steps / self.row_steps if self.row_steps else 1.0
+
+
+@dataclass(slots=True)
+class _Pool:
+    rows: int
+    active: dict[int, int] = field(default_factory=dict)  # slot → ticket
+    queues: dict[int, deque[tuple[int, int]]] = field(default_factory=dict)  # length → (ticket, real tokens)
+
+    @property
+    def free(self) -> int:
+        return self.rows - len(self.active)
+
+    def slots(self, count: int) -> tuple[int, ...]:
+        return tuple([slot for slot in range(self.rows) if slot not in self.active][:count])
+
+
+class Scheduler:
+    """Decides the next step from what waits and what runs; holds no tensors and no text."""
+
+    def __init__(self, table: BucketTable, accounting: Accounting) -> None:
+        self._table = table
+        self._accounting = accounting
+        self._pools = {length: _Pool(table.decode_rows) for length in table.kv_lengths}
+
+    def add(self, ticket: int, bucket: Bucket, prompt: int) -> None:
+        """Queue a request that has `prompt` real tokens to prefill in `bucket`."""
+        self._pools[bucket.kv_length].queues.setdefault(bucket.prompt_length, deque()).append((ticket, prompt))
+
+    def release(self, kv_length: int, slot: int) -> None:
+        """Free the slot of a request that is finished."""
+        del self._pools[kv_length].active[slot]
+
+    def next_step(self, *, more_may_come: bool) -> Prefill | Decode | None:
+        """Return what to compute next, or None when nothing waits and nothing runs.
+
+        Full prefill groups come first: they cost no padding and fill the pools. A group with dummies is computed
+        where waiting cannot help (nothing more may come) or where a pool would otherwise run half empty. Then the
+        fullest pool decodes; the others keep their rows until it is their turn.
+        """
+        group = self._fullest_group(full=True) or self._fullest_group(full=False, thin_pools=more_may_come)
+        if group:
+            return self._prefill(*group)
+        kv_length, pool = max(self._pools.items(), key=lambda item: len(item[1].active))
+        return self._decode(kv_length, pool) if pool.active else None
+
+    def _fullest_group(self, *, full: bool, thin_pools: bool = False) -> Bucket | None:
+        """Return the bucket with the most requests that can be prefilled now.
+
+        With `full`, only groups without a dummy count; with `thin_pools`, only pools at most half of whose rows
+        are active.
+        """
+        candidates: list[tuple[int, Bucket]] = []
+        for kv_length, pool in self._pools.items():
+            if thin_pools and len(pool.active) * 2 > pool.rows:
+                continue
+            for prompt_length, queue in pool.queues.items():
+                rows = self._table.prefill_rows(prompt_length)
+                ready = min(rows, len(queue))
+                if ready and ready <= pool.free and (ready == rows or not full):
+                    candidates.append((len(queue), Bucket(prompt_length, kv_length)))
+        return max(candidates)[1] if candidates else None
+
+    def _prefill(self, prompt_length: int, kv_length: int) -> Prefill:
+        pool = self._pools[kv_length]
+        queue, rows = pool.queues[prompt_length], self._table.prefill_rows(prompt_length)
+        taken = [queue.popleft() for _ in range(min(rows, len(queue)))]
+        tickets, slots = tuple(ticket for ticket, _ in taken), pool.slots(len(taken))
+        pool.active.update(zip(slots, tickets, strict=True))
+        self._accounting.prompt_tokens += sum(prompt for _, prompt in taken)
+        self._accounting.computed_prompt_tokens += rows * prompt_length
+        return Prefill(Bucket(prompt_length, kv_length), tickets, slots)
+
+    def _decode(self, kv_length: int, pool: _Pool) -> Decode:
+        self._accounting.useful_row_steps += len(pool.active)
+        self._accounting.row_steps += pool.rows
+        return Decode(kv_length, dict(pool.active))
+
+
+def in_order(numbered: Iterable[tuple[int, _Item]]) -> Iterator[_Item]:
+    """Yield items by ascending number (0, 1, 2 …, each exactly once), each as soon as those before it are there."""
+    waiting: dict[int, _Item] = {}
+    expected = 0
+    for number, item in numbered:
+        waiting[number] = item
+        while expected in waiting:
+            yield waiting.pop(expected)
+            expected += 1

@@ -1,0 +1,114 @@
+"""The bundled model's tokenizer: byte-level BPE over code and summaries, and pairs as token sequences.
+
+In scope: training the tokenizer, the layout of an example.
+Not in scope: which pairs there are (pairs), batches (train).
+
+Words are bare in code and carry their space in prose, whatever operator, dot or underscore precedes them, so
+that `pool_size`, `self.pool.size` and `size = pool` share tokens. A line break with its indentation is one.
+"""
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+from models.prompts import PromptError, elided
+from models.training.pairs import Pair
+
+VOCABULARY = 8192
+MAX_PROMPT_TOKENS = 256  # with the separator
+MAX_SUMMARY_TOKENS = 48
+SEPARATOR, END, PADDING = "<|summary|>", "<|end|>", "<|padding|>"
+
+_PIECES = Regex(r"\n *|self\.| ?[A-Z]?[a-z]+| ?[A-Z]+(?![a-z])| ?[0-9]{1,3}| ?[^\sA-Za-z0-9]+ ?|\s+")
+
+
+def train(texts: Iterable[str], folder: Path) -> None:
+    """Train on `texts` and save the tokenizer as a transformers folder."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(_PIECES, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[PADDING, END, SEPARATOR],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PADDING,
+        additional_special_tokens=[SEPARATOR],
+        clean_up_tokenization_spaces=False,
+    )
+    wrapped.save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair as tokens: the prompt, its form with the name masked, and the summary with its end."""
+
+    prompt: np.ndarray
+    masked_prompt: np.ndarray
+    summary: np.ndarray
+
+
+class Encoder:
+    """Turns pairs into examples with one tokenizer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._separator = self.tokenizer.token_to_id(SEPARATOR)
+        self._end = self.tokenizer.token_to_id(END)
+        self.padding = self.tokenizer.token_to_id(PADDING)
+
+    def examples(self, pairs: list[Pair]) -> list[Example]:
+        prompts = self.prompts([pair.code for pair in pairs])
+        masked_prompts = self.prompts([pair.masked_code for pair in pairs])
+        summaries = [self._ids(pair.summary)[:MAX_SUMMARY_TOKENS] for pair in pairs]
+        return [
+            Example(_array(prompt), _array(masked), _array([*summary, self._end]))
+            for prompt, masked, summary in zip(prompts, masked_prompts, summaries, strict=True)
+            if prompt and masked
+        ]
+
+    def prompts(self, codes: list[str]) -> list[list[int] | None]:
+        """Return each function's tokens with the separator, elided to fit; None where that cannot be done."""
+        return [self._prompt(code) for code in codes]
+
+    def _prompt(self, code: str) -> list[int] | None:
+        ids = self._ids(code)
+        if len(ids) >= MAX_PROMPT_TOKENS:
+            try:
+                ids = self._ids(elided(_definition(code), self._fits))
+            except PromptError:
+                return None
+        return [*ids, self._separator]
+
+    def _fits(self, code: str) -> bool:
+        return len(code) < MAX_PROMPT_TOKENS * 16 and len(self._ids(code)) < MAX_PROMPT_TOKENS
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def _definition(code: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
+    (node,) = ast.parse(code).body
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    return node
+
+
+def _array(ids: list[int]) -> np.ndarray:
+    return np.array(ids, dtype=np.uint16)

@@ -1,0 +1,136 @@
+"""Files → Symbols: one parse per changed file, cached by content and parser version.
+
+Model-independent. What is handed on are keys: under a chunk's key the result cache
+holds its Module, under the outline's key the Outline.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+
+import msgspec
+from msgspec import Struct
+
+from tasks.chunk.newer_syntax import explain_syntax_error
+from tasks.chunk.python import ParsedModule, parse_module
+from tasks.documents import Module, Outline, SkippedFile, SourceError, SourceFile, Surface
+from tasks.keys import digest, digest_bytes, key
+from tasks.result_cache import ResultCache
+
+# Raised whenever the same file would parse into another Module or Outline.
+CHUNK_VERSION = 1
+
+_PARSER = (*sys.version_info[:2], version("griffelib"))
+
+
+class Chunk(Struct, frozen=True):
+    """One file to parse, and the keys of what comes of it."""
+
+    path: str
+    name: str
+    digest: str
+    key: str
+
+    @property
+    def outline_key(self) -> str:
+        """The key of the file's Outline."""
+        return f"{self.key}/outline"
+
+
+def chunks_of(files: Iterable[SourceFile], project: str) -> list[Chunk]:
+    """Name each file's module, and the key of its parse.
+
+    Args:
+        files: The snapshot's Python files.
+        project: The name that a package at the root of the source goes by.
+    """
+    files = list(files)
+    names = module_names([file.path for file in files], project)
+    return [Chunk(f.path, names[f.path], f.digest, _key(f, names[f.path])) for f in files]
+
+
+def _key(file: SourceFile, name: str) -> str:
+    return key("chunk", CHUNK_VERSION, _PARSER, file.path, name, file.digest)
+
+
+def module_names(paths: Iterable[str], project: str) -> dict[str, str]:
+    """Dotted names by path: from the outermost package down, or from the root.
+
+    A folder `src` at the root that is no package does not count.
+    """
+    paths = list(paths)
+    packages = {str(PurePosixPath(p).parent) for p in paths if PurePosixPath(p).stem == "__init__"}
+    return {path: _module_name(PurePosixPath(path), packages, project) for path in paths}
+
+
+def _module_name(path: PurePosixPath, packages: set[str], project: str) -> str:
+    parts = list(path.parent.parts)
+    if path.stem != "__init__":
+        parts.append(path.stem)
+    if "." in packages:
+        return ".".join([project, *parts])
+    if len(path.parts) > 1 and parts[:1] == ["src"] and "src" not in packages:
+        parts = parts[1:]
+    return ".".join(parts) or project
+
+
+def chunk_files(root: str, chunks: Iterable[Chunk], cache: ResultCache) -> None:
+    """Parse files and store what comes of them.
+
+    Raises:
+        SourceError: A file is no longer what the snapshot says.
+    """
+    for chunk in chunks:
+        data = Path(root, chunk.path).read_bytes()
+        if digest_bytes(data) != chunk.digest:
+            raise SourceError(f"{chunk.path}: changed while it was being read; run again")
+        module, outline = _parse(data.decode("utf-8-sig"), chunk)
+        cache.put_many({chunk.key: msgspec.json.encode(module), chunk.outline_key: msgspec.json.encode(outline)})
+
+
+def load_modules(cache: ResultCache, chunks: Iterable[Chunk]) -> dict[str, Module]:
+    """The Modules of parsed files, by path; a file that could not be parsed has none."""
+    wanted = {chunk.key: chunk.path for chunk in chunks}
+    found = cache.get_many(wanted)
+    decoder = msgspec.json.Decoder(Module | None)
+    modules = ((wanted[k], decoder.decode(value)) for k, value in found.items())
+    return {path: module for path, module in modules if module is not None}
+
+
+def load_outlines(cache: ResultCache, chunks: Iterable[Chunk]) -> dict[str, Outline]:
+    """The Outlines of all files, by path."""
+    wanted = {chunk.outline_key: chunk.path for chunk in chunks}
+    decoder = msgspec.json.Decoder(Outline)
+    return {wanted[k]: decoder.decode(value) for k, value in cache.get_many(wanted).items()}
+
+
+def surfaces(outlines: Mapping[str, Outline]) -> list[Surface]:
+    """The surfaces of the files that could be parsed, in order of path."""
+    return [outline.surface for _, outline in sorted(outlines.items()) if outline.surface is not None]
+
+
+def _parse(source: str, chunk: Chunk) -> tuple[Module | None, Outline]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a source's invalid escapes are its own affair
+            parsed = parse_module(source, chunk.path, chunk.name)
+    except SyntaxError as error:
+        return None, Outline(skipped=explain_syntax_error(source, chunk.path, error))
+    except (RecursionError, MemoryError):
+        return None, Outline(skipped=SkippedFile(chunk.path, "nesting", "nested too deeply to be parsed"))
+    module = Module(chunk.path, chunk.name, tuple(parsed.symbols), parsed.local_imports)
+    return module, _outline(parsed)
+
+
+def _outline(parsed: ParsedModule) -> Outline:
+    texts = {
+        symbol.name: digest(symbol.slots)
+        for symbol in parsed.symbols
+        if symbol.kind in ("method", "property", "attribute") and "summary" in symbol.slots
+    }
+    summary = parsed.symbols[0].slots.get("summary")
+    return Outline(parsed.surface, summary.text if summary else "", texts)

@@ -1,0 +1,137 @@
+"""Content-addressed results in SQL: many keys in, many values out, any number of writers.
+
+A key determines its value, so that two writers of one key write the same bytes and the
+first one wins. There is no expiry; whoever wants the space back deletes the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    Engine,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    make_url,
+    select,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasks.documents import DocmillError
+
+# Below every database's limit on bound parameters.
+_KEYS_A_QUERY = 500
+_ROWS_A_WRITE = 200
+_BUSY_TIMEOUT_S = 60
+
+_METADATA = MetaData()
+_RESULTS = Table(
+    "results",
+    _METADATA,
+    Column("key", String(96), primary_key=True),
+    Column("value", LargeBinary().with_variant(mysql.LONGBLOB(), "mysql"), nullable=False),
+)
+
+
+class ResultCacheError(DocmillError):
+    """The result cache cannot be read or written."""
+
+
+class ResultCache:
+    """The results of one installation, under any SQLAlchemy URL."""
+
+    def __init__(self, url: str) -> None:
+        """Open the cache; the table is made where it is missing.
+
+        Raises:
+            ResultCacheError: The database cannot be reached.
+        """
+        self.url = url
+        try:
+            self._engine = _open(url)
+            _METADATA.create_all(self._engine)
+        except SQLAlchemyError as error:
+            raise ResultCacheError(f"result cache {_shown(url)}: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """The values of those keys that are there."""
+        found: dict[str, bytes] = {}
+        for piece in _pieces(dict.fromkeys(keys), _KEYS_A_QUERY):
+            found.update(self._rows(select(_RESULTS.c.key, _RESULTS.c.value), piece))
+        return found
+
+    def missing(self, keys: Iterable[str]) -> set[str]:
+        """Those keys that have no value yet."""
+        wanted = set(keys)
+        for piece in _pieces(sorted(wanted), _KEYS_A_QUERY):
+            wanted.difference_update(row[0] for row in self._rows(select(_RESULTS.c.key), piece))
+        return wanted
+
+    def put_many(self, values: Mapping[str, bytes]) -> None:
+        """Store values; a key that is there already keeps the value it has."""
+        statement = _insert_or_ignore(self._engine)
+        try:
+            for piece in _pieces(values.items(), _ROWS_A_WRITE):
+                with self._engine.begin() as connection:
+                    connection.execute(statement, [{"key": key, "value": value} for key, value in piece])
+        except SQLAlchemyError as error:
+            raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
+
+    def _rows(self, query: Any, keys: list[str]) -> list[Any]:
+        try:
+            with self._engine.connect() as connection:
+                return list(connection.execute(query.where(_RESULTS.c.key.in_(keys))).all())
+        except SQLAlchemyError as error:
+            raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
+
+
+def _open(url: str) -> Engine:
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def _tune(connection: Any, _record: object) -> None:
+        # WAL lets readers go on while one writes; a power cut may lose the last results, never the file.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    return engine
+
+
+def _insert_or_ignore(engine: Engine) -> Any:
+    match engine.dialect.name:
+        case "sqlite":
+            return sqlite.insert(_RESULTS).on_conflict_do_nothing()
+        case "postgresql":
+            return postgresql.insert(_RESULTS).on_conflict_do_nothing()
+        case "mysql" | "mariadb":
+            return insert(_RESULTS).prefix_with("IGNORE")
+    raise ResultCacheError(f"result cache: {engine.dialect.name} is not supported; use SQLite, PostgreSQL or MySQL")
+
+
+def _pieces(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while piece := list(islice(iterator, size)):
+        yield piece
+
+
+def _shown(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
