@@ -16,7 +16,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 ATTENTION = "docmill_fixed_shape"
 
-Layers = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values per layer: rows × KV heads × tokens × head size
+Layers = list[
+    tuple[torch.Tensor, torch.Tensor]
+]  # keys and values per layer: rows × KV heads × tokens × head size
 
 
 def distances(positions: torch.Tensor, kv_length: int) -> torch.Tensor:
@@ -103,7 +105,9 @@ class PoolCache(Cache):
             columns.index_copy_(0, self._columns, source.squeeze(2))
         return stored
 
-    def _allocate(self, index: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _allocate(
+        self, index: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         # Memory order is slot, column, head: a token of a slot is one contiguous write for all its heads.
         pair = tuple(
             part.new_zeros(self._rows, self._length, part.shape[1], part.shape[3]).transpose(1, 2)

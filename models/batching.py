@@ -63,7 +63,9 @@ class BucketTable:
         """
         longest = min(prefix + max_prompt + max_new, context)
         prompts = _ladder(min(max_prompt, longest - prefix - 1), finest=8)
-        pools = tuple(prefix + length for length in _ladder(longest - prefix, finest=64, steps_per_doubling=2))
+        pools = tuple(
+            prefix + length for length in _ladder(longest - prefix, finest=64, steps_per_doubling=2)
+        )
         rows = _DECODE_ROWS
         while rows > _PREFILL_ROWS[1] and rows * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
             rows //= 2
@@ -171,7 +173,9 @@ class Scheduler:
 
     def add(self, ticket: int, bucket: Bucket, prompt: int) -> None:
         """Queue a request that has `prompt` real tokens to prefill in `bucket`."""
-        self._pools[bucket.kv_length].queues.setdefault(bucket.prompt_length, deque()).append((ticket, prompt))
+        self._pools[bucket.kv_length].queues.setdefault(bucket.prompt_length, deque()).append(
+            (ticket, prompt)
+        )
 
     def release(self, kv_length: int, slot: int) -> None:
         """Free the slot of a request that is finished."""

@@ -37,7 +37,9 @@ class _Settings(BaseModel):
 class ModelConfig(_Settings):
     """Which model, in which form, on which device."""
 
-    model: Annotated[str, Field(description="`bundled`, a folder, or an id on the Hugging Face hub")] = "bundled"
+    model: Annotated[str, Field(description="`bundled`, a folder, or an id on the Hugging Face hub")] = (
+        "bundled"
+    )
     quantize: Annotated[
         Literal["auto", "none", "int8"],
         Field(description="`auto` takes the model as it is stored; the others insist on one form"),
@@ -59,9 +61,13 @@ class ModelConfig(_Settings):
 class GenerationConfig(_Settings):
     """How text is decoded: greedily, up to a stop string, an end-of-text token or a frame's own limit."""
 
-    max_prompt_tokens: Annotated[int, Field(ge=1, description="longest prompt, without the shared prefix")] = 512
+    max_prompt_tokens: Annotated[
+        int, Field(ge=1, description="longest prompt, without the shared prefix")
+    ] = 512
     max_new_tokens: Annotated[int, Field(ge=1, description="tokens after the prompt, forced and free")] = 128
-    stop: Annotated[tuple[str, ...], Field(description="strings that end a frame; they are not in its text")] = ("\n",)
+    stop: Annotated[
+        tuple[str, ...], Field(description="strings that end a frame; they are not in its text")
+    ] = ("\n",)
 
     @field_validator("stop")
     @classmethod
@@ -85,7 +91,9 @@ class ExecutionProfile(_Settings):
     threads: int
     float32_matmul_precision: str
     compiled: bool
-    buckets: Annotated[dict[str, Any], Field(description="the bucket table, as `BucketTable.as_key` gives it")]
+    buckets: Annotated[
+        dict[str, Any], Field(description="the bucket table, as `BucketTable.as_key` gives it")
+    ]
 
     def as_key(self) -> dict[str, Any]:
         """Return the profile as plain values with sorted names, ready to be part of a key."""

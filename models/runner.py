@@ -52,13 +52,17 @@ class Runner:
         tokens, positions = torch.tensor(rows, device=self._device).T[:, :, None].unbind()
         pool = self._pool(kv_length)
         pool.write_at(positions[:, 0])
-        logits = self._model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=distances(positions, kv_length),
-            past_key_values=pool,
-            use_cache=True,
-        ).logits[:, -1].float()
+        logits = (
+            self._model(
+                input_ids=tokens,
+                position_ids=positions,
+                attention_mask=distances(positions, kv_length),
+                past_key_values=pool,
+                use_cache=True,
+            )
+            .logits[:, -1]
+            .float()
+        )
         likeliest = logits.argmax(-1)
         chosen = logits.gather(1, likeliest[:, None])[:, 0]
         return likeliest.tolist(), (chosen - logits.logsumexp(-1)).tolist()
@@ -103,7 +107,9 @@ def _cpu_kernels() -> str:
     """Name what CPU kernels are chosen and blocked by: torch's own dispatch level, extensions, cache sizes."""
     capabilities = torch.cpu.get_capabilities()
     extensions = sorted(name for name, value in capabilities.items() if value is True)
-    caches = [f"{name}={capabilities[name]}" for name in ("l1d_cache_size", "l2_cache_size") if name in capabilities]
+    caches = [
+        f"{name}={capabilities[name]}" for name in ("l1d_cache_size", "l2_cache_size") if name in capabilities
+    ]
     architecture = capabilities.get("architecture", "unknown")
     return " ".join([architecture, torch.backends.cpu.get_cpu_capability(), *extensions, *caches])
 

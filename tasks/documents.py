@@ -141,6 +141,8 @@ class Outline(Struct, frozen=True, omit_defaults=True):
     """
 
     surface: Surface | None = None
+    surface_digest: str = ""
+    module_digest: str = ""
     headline: str = ""
     texts: dict[str, str] = {}
     skipped: SkippedFile | None = None

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from urllib.parse import quote
 
+import msgspec
 from griffe import c3linear_merge
 from msgspec import Struct
 
-from tasks.documents import InheritedMembers, Links, Module, Surface, Symbol
-from tasks.keys import digest_bytes
+from tasks.chunk import Chunk, load_modules, load_outlines, surfaces
+from tasks.documents import InheritedMembers, Links, Module, Outline, Surface, Symbol
+from tasks.keys import digest, digest_bytes, key
+from tasks.result_cache import ResultCache
+from tasks.spread import Spread
 
 # Raised whenever the same surfaces would resolve to other Links.
 RESOLVE_VERSION = 1
@@ -27,6 +31,34 @@ _ORDINAL = re.compile(r"#\d+$")
 _PLAIN_ANCHOR = re.compile(r"[A-Za-z0-9_.~-]+")
 _CLASH_DIGITS = 8
 _LONGEST_CHAIN = 40
+
+
+def resolve(
+    chunks: list[Chunk], outlines: Mapping[str, Outline], cache: ResultCache, spread: Spread
+) -> dict[str, str]:
+    """Resolve the names of all modules, those whose Links the cache holds excepted.
+
+    Returns:
+        By path, the key of each module's Links.
+    """
+    everything = digest(sorted((path, outline.surface_digest) for path, outline in outlines.items()))
+    keys = {
+        chunk.path: key("links", RESOLVE_VERSION, chunk.key, everything)
+        for chunk in chunks
+        if outlines[chunk.path].surface is not None
+    }
+    missing = cache.missing(keys.values())
+    work = [(chunk, keys[chunk.path]) for chunk in chunks if keys.get(chunk.path) in missing]
+    spread(resolve_files, work, chunks)
+    return keys
+
+
+def resolve_files(work: Iterable[tuple[Chunk, str]], cache: ResultCache, chunks: list[Chunk]) -> None:
+    """Resolve the names of some modules against all, and store their Links."""
+    keys = {chunk.path: links_key for chunk, links_key in work}
+    modules = load_modules(cache, (chunk for chunk in chunks if chunk.path in keys))
+    index = Index(surfaces(load_outlines(cache, chunks)))
+    cache.put_many({keys[path]: msgspec.json.encode(index.links(module)) for path, module in modules.items()})
 
 
 class Target(Struct, frozen=True):

@@ -1,7 +1,8 @@
 """Content-addressed results in SQL: many keys in, many values out, any number of writers.
 
 A key determines its value, so that two writers of one key write the same bytes and the
-first one wins. There is no expiry; whoever wants the space back deletes the file.
+first one wins. Values are stored compressed. There is no expiry; whoever wants the space
+back deletes the file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import zstandard
 from sqlalchemy import (
     Column,
     Engine,
@@ -32,6 +34,7 @@ from tasks.documents import DocmillError
 _KEYS_A_QUERY = 500
 _ROWS_A_WRITE = 200
 _BUSY_TIMEOUT_S = 60
+_COMPRESSION = 1
 
 _METADATA = MetaData()
 _RESULTS = Table(
@@ -56,6 +59,8 @@ class ResultCache:
             ResultCacheError: The database cannot be reached.
         """
         self.url = url
+        self._compress = zstandard.ZstdCompressor(level=_COMPRESSION).compress
+        self._decompress = zstandard.ZstdDecompressor().decompress
         try:
             self._engine = _open(url)
             _METADATA.create_all(self._engine)
@@ -70,7 +75,8 @@ class ResultCache:
         """The values of those keys that are there."""
         found: dict[str, bytes] = {}
         for piece in _pieces(dict.fromkeys(keys), _KEYS_A_QUERY):
-            found.update(self._rows(select(_RESULTS.c.key, _RESULTS.c.value), piece))
+            rows = self._rows(select(_RESULTS.c.key, _RESULTS.c.value), piece)
+            found.update((key, self._decompress(value)) for key, value in rows)
         return found
 
     def missing(self, keys: Iterable[str]) -> set[str]:
@@ -86,7 +92,7 @@ class ResultCache:
         try:
             for piece in _pieces(values.items(), _ROWS_A_WRITE):
                 with self._engine.begin() as connection:
-                    connection.execute(statement, [{"key": key, "value": value} for key, value in piece])
+                    connection.execute(statement, [{"key": k, "value": self._compress(v)} for k, v in piece])
         except SQLAlchemyError as error:
             raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
 

@@ -17,9 +17,10 @@ from msgspec import Struct
 
 from tasks.chunk.newer_syntax import explain_syntax_error
 from tasks.chunk.python import ParsedModule, parse_module
-from tasks.documents import Module, Outline, SkippedFile, SourceError, SourceFile, Surface
+from tasks.documents import Module, Outline, SkippedFile, Snapshot, SourceError, SourceFile, Surface
 from tasks.keys import digest, digest_bytes, key
 from tasks.result_cache import ResultCache
+from tasks.spread import Spread
 
 # Raised whenever the same file would parse into another Module or Outline.
 CHUNK_VERSION = 1
@@ -78,7 +79,19 @@ def _module_name(path: PurePosixPath, packages: set[str], project: str) -> str:
     return ".".join(parts) or project
 
 
-def chunk_files(root: str, chunks: Iterable[Chunk], cache: ResultCache) -> None:
+def chunk(snapshot: Snapshot, cache: ResultCache, spread: Spread) -> list[Chunk]:
+    """Parse what the cache does not hold yet.
+
+    Returns:
+        All files of the snapshot, those that could not be parsed included.
+    """
+    chunks = chunks_of(snapshot.code, snapshot.name)
+    missing = cache.missing(c.outline_key for c in chunks)
+    spread(chunk_files, [c for c in chunks if c.outline_key in missing], snapshot.root)
+    return chunks
+
+
+def chunk_files(chunks: Iterable[Chunk], cache: ResultCache, root: str) -> None:
     """Parse files and store what comes of them.
 
     Raises:
@@ -123,14 +136,14 @@ def _parse(source: str, chunk: Chunk) -> tuple[Module | None, Outline]:
     except (RecursionError, MemoryError):
         return None, Outline(skipped=SkippedFile(chunk.path, "nesting", "nested too deeply to be parsed"))
     module = Module(chunk.path, chunk.name, tuple(parsed.symbols), parsed.local_imports)
-    return module, _outline(parsed)
+    return module, _outline(parsed, digest(module))
 
 
-def _outline(parsed: ParsedModule) -> Outline:
+def _outline(parsed: ParsedModule, module_digest: str) -> Outline:
     texts = {
         symbol.name: digest(symbol.slots)
         for symbol in parsed.symbols
         if symbol.kind in ("method", "property", "attribute") and "summary" in symbol.slots
     }
     summary = parsed.symbols[0].slots.get("summary")
-    return Outline(parsed.surface, summary.text if summary else "", texts)
+    return Outline(parsed.surface, digest(parsed.surface), module_digest, summary.text if summary else "", texts)

@@ -1,0 +1,323 @@
+"""A model id or folder, turned into a model, its tokenizer and a fingerprint of its content.
+
+In scope: finding the files, refusing by name what the engine cannot serve exactly (before weights are read),
+device and compute type, the fingerprint, text to tokens and back, what a model says it was trained for.
+Not in scope: running the model, the int8 format (`models.quantize`), downloads from anywhere but the hub.
+
+Weights come from safetensors only and no code of a model is ever executed.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+
+from models.config import (
+    BundledModelMissingError,
+    CorruptModelError,
+    ModelConfig,
+    ModelError,
+    UnsupportedModelError,
+)
+
+BUNDLED = Path(__file__).parent / "bundled"
+META_FILE = "docmill.json"
+
+# Architectures that tests/models/test_engine.py proves equal to transformers' own generate.
+SERVED = frozenset(
+    "cohere cohere2 gemma gemma3_text glm gpt2 gpt_bigcode gpt_neox granite llama mistral olmo olmo2 olmo3 opt phi "
+    "phi3 qwen2 qwen3 smollm3 starcoder2".split()
+)
+
+_DESCRIPTION = ("config.json", "generation_config.json", "quanto_qmap.json")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+_ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
+_RECURRENT = {"rwkv", "xlstm"}  # whose configurations do not name their layers
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+_PROMPT_MARK = "docmill-prompt-goes-here"
+
+
+class ModelMeta(BaseModel):
+    """What a model was trained for, as `docmill.json` in its folder says; empty for a chat or plain model."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    prompt: Annotated[str | None, Field(description="name of the prompt that it was trained on")] = None
+    kinds: tuple[str, ...] = ()
+    slots: tuple[str, ...] = ()
+    max_prompt_tokens: Annotated[int | None, Field(ge=1)] = None
+    min_logprob: Annotated[
+        float | None, Field(le=0, description="mean log-probability below which it is silent")
+    ] = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, its tokenizer, the digest of all that it was loaded from, and what it is for."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    fingerprint: str
+    meta: ModelMeta
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def context(self) -> int:
+        """The number of positions at which the model's own position encoding does not depend on neighbours."""
+        return _context(self.model.config)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Size of one token's keys and values in all layers."""
+        config = self.model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 2 * config.num_hidden_layers * heads * size * self.model.dtype.itemsize
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        declared = self.model.generation_config.eos_token_id
+        declared = declared if isinstance(declared, list) else [declared]
+        return frozenset({*declared, self.tokenizer.eos_token_id} - {None})
+
+    def encode(self, text: str, *, trusted: bool) -> list[int]:
+        """Return the tokens of a text, none added; special tokens in it count only if the text is `trusted`."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not trusted)
+
+    def encode_opening(self, prefix: str) -> list[int]:
+        """Return the tokens of a text at the very beginning, after the token that the tokenizer begins with."""
+        bos = self.tokenizer.bos_token_id
+        tokens = self.encode(prefix, trusted=True)
+        begins = bos is not None and self.tokenizer.encode("")[:1] == [bos]
+        return [bos, *tokens] if begins and tokens[:1] != [bos] else tokens
+
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of tokens, without special ones, byte for byte as the model wrote it."""
+        return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def render_chat(self, instruction: str) -> tuple[str, str]:
+        """Return what goes before and after a prompt that follows `instruction`, by the model's chat template.
+
+        Before is the shared prefix, after opens the model's turn and begins the first frame. A model without a
+        template gets the instruction as it is.
+        """
+        if not self.tokenizer.chat_template:
+            return instruction, ""
+        messages = [{"role": "user", "content": instruction + _PROMPT_MARK}]
+        rendered = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        before, mark, after = rendered.partition(_PROMPT_MARK)
+        if not mark:
+            raise ModelError(f"the chat template of {self.model.name_or_path} drops the user's message")
+        return before, after
+
+
+def load(config: ModelConfig) -> LoadedModel:
+    """Return the model that `config` names, on its device and in its compute type, ready for the engine.
+
+    Raises BundledModelMissingError, UnsupportedModelError, CorruptModelError, or ModelError for what else is wrong.
+    """
+    from models.quantize import is_quantized, load_quantized  # it reads models through this module
+
+    device = _device(config.device)
+    dtype = _dtype(config.dtype, device)
+    folder = locate(config.model)
+    quantized = is_quantized(folder)
+    if config.quantize == "int8" and not quantized:
+        raise ModelError(
+            f"{config.model} is not quantized: run `docmill model prepare` on it, or use --quantize auto"
+        )
+    if config.quantize == "none" and quantized:
+        raise ModelError(
+            f"{config.model} is stored as int8 only: use --quantize auto, or the model that it came from"
+        )
+    model = load_quantized(folder, dtype) if quantized else load_weights(folder, dtype)
+    model.to(device).eval().requires_grad_(False)
+    return LoadedModel(model, _tokenizer(folder), fingerprint(folder), _meta(folder))
+
+
+def locate(model: str) -> Path:
+    """Return the folder of a model that the engine can serve, fetched from the hub where `model` is an id there.
+
+    The configuration is looked at before any weights are fetched. Raises as `load` does.
+    """
+    if model == "bundled":
+        if not (BUNDLED / "config.json").is_file():
+            raise BundledModelMissingError(
+                "no model is bundled with this installation: use --model FOLDER, or --model none"
+            )
+        return _supported(BUNDLED)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _supported(folder)
+    if not _HUB_ID.fullmatch(model):
+        raise ModelError(f"{model} is neither a folder nor an id on the Hugging Face hub")
+    _supported(_fetch(model, _DESCRIPTION))
+    return _fetch(model, (*_DESCRIPTION, *TOKENIZER_FILES, *_WEIGHTS, META_FILE, "manifest.json"))
+
+
+def fingerprint(folder: Path) -> str:
+    """Return the hex SHA-256 of what decides a model's text: configuration, tokenizer and weights, names and bytes."""
+    total = hashlib.sha256(b"docmill model 1")
+    for path in sorted(
+        {path for pattern in (*_DESCRIPTION, *TOKENIZER_FILES, *_WEIGHTS) for path in folder.glob(pattern)}
+    ):
+        with path.open("rb") as file:
+            total.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the model in `folder`, its safetensors converted to `dtype`. Raises CorruptModelError."""
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder.name} has no safetensors: docmill loads weights from nothing else")
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise CorruptModelError(
+            f"the weights of {folder.name} cannot be read: {_first_line(error)}"
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise CorruptModelError(
+            f"the weights of {folder.name} lack {missing[0]} and {len(missing) - 1} more: fetch them again"
+        )
+    return model
+
+
+def refuse_unsupported(config: PreTrainedConfig, name: str) -> None:
+    """Raise UnsupportedModelError, with the reason, unless the engine is proved to serve this architecture exactly."""
+    if reason := _obstacle(config):
+        raise UnsupportedModelError(
+            f"{name} is {config.model_type}, {reason}: use a decoder-only model with plain attention"
+        )
+    if config.model_type not in SERVED:
+        raise UnsupportedModelError(
+            f"{name} is {config.model_type}, on which the engine is not proved exact: use one of {', '.join(sorted(SERVED))}"
+        )
+
+
+def _obstacle(config: PreTrainedConfig) -> str | None:
+    foreign = sorted(set(getattr(config, "layer_types", None) or ()) - _ATTENTION_LAYERS)
+    if config.is_encoder_decoder or getattr(config, "add_cross_attention", False):
+        return "an encoder-decoder"
+    if foreign or config.model_type in _RECURRENT:
+        return f"a state-space or hybrid model ({', '.join(foreign) or 'recurrent'} layers)"
+    if any(getattr(config, name, None) for name in _EXPERTS):
+        return "a mixture of experts, whose text depends on its batch"
+    if config.sub_configs:
+        return "a multimodal model"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "a model with capped attention logits"
+    if method := getattr(config, "quantization_config", None):
+        return f"stored in a quantized form that is not served ({_method(method)})"
+    return None
+
+
+def _method(quantization: Any) -> str:
+    return str(
+        quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
+    )
+
+
+def _supported(folder: Path) -> Path:
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnsupportedModelError(
+            f"{folder.name} holds no model that can be read: {_first_line(error)}"
+        ) from error
+    refuse_unsupported(config, folder.name)
+    return folder
+
+
+def _fetch(model: str, patterns: tuple[str, ...]) -> Path:
+    try:
+        return Path(snapshot_download(model, allow_patterns=list(patterns)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{model} is no folder here and cannot be fetched from the hub: {_first_line(error)}"
+        ) from error
+
+
+def _tokenizer(folder: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptModelError(
+            f"the tokenizer of {folder.name} cannot be read: {_first_line(error)}"
+        ) from error
+
+
+def _meta(folder: Path) -> ModelMeta:
+    path = folder / META_FILE
+    if not path.is_file():
+        return ModelMeta()
+    try:
+        return ModelMeta.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CorruptModelError(
+            f"{folder.name}/{META_FILE}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "no CUDA device is available to torch: use --device cpu, or install a torch built for CUDA"
+        )
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _dtype(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted != "auto":
+        return torch.float32 if wanted == "float32" else torch.bfloat16
+    capabilities = torch.cpu.get_capabilities()
+    native = device.type == "cuda" or capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def _context(config: PreTrainedConfig) -> int:
+    # Beyond its original length, "longrope" rotates all rows of a batch by what the longest of them needs.
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    return min(config.max_position_embeddings, original or config.max_position_embeddings)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,140 @@
+"""Models as int8: a folder made once from another, and its weights read back.
+
+Linear layers are quantized by optimum-quanto, one scale per output channel; matrices that it leaves alone are
+stored as bfloat16. The folder is self-contained, appears at once or not at all, and carries the digest of every
+file, so that a damaged one is noticed before it answers.
+
+In scope: writing and reading that folder. Not in scope: which model to quantize and where to keep it (a flow),
+computing in int8: weights are dequantized as they are read, which is faster for batches on every device measured.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from optimum.quanto import QModuleMixin, QuantizedModelForCausalLM, qint8
+from safetensors import SafetensorError
+from transformers import GenerationConfig, PreTrainedModel
+
+from models.config import CorruptModelError, ModelError
+from models.load import META_FILE, TOKENIZER_FILES, fingerprint, load_weights, locate
+
+MANIFEST = "manifest.json"
+QUANTIZATION_MAP = "quanto_qmap.json"
+METHOD = "optimum-quanto qint8 per output channel"
+
+
+def is_quantized(folder: Path) -> bool:
+    """Tell whether `folder` was written by `quantize_folder`."""
+    return (folder / QUANTIZATION_MAP).is_file()
+
+
+def quantize_folder(source: Path, target: Path) -> Path:
+    """Write the model in `source` as int8 to `target`, and return `target`.
+
+    What is there already is kept if it was made from the same bytes. Raises ModelError if `target` holds anything
+    else, or if `source` has no layer that can be quantized.
+    """
+    if target.exists():
+        return _kept(source, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        staged = Path(scratch) / target.name
+        _write(locate(str(source)), staged)
+        os.replace(staged, target)
+    return target
+
+
+def load_quantized(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the int8 model in `folder`, dequantized to `dtype`. Raises CorruptModelError if a file was damaged."""
+    verify(folder)
+    try:
+        model: PreTrainedModel = QuantizedModelForCausalLM.from_pretrained(folder)._wrapped
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+        raise CorruptModelError(f"the int8 weights of {folder.name} cannot be read: {error}") from error
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QModuleMixin):
+            _replace(model, name, _dequantized(module))
+    for parameter in model.parameters():  # not model.to(dtype), which would round the rotary frequencies too
+        parameter.data = parameter.data.to(dtype)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Return the manifest of an int8 folder after comparing every file with it. Raises CorruptModelError."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        damaged = [name for name, digest in manifest["files"].items() if _digest(folder / name) != digest]
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptModelError(f"{folder.name} is incomplete ({error}): quantize the model again") from error
+    if damaged:
+        raise CorruptModelError(
+            f"{folder.name}/{damaged[0]} is not what was written: quantize the model again"
+        )
+    return manifest
+
+
+def _kept(source: Path, target: Path) -> Path:
+    if not is_quantized(target) or verify(target)["source"] != fingerprint(source):
+        raise ModelError(
+            f"{target} exists and was not made from {source.name}: remove it, or name another folder"
+        )
+    return target
+
+
+def _write(source: Path, folder: Path) -> None:
+    model = load_weights(source, torch.float32)
+    # A head that shares its weights with the embedding stays with it: quantized apart, it would be stored twice.
+    shared = _name_of(model, model.get_output_embeddings()) if model.config.tie_word_embeddings else ""
+    quantized = QuantizedModelForCausalLM.quantize(model, weights=qint8, exclude=shared)
+    if not any(isinstance(module, QModuleMixin) for module in model.modules()):
+        raise ModelError(f"{source.name} has no linear layer that quanto quantizes: use it as it is")
+    _halve_the_rest(model)
+    quantized.save_pretrained(folder)
+    for name in (*TOKENIZER_FILES, META_FILE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    manifest = {
+        "source": fingerprint(source),
+        "method": METHOD,
+        "versions": {name: version(name) for name in ("optimum-quanto", "optimum", "transformers", "torch")},
+        "files": {path.name: _digest(path) for path in sorted(folder.iterdir())},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _halve_the_rest(model: PreTrainedModel) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.weight.data = module.weight.data.to(torch.bfloat16)
+
+
+def _dequantized(module: QModuleMixin) -> torch.nn.Linear:
+    linear = torch.nn.Linear(
+        module.in_features, module.out_features, bias=module.bias is not None, device="meta"
+    )
+    linear.weight = torch.nn.Parameter(module.weight.dequantize())
+    linear.bias = module.bias
+    return linear
+
+
+def _replace(model: PreTrainedModel, name: str, module: torch.nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, module)
+
+
+def _name_of(model: PreTrainedModel, wanted: torch.nn.Module) -> str:
+    return next(name for name, module in model.named_modules() if module is wanted)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

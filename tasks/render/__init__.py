@@ -1,0 +1,213 @@
+"""Docs → Pages: the files of a site, drawn again only where something they show changed.
+
+What is drawn goes into the result cache under the page's key; what is handed on says
+which file has which content. Where the site goes is the next stage's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from tasks.chunk import Chunk, load_modules, load_outlines, surfaces
+from tasks.documents import Links, Outline, Slot, Snapshot, SourceError
+from tasks.generate import docs_of
+from tasks.keys import digest_bytes, key
+from tasks.render.fragments import Fragment, SlotCounts, fragment_of
+from tasks.render.inputs import InputsBuilder
+from tasks.render.pages import PageInputs, Reference, Site, module_page, relative, source_page, templates_digest
+from tasks.render.site_files import SiteFile, SiteFiles
+from tasks.resolve import Index, distinct_names, split_id
+from tasks.result_cache import ResultCache
+from tasks.spread import Spread
+
+# Raised whenever the same inputs would be drawn otherwise (templates count by their content).
+RENDER_VERSION = 1
+
+_BATCH = 100
+
+
+class PageJob(Struct, frozen=True):
+    """One page to draw: its inputs and where the parts lie in the cache."""
+
+    key: str
+    inputs: PageInputs
+    chunk: Chunk
+    links_key: str
+    overridden: dict[str, Chunk]
+
+
+class SourceJob(Struct, frozen=True):
+    """One source page to draw."""
+
+    key: str
+    path: str
+    page: str
+    digest: str
+    module_page: Reference | None
+
+
+class DrawnFile(Struct, frozen=True):
+    """Digest and size of a drawn file, kept beside it."""
+
+    digest: str
+    size: int
+
+
+class Rendered(Struct, frozen=True):
+    """All files of a site, and what the report says of them."""
+
+    files: dict[str, SiteFile]
+    symbols: int
+    slots: SlotCounts
+
+
+def sha256(data: bytes) -> str:
+    """The digest that a manifest shows."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def render(
+    snapshot: Snapshot,
+    chunks: list[Chunk],
+    links: Mapping[str, str],
+    completions: Mapping[str, Mapping[str, Mapping[str, str]]],
+    site: Site,
+    cache: ResultCache,
+    spread: Spread,
+) -> Rendered:
+    """Draw what changed, and put the site's files together.
+
+    Args:
+        snapshot: The source.
+        chunks: Its parsed files.
+        links: By path, the key of each module's Links.
+        completions: By path, symbol and slot, what a model wrote.
+        site: What all pages share.
+        cache: Where parts are found and pages are put.
+        spread: How the drawing is spread.
+    """
+    outlines = load_outlines(cache, chunks)
+    index = Index(surfaces(outlines))
+    sources = {} if site.source_url else _source_pages(chunks)
+    inputs = _inputs(index, outlines, links, cache).build(sources, completions)
+    page_jobs = _page_jobs(inputs, chunks, links, site)
+    source_jobs = _source_jobs(index, chunks, sources, site)
+    missing = cache.missing(_drawn(job.key) for job in (*page_jobs, *source_jobs))
+    spread(draw_pages, [job for job in page_jobs if _drawn(job.key) in missing], site)
+    spread(draw_sources, [job for job in source_jobs if _drawn(job.key) in missing], site, snapshot.root)
+
+    files = SiteFiles(site, snapshot, cache)
+    for job, fragment in _fragments(cache, page_jobs):
+        files.add_module(job.inputs, job.key, fragment, outlines[job.inputs.path].headline)
+    for source, drawn in _drawn_sources(cache, source_jobs):
+        files.add_source(source.path, source.page, source.key, drawn.digest, drawn.size)
+    symbols, slots = files.symbols, files.slots
+    return Rendered(files.finish(), symbols, slots)
+
+
+def _drawn(page_key: str) -> str:
+    return f"{page_key}/drawn"
+
+
+def _inputs(
+    index: Index, outlines: Mapping[str, Outline], links: Mapping[str, str], cache: ResultCache
+) -> InputsBuilder:
+    builder = InputsBuilder(index, outlines)
+    for batch in _batches(sorted(links.items())):
+        found = cache.get_many(links_key for _, links_key in batch)
+        for path, links_key in batch:
+            builder.add(path, found[links_key])
+    return builder
+
+
+def _page_jobs(inputs: list[PageInputs], chunks: list[Chunk], links: Mapping[str, str], site: Site) -> list[PageJob]:
+    by_path = {chunk.path: chunk for chunk in chunks}
+    jobs = []
+    for page in inputs:
+        overridden = {path: by_path[path] for path in {split_id(i)[0] for i, _ in page.inherited.values()}}
+        page_key = key("page", RENDER_VERSION, templates_digest(), site, page)
+        jobs.append(PageJob(page_key, page, by_path[page.path], links[page.path], overridden))
+    return jobs
+
+
+def _source_pages(chunks: list[Chunk]) -> dict[str, str]:
+    names = distinct_names(chunk.path for chunk in chunks)
+    return {path: f"src/{name}.html" for path, name in names.items()}
+
+
+def _source_jobs(index: Index, chunks: list[Chunk], sources: Mapping[str, str], site: Site) -> list[SourceJob]:
+    jobs = []
+    for chunk in chunks if sources else ():
+        page, back = sources[chunk.path], None
+        surface = index.by_path.get(chunk.path)
+        if surface is not None and index.public_names(surface):
+            back = Reference(chunk.name, relative(page, quote(index.pages[chunk.path])))
+        source_key = key("source", RENDER_VERSION, templates_digest(), site, page, chunk.digest, back)
+        jobs.append(SourceJob(source_key, chunk.path, page, chunk.digest, back))
+    return jobs
+
+
+def draw_pages(jobs: Iterable[PageJob], cache: ResultCache, site: Site) -> None:
+    """Draw modules' pages and store them, each with its share of the site-wide files."""
+    for batch in _batches(jobs):
+        modules = load_modules(cache, [job.chunk for job in batch] + [c for j in batch for c in j.overridden.values()])
+        links = cache.get_many(job.links_key for job in batch)
+        drawn: dict[str, bytes] = {}
+        for job in batch:
+            module = modules[job.inputs.path]
+            found = msgspec.json.decode(links[job.links_key], type=Links)
+            inherited = {name: _slots(modules, i) for name, (i, _) in job.inputs.inherited.items()}
+            docs = docs_of(module, inherited, job.inputs.completions)
+            html = module_page(site, job.inputs, module, found, docs).encode() if found.public else b""
+            fragment = fragment_of((sha256(html), len(html)), job.inputs, module, found, docs)
+            drawn |= {job.key: html, _drawn(job.key): msgspec.json.encode(fragment)}
+        cache.put_many(drawn)
+
+
+def _slots(modules: Mapping, symbol_id: str) -> Mapping[str, Slot]:  # type: ignore[type-arg]
+    path, name = split_id(symbol_id)
+    return next(symbol.slots for symbol in modules[path].symbols if symbol.name == name)
+
+
+def draw_sources(jobs: Iterable[SourceJob], cache: ResultCache, site: Site, root: str) -> None:
+    """Draw source pages and store them."""
+    for batch in _batches(jobs):
+        drawn: dict[str, bytes] = {}
+        for job in batch:
+            data = Path(root, job.path).read_bytes()
+            if digest_bytes(data) != job.digest:
+                raise SourceError(f"{job.path}: changed while it was being read; run again")
+            text = data.decode("utf-8-sig")
+            html = source_page(site, job.page, job.path, text, job.module_page).encode()
+            drawn |= {job.key: html, _drawn(job.key): msgspec.json.encode(DrawnFile(sha256(html), len(html)))}
+        cache.put_many(drawn)
+
+
+def _fragments(cache: ResultCache, jobs: list[PageJob]) -> Iterator[tuple[PageJob, Fragment]]:
+    for batch in _batches(jobs):
+        found = cache.get_many(_drawn(job.key) for job in batch)
+        for job in batch:
+            yield job, msgspec.json.decode(found[_drawn(job.key)], type=Fragment)
+
+
+def _drawn_sources(cache: ResultCache, jobs: list[SourceJob]) -> Iterator[tuple[SourceJob, DrawnFile]]:
+    found = cache.get_many(_drawn(job.key) for job in jobs)
+    for job in jobs:
+        yield job, msgspec.json.decode(found[_drawn(job.key)], type=DrawnFile)
+
+
+def _batches(items: Iterable) -> Iterator[list]:  # type: ignore[type-arg]
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,146 @@
+"""What one module adds to the files that describe the whole site.
+
+Each is encoded once, when its module is drawn; a build joins them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from tasks.documents import Links, Module, Slot, Symbol
+from tasks.render.pages import PageInputs
+from tasks.resolve import anchor, without_ordinal
+
+_MARKUP = re.compile(r"[`*]|:\w+:`~?|``|<[^>]{1,80}>")
+_LONGEST_SUMMARY = 90
+_SPHINX_ROLES = {
+    "module": "module",
+    "package": "module",
+    "class": "class",
+    "function": "function",
+    "method": "method",
+    "property": "property",
+}
+
+
+class SlotCounts(Struct, frozen=True):
+    """How many slots of public symbols have a text of which origin, and how many none."""
+
+    human: int = 0
+    derived: int = 0
+    model: int = 0
+    empty: int = 0
+
+    def __add__(self, other: SlotCounts) -> SlotCounts:
+        return SlotCounts(
+            self.human + other.human,
+            self.derived + other.derived,
+            self.model + other.model,
+            self.empty + other.empty,
+        )
+
+
+class Fragment(Struct, frozen=True):
+    """One module's share of the site-wide files, and its page's digest and size.
+
+    `symbols` are the module's objects of `symbols.json`, `search` its entry of the
+    search index (both JSON), `inventory` its lines of `objects.inv`.
+    """
+
+    digest: str
+    size: int
+    symbol_count: int
+    slots: SlotCounts
+    symbols: str
+    search: str
+    inventory: str
+
+
+def fragment_of(
+    page: tuple[str, int],
+    inputs: PageInputs,
+    module: Module,
+    links: Links,
+    docs: Mapping[str, Mapping[str, Slot]],
+) -> Fragment:
+    """Encode a module's share; `page` is the page's digest and size."""
+    public = set(links.public)
+    objects = [_symbol_object(s, s.name in public, inputs, docs[s.name]) for s in module.symbols]
+    counts = SlotCounts()
+    for symbol in module.symbols:
+        if symbol.name in public:
+            counts += _counts(symbol, docs[symbol.name])
+    return Fragment(
+        *page,
+        len(objects),
+        counts,
+        ",\n".join(msgspec.json.encode(o).decode() for o in objects),
+        msgspec.json.encode(_search_entry(inputs, module, public, docs)).decode() if public else "",
+        "".join(_inventory(inputs, module, public)),
+    )
+
+
+def _symbol_object(symbol: Symbol, public: bool, inputs: PageInputs, doc: Mapping[str, Slot]) -> dict[str, Any]:
+    url = None
+    if public:
+        url = f"{inputs.page}#{anchor(symbol.name)}" if symbol.name else inputs.page
+    return {
+        "id": f"{inputs.path}::{symbol.name}",
+        "public": public,
+        "kind": symbol.kind,
+        "language": "python",
+        "path": inputs.path,
+        "line": symbol.line,
+        "end_line": symbol.end_line,
+        "signature": symbol.signature,
+        "parameters": [
+            {"name": p.name, "kind": p.kind, "annotation": p.annotation, "default": p.default}
+            for p in symbol.parameters
+        ],
+        "returns": symbol.returns,
+        "slots": {name: {"text": slot.text, "origin": slot.origin} for name, slot in doc.items()},
+        "url": url,
+    }
+
+
+def _counts(symbol: Symbol, doc: Mapping[str, Slot]) -> SlotCounts:
+    origins = [slot.origin for slot in doc.values()]
+    empty = sum(name not in doc for name in symbol.expected)
+    return SlotCounts(origins.count("human"), origins.count("derived"), origins.count("model"), empty)
+
+
+def _search_entry(inputs: PageInputs, module: Module, public: set[str], docs: Mapping[str, Mapping[str, Slot]]) -> Any:
+    """`[module, page, summary, [[qualified name, kind's initial, summary], …]]`."""
+    rows = [
+        [symbol.name, symbol.kind[0], plain_summary(docs[symbol.name])]
+        for symbol in module.symbols
+        if symbol.name and symbol.name in public
+    ]
+    return [module.name, inputs.page, plain_summary(docs[""]), rows]
+
+
+def plain_summary(doc: Mapping[str, Slot]) -> str:
+    """A summary without markup, cut at a word where it is long."""
+    slot = doc.get("summary")
+    if slot is None:
+        return ""
+    text = _MARKUP.sub("", slot.text)
+    if len(text) <= _LONGEST_SUMMARY:
+        return text
+    return text[:_LONGEST_SUMMARY].rpartition(" ")[0] + " …"
+
+
+def _inventory(inputs: PageInputs, module: Module, public: set[str]) -> Iterator[str]:
+    """Lines of a Sphinx inventory, version 2 (sphinx.util.inventory)."""
+    for symbol in module.symbols:
+        if symbol.name not in public or "#" in symbol.name:
+            continue
+        role = _SPHINX_ROLES.get(symbol.kind) or ("attribute" if "." in symbol.name else "data")
+        name = f"{module.name}.{without_ordinal(symbol.name)}" if symbol.name else module.name
+        uri = f"{inputs.page}#{anchor(symbol.name)}" if symbol.name else inputs.page
+        yield f"{name} py:{role} 1 {uri} -\n"

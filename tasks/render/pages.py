@@ -1,0 +1,359 @@
+"""Docs into pages: what a template is given, and the templates' environment.
+
+A page is a function of its PageInputs, its Module, its Links and the Site; all four are
+in its key. Nothing here knows which page is new or where pages go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from msgspec import Struct
+
+from tasks.documents import Links, Module, Parameter, Slot, Symbol
+from tasks.keys import digest_bytes
+from tasks.render.prose import docstring_html, inline_html, plain_html
+from tasks.render.source import highlighted_lines
+from tasks.resolve import anchor, without_ordinal
+
+_DOTTED = re.compile(r"""(?P<string>'[^']*'|"[^"]*")|(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)""")
+_SPECIAL_KINDS = {"var_positional": "*", "var_keyword": "**"}
+_KIND_NOTES = {"positional_only": "positional only", "keyword_only": "keyword only"}
+
+
+class Site(Struct, frozen=True):
+    """What all pages of a site share."""
+
+    title: str
+    source_url: str | None
+
+
+class Reference(Struct, frozen=True):
+    """A link to a symbol: what is shown, and the href from the site's root."""
+
+    title: str
+    href: str
+
+
+class References(Struct, frozen=True):
+    """The first of many references, and how many there are."""
+
+    first: tuple[Reference, ...]
+    total: int
+
+
+class Child(Struct, frozen=True):
+    """A module inside a package."""
+
+    name: str
+    href: str
+    headline: str
+
+
+class PageInputs(Struct, frozen=True):
+    """What one module's page shows beyond its own Module and Links.
+
+    `inherited` names, for an override without a text of its own, the id and the slots'
+    digest of the definition that has one; `completions` holds what a model wrote, by
+    symbol and slot.
+    """
+
+    path: str
+    name: str
+    page: str
+    source_page: str
+    module_digest: str
+    links_digest: str
+    crumbs: tuple[Reference, ...]
+    children: tuple[Child, ...]
+    used_by: dict[str, References]
+    subclasses: dict[str, References]
+    inherited: dict[str, tuple[str, str]]
+    completions: dict[str, dict[str, str]]
+
+
+# --- what templates see
+
+
+class ParameterView(Struct):
+    """One row of a parameter table."""
+
+    name: str
+    kind: str
+    annotation: Markup | None
+    default: str | None
+    text: Markup | None
+    origin: str
+
+
+class SlotView(Struct):
+    """A text, and whose it is."""
+
+    html: Markup
+    origin: str
+
+
+class RaiseView(Struct):
+    """One exception, and when it is raised."""
+
+    name: Markup
+    text: SlotView | None
+
+
+class SymbolView(Struct):
+    """One symbol as a template draws it."""
+
+    name: str
+    title: str
+    anchor: str
+    href: str
+    kind: str
+    labels: tuple[str, ...]
+    signature: Markup
+    overloads: tuple[Markup, ...]
+    line: int
+    summary: SlotView | None
+    description: SlotView | None
+    parameters: list[ParameterView]
+    returns: SlotView | None
+    returns_type: Markup | None
+    raises: list[RaiseView]
+    used_by: References | None
+    subclasses: References | None
+    inherited: list[tuple[Reference, list[Reference]]]
+    inherits_text_from: str | None
+    members: list[SymbolView]
+
+
+def relative(page: str, href: str) -> str:
+    """An href from the site's root, as seen from a page."""
+    return "../" * page.count("/") + href
+
+
+class PageView:
+    """Builds the views of one module's symbols."""
+
+    def __init__(
+        self, inputs: PageInputs, module: Module, links: Links, docs: Mapping[str, Mapping[str, Slot]]
+    ) -> None:
+        self.inputs, self.module, self.links, self.docs = inputs, module, links, docs
+        self.targets = {name: relative(inputs.page, href) for name, href in links.targets.items()}
+        own = {s.name: f"#{anchor(s.name)}" for s in module.symbols if s.name in links.public}
+        self.prose_targets = self.targets | own
+
+    def symbols(self) -> tuple[SymbolView, list[SymbolView]]:
+        """The module itself, and its public symbols with their members inside them."""
+        views: dict[str, SymbolView] = {}
+        top: list[SymbolView] = []
+        public = set(self.links.public)
+        for symbol in self.module.symbols:
+            if symbol.name not in public:
+                continue
+            view = views[symbol.name] = self._symbol(symbol)
+            parent = symbol.name.rpartition(".")[0]
+            if symbol.name:
+                (views[parent].members if parent in views and parent else top).append(view)
+        return views[""], top
+
+    def _symbol(self, symbol: Symbol) -> SymbolView:
+        slots = self.docs.get(symbol.name, {})
+        name = without_ordinal(symbol.name)
+        mark = anchor(symbol.name)
+        parent = symbol.name.rpartition(".")[0]
+        return SymbolView(
+            name=name.rpartition(".")[2] or self.module.name,
+            title=name if not parent else name,
+            anchor=symbol.name,
+            href=f"#{mark}",
+            kind=symbol.kind,
+            labels=symbol.labels,
+            signature=self._signature(symbol),
+            overloads=tuple(self._linked(text) for text in symbol.overloads),
+            line=symbol.line,
+            summary=self._slot(slots.get("summary"), inline=True),
+            description=self._slot(slots.get("description")),
+            parameters=[self._parameter(p, slots.get(f"param.{p.name}")) for p in _shown(symbol)],
+            returns=self._slot(slots.get("returns")),
+            returns_type=self._linked(symbol.returns) if symbol.returns and symbol.kind != "attribute" else None,
+            raises=[self._raise(n.removeprefix("raises."), s) for n, s in self._raised(symbol, slots)],
+            used_by=self._references(self.inputs.used_by.get(symbol.name)),
+            subclasses=self._references(self.inputs.subclasses.get(symbol.name)),
+            inherited=self._inherited(symbol),
+            inherits_text_from=self.inputs.inherited.get(symbol.name, ("", ""))[0].rpartition("::")[2] or None,
+            members=[],
+        )
+
+    def _raised(self, symbol: Symbol, slots: Mapping[str, Slot]) -> Iterator[tuple[str, Slot | None]]:
+        names = dict.fromkeys(name for name in (*symbol.expected, *slots) if name.startswith("raises."))
+        documented = {n.rpartition(".")[2] for n in slots if n.startswith("raises.")}
+        for name in names:
+            if name in slots or name.rpartition(".")[2] not in documented:
+                yield name, slots.get(name)
+
+    def _raise(self, name: str, slot: Slot | None) -> RaiseView:
+        return RaiseView(self._linked(name), self._slot(slot, inline=True))
+
+    def _slot(self, slot: Slot | None, inline: bool = False) -> SlotView | None:
+        if slot is None:
+            return None
+        if slot.origin != "human":
+            return SlotView(plain_html(slot.text), slot.origin)
+        render = inline_html if inline and "\n\n" not in slot.text else docstring_html
+        return SlotView(render(slot.text, self.prose_targets), slot.origin)
+
+    def _parameter(self, parameter: Parameter, slot: Slot | None) -> ParameterView:
+        text = self._slot(slot, inline=True)
+        return ParameterView(
+            _SPECIAL_KINDS.get(parameter.kind, "") + parameter.name,
+            _KIND_NOTES.get(parameter.kind, ""),
+            None if parameter.annotation is None else self._linked(parameter.annotation),
+            parameter.default,
+            text.html if text else None,
+            text.origin if text else "",
+        )
+
+    def _signature(self, symbol: Symbol) -> Markup:
+        """The signature with its types linked; one parameter a line where it is long."""
+        head, opened, rest = symbol.signature.partition("(")
+        if not opened or len(symbol.signature) <= 88 or symbol.kind in ("attribute", "class"):
+            return self._linked(symbol.signature)
+        _, _, tail = symbol.signature.rpartition(")")
+        body = rest[: len(rest) - len(tail) - 1]
+        pieces = Markup(",\n    ").join(self._linked(piece) for piece in split_arguments(body))
+        return Markup("{}(\n    {},\n){}").format(self._linked(head), pieces, self._linked(tail))
+
+    def _linked(self, text: str) -> Markup:
+        """Source text in which every known dotted name is a link."""
+        parts: list[str] = []
+        position = 0
+        for match in _DOTTED.finditer(text):
+            name = match["name"] or match["string"][1:-1]
+            href = self.targets.get(name)
+            if href is None:
+                continue
+            parts.append(escape(text[position : match.start()]))
+            parts.append(Markup('<a href="{}">{}</a>').format(href, match.group()))
+            position = match.end()
+        parts.append(escape(text[position:]))
+        return Markup("").join(parts)
+
+    def _references(self, found: References | None) -> References | None:
+        if found is None:
+            return None
+        first = tuple(Reference(r.title, relative(self.inputs.page, r.href)) for r in found.first)
+        return References(first, found.total)
+
+    def _inherited(self, symbol: Symbol) -> list[tuple[Reference, list[Reference]]]:
+        groups = []
+        for group in self.links.inherits.get(symbol.name, ()):
+            base = relative(self.inputs.page, group.href)
+            members = [Reference(name, f"{base}.{anchor(name)}") for name in group.members]
+            groups.append((Reference(group.base, base), members))
+        return groups
+
+
+def split_arguments(text: str) -> list[str]:
+    """Split source text at its outermost commas."""
+    parts, depth, start, quote = [], 0, 0, ""
+    previous = ""
+    for index, char in enumerate(text):
+        if quote:
+            if char == quote and previous != "\\":
+                quote = ""
+        elif char in "'\"":
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == "," and depth == 0:
+            parts.append(text[start:index].strip())
+            start = index + 1
+        previous = char if not (char == "\\" and previous == "\\") else ""
+    return [*parts, text[start:].strip()]
+
+
+def _shown(symbol: Symbol) -> tuple[Parameter, ...]:
+    """A table of parameters leaves out the receiver, which no caller passes."""
+    if symbol.kind == "property":
+        return ()
+    if symbol.kind == "method" and "staticmethod" not in symbol.labels:
+        return symbol.parameters[1:] if symbol.parameters and "var" not in symbol.parameters[0].kind else symbol.parameters
+    return symbol.parameters
+
+
+# --- templates
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """The templates, with everything escaped that is not marked as HTML."""
+    env = Environment(
+        loader=PackageLoader("tasks", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    env.filters["relative"] = lambda href, page: relative(page, href)
+    return env
+
+
+@lru_cache(maxsize=1)
+def templates_digest() -> str:
+    """A digest of all templates and assets: they are part of what every page is made from."""
+    folder = files("tasks") / "templates"
+    names = sorted(str(p) for p in _walk(folder))
+    return digest_bytes(b"\0".join(name.encode() + b"\0" + (folder / name).read_bytes() for name in names))
+
+
+def _walk(folder, prefix: str = "") -> Iterator[str]:  # type: ignore[no-untyped-def]
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name
+
+
+def module_page(
+    site: Site, inputs: PageInputs, module: Module, links: Links, docs: Mapping[str, Mapping[str, Slot]]
+) -> str:
+    """The page of one module."""
+    view = PageView(inputs, module, links, docs)
+    head, symbols = view.symbols()
+    reexports = [Reference(n, relative(inputs.page, href)) for n, href in sorted(links.reexports.items())]
+    return environment().get_template("module.html").render(
+        site=site,
+        page=inputs.page,
+        source_page=relative(inputs.page, quote(inputs.source_page)) if inputs.source_page else "",
+        root=relative(inputs.page, ""),
+        module=module,
+        head=head,
+        classes=[s for s in symbols if s.kind == "class"],
+        functions=[s for s in symbols if s.kind == "function"],
+        attributes=[s for s in symbols if s.kind == "attribute"],
+        children=inputs.children,
+        reexports=reexports,
+        crumbs=[Reference(c.title, relative(inputs.page, c.href) if c.href else "") for c in inputs.crumbs],
+    )
+
+
+def source_page(site: Site, page: str, path: str, text: str, module_page: Reference | None) -> str:
+    """The page that shows one file."""
+    return environment().get_template("source.html").render(
+        site=site,
+        page=page,
+        root=relative(page, ""),
+        path=path,
+        name=PurePosixPath(path).name,
+        code=highlighted_lines(text),
+        module_page=module_page,
+    )

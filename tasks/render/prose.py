@@ -1,0 +1,318 @@
+"""Prose into safe HTML: docstrings, repository Markdown, and texts of a model.
+
+Everything here is untrusted. Docstrings are Markdown without HTML, after the common
+reStructuredText of docstrings (roles, literals, directives, doctests) has been turned
+into Markdown; repository Markdown may hold HTML. Whatever comes out has been through an
+allow-list sanitizer, and nothing in it loads anything from another host.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
+from markupsafe import Markup
+from mdit_py_plugins.anchors import anchors_plugin
+from mdit_py_plugins.tasklists import tasklists_plugin
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
+
+# Text in which nothing can be markup is a paragraph as it stands; most summaries are.
+_PLAIN = re.compile(r"[\w ,.;:'\"()/?!%=+-]*")
+_IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
+_EXTERNAL = re.compile(r"\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:|//)")
+
+_TAGS = {
+    *("a", "abbr", "b", "blockquote", "br", "code", "dd", "del", "details", "div", "dl", "dt", "em", "h1", "h2"),
+    *("h3", "h4", "h5", "h6", "hr", "i", "img", "input", "kbd", "li", "ol", "p", "pre", "s", "span", "strong"),
+    *("sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+}
+_ATTRIBUTES = {
+    "a": {"href", "title", "id"},
+    "img": {"src", "alt", "title", "width", "height"},
+    "input": {"type", "checked", "disabled"},
+    "ol": {"start"},
+    "pre": {"tabindex"},
+    "td": {"align"},
+    "th": {"align"},
+    "details": {"open"},
+    **{tag: {"id"} for tag in ("h1", "h2", "h3", "h4", "h5", "h6")},
+}
+_CLASSED = ("pre", "span", "code", "p", "div", "li", "ul")
+_ATTRIBUTES |= {tag: _ATTRIBUTES.get(tag, set()) | {"class"} for tag in _CLASSED}
+
+
+def _kept_attribute(tag: str, attribute: str, value: str) -> str | None:
+    """Images come from the site itself or not at all; ids cannot take the page's own names."""
+    if attribute == "src":
+        return None if _EXTERNAL.match(value) else value
+    if attribute == "id" and not value.startswith("md-"):
+        return f"md-{value}"
+    if attribute in ("type", "tabindex"):
+        return {"type": "checkbox", "tabindex": "0"}[attribute]
+    return value
+
+
+def sanitized(markup: str) -> Markup:
+    """HTML reduced to what the allow-list holds."""
+    clean = nh3.clean(
+        markup,
+        tags=_TAGS,
+        attributes=_ATTRIBUTES,
+        attribute_filter=_kept_attribute,
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer",
+    )
+    return Markup(clean)
+
+
+def docstring_html(text: str, targets: Mapping[str, str]) -> Markup:
+    """A docstring's text as HTML.
+
+    Args:
+        text: As the human wrote it: Markdown, or the reStructuredText of docstrings.
+        targets: Hrefs of names; a name in backticks that is among them becomes a link.
+    """
+    if _PLAIN.fullmatch(text) and "://" not in text and not text.startswith((" ", "-", "+")):
+        return Markup(f"<p>{html.escape(text)}</p>")
+    return sanitized(_docstring_parser().render(to_markdown(text), {"targets": targets, "heading": 5}))
+
+
+def inline_html(text: str, targets: Mapping[str, str]) -> Markup:
+    """A text of one paragraph, without the paragraph's tags."""
+    if _PLAIN.fullmatch(text) and "://" not in text:
+        return Markup(html.escape(text))
+    return sanitized(_docstring_parser().renderInline(to_markdown(text), {"targets": targets}))
+
+
+def plain_html(text: str) -> Markup:
+    """A derived or a model's text: no markup but code in backticks."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False)))
+
+
+def page_html(text: str, rewrite: Callable[[str], str | None]) -> Markup:
+    """A Markdown page of the repository as HTML.
+
+    Args:
+        text: The page's Markdown.
+        rewrite: From a relative link, as written, to where it leads in the site; None
+            where it leads nowhere, and the link is dropped.
+    """
+    return sanitized(_page_parser().render(text, {"rewrite": rewrite}))
+
+
+# --- parsers
+
+
+@lru_cache(maxsize=1)
+def _docstring_parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser.add_render_rule("code_inline", _code_inline)
+    parser.add_render_rule("fence", _fence)
+    parser.add_render_rule("heading_open", lambda *_: '<p class="heading">')
+    parser.add_render_rule("heading_close", lambda *_: "</p>")
+    return parser
+
+
+@lru_cache(maxsize=1)
+def _page_parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    parser.use(anchors_plugin, max_level=4, slug_func=slug)
+    parser.use(tasklists_plugin)
+    parser.add_render_rule("fence", _fence)
+    parser.add_render_rule("link_open", _link_open)
+    parser.add_render_rule("image", _image)
+    return parser
+
+
+def slug(title: str) -> str:
+    """The anchor of a heading, as code hosts form it, apart from docmill's own ids."""
+    kept = re.sub(r"[^\w\- ]", "", title.strip().lower())
+    return "md-" + kept.replace(" ", "-")
+
+
+def _code_inline(
+    renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    content = tokens[index].content
+    code = f"<code>{html.escape(content)}</code>"
+    href = env["targets"].get(content.removesuffix("()")) if _IDENTIFIER.fullmatch(content) else None
+    return f'<a href="{html.escape(href)}">{code}</a>' if href else code
+
+
+def _fence(renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    token = tokens[index]
+    return highlighted(token.content, token.info.split()[0] if token.info.split() else "")
+
+
+def _link_open(
+    renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    href = str(tokens[index].attrGet("href") or "")
+    if not _EXTERNAL.match(href):
+        rewritten = env["rewrite"](href)
+        if rewritten is None:
+            tokens[index].attrs.pop("href", None)
+        else:
+            tokens[index].attrSet("href", rewritten)
+    return renderer.renderToken(tokens, index, options, env)
+
+
+def _image(renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    return f'<span class="image">{html.escape(tokens[index].content)}</span>' if tokens[index].content else ""
+
+
+def highlighted(code: str, language: str) -> str:
+    """A code block; highlighted where the language is known."""
+    try:
+        lexer = get_lexer_by_name(language) if language else None
+    except ClassNotFound:
+        lexer = None
+    body = highlight(code, lexer, HtmlFormatter(nowrap=True)) if lexer else html.escape(code)
+    return f'<pre tabindex="0"><code>{body}</code></pre>\n'
+
+
+# --- reStructuredText of docstrings, turned into Markdown
+
+_RST_HINT = re.compile(r"``|:\w+:`|\.\. |::|>>> |`_|`~?\w|\|\w")
+_ROLE = re.compile(r":[a-zA-Z][\w:+-]*:`([^`]+)`")
+_TITLED = re.compile(r"^(.*?)\s*<([^<>]+)>$", re.S)
+_LITERAL = re.compile(r"``(.+?)``", re.S)
+_HYPERLINK = re.compile(r"`([^`<]+?)\s*<([^`<>\s]+)>`__?")
+_REFERENCE = re.compile(r"`([^`]+)`__?(?!\w)")
+_DIRECTIVE = re.compile(r"^( *)\.\. +([a-zA-Z][\w:-]*):: ?(.*)$")
+_CITATION = re.compile(r"^( *)\.\. +\[([^\]]+)\] ?")
+_TARGET_OR_COMMENT = re.compile(r"^ *\.\. ")
+_OPTION = re.compile(r"^ *:[\w-]+:")
+_FENCE = re.compile(r"^ *(```|~~~)")
+_CODE_DIRECTIVES = {"code", "code-block", "sourcecode", "highlight", "ipython", "plot", "math", "parsed-literal"}
+_ADMONITIONS = {"note", "warning", "tip", "hint", "important", "caution", "danger", "attention", "seealso", "todo"}
+_VERSIONS = {"versionadded": "Added in", "versionchanged": "Changed in", "deprecated": "Deprecated since"}
+
+
+def to_markdown(text: str) -> str:
+    """Turn the reStructuredText that docstrings use into Markdown; Markdown stays as it is."""
+    if not _RST_HINT.search(text):
+        return text
+    return "\n".join(_blocks(text.expandtabs().split("\n")))
+
+
+def _blocks(lines: list[str]) -> list[str]:
+    out: list[str] = []
+    position = 0
+    while position < len(lines):
+        line = lines[position]
+        if _FENCE.match(line):
+            position = _copy_fence(lines, position, out)
+        elif line.lstrip().startswith(">>> "):
+            position = _doctest(lines, position, out)
+        elif directive := _DIRECTIVE.match(line):
+            position = _directive(directive, lines, position, out)
+        elif citation := _CITATION.match(line):
+            out.append(f"{citation[1]}\\[{citation[2]}\\] {_inline(line[citation.end() :])}")
+            position += 1
+        elif _TARGET_OR_COMMENT.match(line):
+            _, position = _indented(lines, position + 1, _indent(line))
+        elif line.rstrip().endswith("::") and line.strip():
+            position = _literal_block(lines, position, out)
+        else:
+            out.append(_inline(line))
+            position += 1
+    return out
+
+
+def _inline(line: str) -> str:
+    line = _LITERAL.sub(lambda m: f"`{m[1].strip()}`", line)
+    line = _ROLE.sub(_role, line)
+    line = _HYPERLINK.sub(r"[\1](\2)", line)
+    return _REFERENCE.sub(lambda m: m[0] if not m[0].endswith("_") else m[1], line)
+
+
+def _role(match: re.Match[str]) -> str:
+    content = match[1]
+    if titled := _TITLED.match(content):
+        return f"`{titled[1]}`" if titled[1] else f"`{titled[2]}`"
+    return f"`{content.rpartition('.')[2]}`" if content.startswith("~") else f"`{content.lstrip('!')}`"
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _indented(lines: list[str], position: int, margin: int) -> tuple[list[str], int]:
+    """The block that is indented deeper than `margin`, dedented, and where it ends."""
+    start = position
+    while position < len(lines) and (not lines[position].strip() or _indent(lines[position]) > margin):
+        position += 1
+    block = textwrap.dedent("\n".join(lines[start:position])).strip("\n")
+    return block.split("\n") if block else [], position
+
+
+def _copy_fence(lines: list[str], position: int, out: list[str]) -> int:
+    marker = lines[position].strip()[:3]
+    out.append(lines[position])
+    position += 1
+    while position < len(lines):
+        out.append(lines[position])
+        position += 1
+        if out[-1].strip() == marker:
+            break
+    return position
+
+
+def _doctest(lines: list[str], position: int, out: list[str]) -> int:
+    margin = _indent(lines[position])
+    block = []
+    while position < len(lines) and lines[position].strip() and _indent(lines[position]) >= margin:
+        block.append(lines[position][margin:])
+        position += 1
+    out += ["", *_fenced(block, "pycon"), ""]
+    return position
+
+
+def _fenced(block: list[str], language: str) -> list[str]:
+    fence = "````" if any("```" in line for line in block) else "```"
+    return [fence + language, *block, fence]
+
+
+def _literal_block(lines: list[str], position: int, out: list[str]) -> int:
+    line = lines[position].rstrip()
+    block, end = _indented(lines, position + 1, _indent(line))
+    if not block:
+        out.append(_inline(line))
+        return position + 1
+    introduction = line[:-1] if not line.endswith(" ::") and line.strip() != "::" else line[:-2].rstrip()
+    if introduction.strip():
+        out.append(_inline(introduction))
+    out += ["", *_fenced(block, "pycon" if block[0].startswith(">>>") else "python"), ""]
+    return end
+
+
+def _directive(match: re.Match[str], lines: list[str], position: int, out: list[str]) -> int:
+    name, argument = match[2].lower(), match[3].strip()
+    block, end = _indented(lines, position + 1, len(match[1]))
+    while block and _OPTION.match(block[0]):
+        block = block[1:]
+    block = "\n".join(block).strip("\n").split("\n") if block else []
+    if name in _CODE_DIRECTIVES:
+        language = {"math": "latex"}.get(name, argument if name != "plot" else "python")
+        body = [argument, *block] if name == "math" and argument else block
+        out += ["", *_fenced(body, language), ""]
+    elif name in _ADMONITIONS:
+        body = _blocks([argument, *block] if argument else block)
+        out += ["", f"> **{name.capitalize()}**", ">", *(f"> {line}" for line in body), ""]
+    elif name in _VERSIONS:
+        out += ["", f"*{_VERSIONS[name]} {argument}.* " + " ".join(_blocks(block)).strip(), ""]
+    else:
+        out += ["", *([f"**{_inline(argument)}**", ""] if argument else []), *_blocks(block), ""]
+    return end

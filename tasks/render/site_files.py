@@ -1,0 +1,186 @@
+"""The files that describe a whole site: home, lists, search index, inventories, assets.
+
+What changes with every build (revision, navigation, search index) lives in scripts that
+pages load, so that a page changes only with what it shows itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import zlib
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote, unquote
+
+import msgspec
+from markupsafe import Markup
+from msgspec import Struct
+
+from tasks.documents import Snapshot
+from tasks.render.fragments import Fragment, SlotCounts
+from tasks.render.pages import Child, PageInputs, Reference, Site, environment, relative
+from tasks.render.prose import page_html
+from tasks.resolve import distinct_names
+from tasks.result_cache import ResultCache
+
+_README = ("readme.md", "readme.markdown")
+
+
+class SiteFile(Struct, frozen=True):
+    """One file of a site: the key under which the cache holds it, SHA-256 and size."""
+
+    key: str
+    digest: str
+    size: int
+
+
+class SiteFiles:
+    """Gathers the files of one site, modules first."""
+
+    def __init__(self, site: Site, snapshot: Snapshot, cache: ResultCache) -> None:
+        self.site, self.snapshot, self.cache = site, snapshot, cache
+        self.files: dict[str, SiteFile] = {}
+        self.symbols = 0
+        self.slots = SlotCounts()
+        self._sources: dict[str, str] = {}
+        self._modules: list[Child] = []
+        self._symbol_parts: list[bytes] = []
+        self._search_parts: list[str] = []
+        self._inventory_parts: list[str] = []
+
+    def add_module(self, inputs: PageInputs, key: str, fragment: Fragment, headline: str) -> None:
+        """Take in one module's page and its share of the lists."""
+        self.symbols += fragment.symbol_count
+        self.slots += fragment.slots
+        self._symbol_parts.append(fragment.symbols.encode())
+        if not fragment.search:
+            return
+        self.files[inputs.page] = SiteFile(key, fragment.digest, fragment.size)
+        self._modules.append(Child(inputs.name, inputs.page, headline))
+        self._search_parts.append(fragment.search)
+        self._inventory_parts.append(fragment.inventory)
+
+    def add_source(self, path: str, page: str, key: str, digest: str, size: int) -> None:
+        """Take in one source page."""
+        self._sources[path] = page
+        self.files[page] = SiteFile(key, digest, size)
+
+    def finish(self) -> dict[str, SiteFile]:
+        """Make what is left, and return every file by its path in the site."""
+        self._modules.sort(key=lambda module: module.name)
+        for path, data in self._shared():
+            digest = hashlib.sha256(data).hexdigest()
+            self.files[path] = SiteFile(f"file:{digest[:40]}", digest, len(data))
+            self.cache.put_many({self.files[path].key: data})
+        return dict(sorted(self.files.items()))
+
+    def _shared(self) -> Iterator[tuple[str, bytes]]:
+        assets = files("tasks") / "templates" / "assets"
+        for asset in sorted(assets.iterdir(), key=lambda a: a.name):
+            yield f"assets/{asset.name}", asset.read_bytes()
+        yield "assets/site.js", _script("docmillSite", self._description())
+        yield "assets/search.js", f"window.docmillSearch=[{','.join(self._search_parts)}];\n".encode()
+        yield "symbols.json", b"[\n" + b",\n".join(part for part in self._symbol_parts if part) + b"\n]\n"
+        yield "objects.inv", self._inventory()
+        yield "llms.txt", self._llms().encode()
+        yield "modules.html", self._page("modules.html", "modules.html", modules=self._modules)
+        yield from self._prose()
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "revision": self.snapshot.revision,
+            "sourceUrl": self.site.source_url,
+            "nav": navigation(self._modules),
+            "pages": [[r.title, r.href] for r in self._prose_references()],
+        }
+
+    def _inventory(self) -> bytes:
+        """Sphinx's inventory, version 2: a text header, then zlib-compressed lines."""
+        title = " ".join(self.site.title.split())
+        header = (
+            "# Sphinx inventory version 2\n"
+            f"# Project: {title}\n"
+            "# Version: \n"
+            "# The remainder of this file is compressed using zlib.\n"
+        )
+        return header.encode() + zlib.compress("".join(self._inventory_parts).encode(), 9)
+
+    def _llms(self) -> str:
+        """An overview for language models (llmstxt.org): title, then links with a phrase each."""
+        lines = [f"# {self.site.title}", "", "## Modules", ""]
+        lines += [f"- [{m.name}]({m.href})" + (f": {m.headline}" if m.headline else "") for m in self._modules]
+        pages = self._prose_references()
+        if pages:
+            lines += ["", "## Pages", "", *(f"- [{p.title}]({p.href})" for p in pages)]
+        return "\n".join(lines) + "\n"
+
+    # --- the repository's own pages
+
+    def _prose_pages(self) -> dict[str, str]:
+        """By path: the page of each Markdown file; the README at the root is the home page."""
+        paths = [file.path for file in self.snapshot.prose]
+        names = distinct_names(paths)
+        home = next((path for path in paths if path.lower() in _README), None)
+        return {path: "index.html" if path == home else f"doc/{names[path]}.html" for path in paths}
+
+    def _prose_references(self) -> list[Reference]:
+        pages = self._prose_pages()
+        return [Reference(path, quote(page)) for path, page in sorted(pages.items()) if page != "index.html"]
+
+    def _prose(self) -> Iterator[tuple[str, bytes]]:
+        pages = self._prose_pages()
+        home = Markup("")
+        for path, page in pages.items():
+            text = Path(self.snapshot.root, path).read_text("utf-8-sig", "replace")
+            content = page_html(text, lambda href, path=path, page=page: self._rewritten(href, path, page, pages))
+            if page == "index.html":
+                home = content
+            else:
+                title = PurePosixPath(path).stem
+                yield page, self._page("prose.html", page, title=title, content=content)
+        top = [m for m in self._modules if "." not in m.name] or self._modules
+        listed = [Reference(r.title, r.href) for r in self._prose_references()]
+        yield "index.html", self._page("index.html", "index.html", content=home, modules=top, pages=listed)
+
+    def _rewritten(self, href: str, path: str, page: str, pages: dict[str, str]) -> str | None:
+        """Where a relative link of a Markdown file leads in the site."""
+        target, _, fragment = href.partition("#")
+        if not target:
+            return f"#md-{fragment}" if fragment else None
+        resolved = posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(target)))
+        found = pages.get(resolved) or self._sources.get(resolved)
+        if found is None:
+            return None
+        suffix = ""
+        if fragment:
+            suffix = f"#{fragment}" if resolved in self._sources else f"#md-{fragment}"
+        return relative(page, quote(found)) + suffix
+
+    def _page(self, template: str, page: str, **values: Any) -> bytes:
+        text = environment().get_template(template).render(
+            site=self.site, page=page, root=relative(page, ""), **values
+        )
+        return text.encode()
+
+
+def navigation(modules: list[Child]) -> list[Any]:
+    """The tree of modules, each node `[name, href or "", children]`."""
+    root: list[Any] = ["", "", []]
+    nodes = {"": root}
+    for module in modules:
+        parts = module.name.split(".")
+        for length in range(1, len(parts) + 1):
+            name = ".".join(parts[:length])
+            if name not in nodes:
+                nodes[name] = [parts[length - 1], "", []]
+                nodes[name.rpartition(".")[0]][2].append(nodes[name])
+        nodes[module.name][1] = quote(module.href)
+    return root[2]
+
+
+def _script(name: str, value: Any) -> bytes:
+    """A script that sets a global; `</script>` in it cannot end an element, for none holds it."""
+    return f"window.{name}=".encode() + msgspec.json.encode(value) + b";\n"
