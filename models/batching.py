@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-_LONGEST_STEP = 64
+_PROMPTS_PER_DOUBLING = 8
+_POOLS_PER_DOUBLING = 1
 _DECODE_ROWS = 64
 _PREFILL_TOKENS = 1024  # a group of this many tokens fills the machine; more rows would only add dummies
-_PREFILL_ROWS = (4, 16)
+_PREFILL_ROWS = (4, 8)
+_WHOLE_VECTORS = 64  # tokens in a group, a multiple of: see models.activations
 _KV_BUDGET = 4 << 30  # bytes for all pools together
 
 _Item = TypeVar("_Item")
@@ -49,6 +51,8 @@ class BucketTable:
                 raise ValueError(f"{name} must be positive and ascending, not {lengths}")
         if self.decode_rows < _PREFILL_ROWS[1]:
             raise ValueError(f"decode_rows must be at least {_PREFILL_ROWS[1]}, not {self.decode_rows}")
+        if uneven := [n for n in self.prompt_lengths if n * self.prefill_rows(n) % _WHOLE_VECTORS]:
+            raise ValueError(f"a group of prompts must fill whole vectors of {_WHOLE_VECTORS}: not so at {uneven}")
 
     @classmethod
     def fitting(
@@ -61,11 +65,12 @@ class BucketTable:
         together would outgrow a fixed budget. The budget is a constant and not the free memory of the moment,
         because the row count decides the bits. Raises ValueError when not even one prompt token fits.
         """
-        longest = min(prefix + max_prompt + max_new, context)
-        prompts = _ladder(min(max_prompt, longest - prefix - 1), finest=8)
-        pools = tuple(
-            prefix + length for length in _ladder(longest - prefix, finest=64, steps_per_doubling=2)
-        )
+        room = context - prefix
+        longest = min(max_prompt + max_new, room)
+        prompts = tuple(length for length in _ladder(max_prompt, 8, _PROMPTS_PER_DOUBLING) if length < room)
+        if not prompts:
+            raise ValueError(f"a context of {context} tokens leaves no room for prompts behind {prefix}")
+        pools = tuple(prefix + min(length, longest) for length in _ladder(longest, 64, _POOLS_PER_DOUBLING))
         rows = _DECODE_ROWS
         while rows > _PREFILL_ROWS[1] and rows * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
             rows //= 2
@@ -97,15 +102,12 @@ class BucketTable:
         }
 
 
-def _ladder(longest: int, finest: int, steps_per_doubling: int = 8) -> tuple[int, ...]:
-    """Return ascending lengths up to `longest`, a constant number of them per doubling, multiples of `finest`."""
-    if longest < 1:
-        raise ValueError(f"the model's context leaves no room for a prompt: {longest} tokens")
-    lengths, length = [], 0
-    while length < longest:
-        doubling = 1 << max(length.bit_length() - 1, 0)
-        length += max(finest, doubling // steps_per_doubling)
-        lengths.append(min(length, longest))
+def _ladder(longest: int, finest: int, per_doubling: int) -> tuple[int, ...]:
+    """Return ascending multiples of `finest` that reach `longest`, with a constant number of steps per doubling."""
+    lengths = [finest]
+    while lengths[-1] < longest:
+        step = (1 << lengths[-1].bit_length() - 1) // per_doubling
+        lengths.append(lengths[-1] + max(finest, step))
     return tuple(lengths)
 
 

@@ -289,7 +289,7 @@ class Engine:
             sequence = sequences[ticket]
             if not sequence.feed:
                 self._choose(sequence, tokens[slot], logprobs[slot])
-            if sequence.frame is None:
+            if sequence.complete:
                 scheduler.release(step.kv_length, slot)
                 finished.append(ticket)
         return finished
@@ -302,7 +302,7 @@ class Engine:
             sequence.close_frame(self._text(sequence.tokens[:-1]), ended=True)
         elif (text := self._text_before_stop(sequence.tokens)) is not None:
             sequence.close_frame(text, ended=True)
-        elif len(sequence.tokens) == sequence.frame.limit:
+        elif len(sequence.tokens) == frame.limit:
             sequence.close_frame(self._text(sequence.tokens), ended=False)
 
     def _text(self, tokens: list[int]) -> str:

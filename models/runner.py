@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 import transformers
 
+from models.activations import settle
 from models.attention import ATTENTION, Layers, PoolCache, PrefillCache, distances
 from models.batching import Bucket, BucketTable
 from models.config import ExecutionProfile
@@ -26,6 +27,7 @@ class Runner:
     def __init__(self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int]) -> None:
         self._model = loaded.model
         self._model.set_attn_implementation(ATTENTION)
+        settle(self._model)
         self._device = loaded.device
         self._table = table
         self._pools: dict[int, PoolCache] = {}

@@ -48,13 +48,13 @@ class Snapshot(Struct, frozen=True):
     """The files of a source at one revision.
 
     `name` is the project's name (the last part of the location), `root` the folder
-    the files are read from. Neither `root` nor `location` goes into any key.
+    the files are read from. `digest` covers all but `root`, which goes into no key.
     """
 
     name: str
-    location: str
     revision: str | None
     root: str
+    digest: str
     code: tuple[SourceFile, ...]
     prose: tuple[SourceFile, ...]
     skipped: tuple[SkippedFile, ...]
@@ -176,3 +176,46 @@ class Links(Struct, frozen=True, omit_defaults=True):
     inherits: dict[str, tuple[InheritedMembers, ...]] = {}
     overrides: dict[str, tuple[str, ...]] = {}
     reexports: dict[str, str] = {}
+
+
+class SiteFile(Struct, frozen=True):
+    """One file of a site: the key under which the cache holds it, SHA-256 and size."""
+
+    key: str
+    digest: str
+    size: int
+
+
+class SlotCounts(Struct, frozen=True):
+    """How many slots of public symbols have a text of which origin, and how many none."""
+
+    human: int = 0
+    derived: int = 0
+    model: int = 0
+    empty: int = 0
+
+    def __add__(self, other: SlotCounts) -> SlotCounts:
+        return SlotCounts(
+            self.human + other.human,
+            self.derived + other.derived,
+            self.model + other.model,
+            self.empty + other.empty,
+        )
+
+
+class Rendered(Struct, frozen=True):
+    """All files of a site by path, and what the report says of them."""
+
+    files: dict[str, SiteFile]
+    symbols: int
+    slots: SlotCounts
+
+
+class Published(Struct, frozen=True):
+    """What publishing did: the release that stands, and how many pages changed."""
+
+    target: str
+    release: str
+    pages: int
+    written: int
+    removed: int

@@ -12,6 +12,9 @@ from tasks.documents import Module, Slot, Symbol
 
 Doc = dict[str, Slot]
 
+# What a model wrote: by path, symbol and slot.
+Completions = Mapping[str, Mapping[str, Mapping[str, str]]]
+
 _ORDER = {"summary": 0, "description": 1, "param": 2, "returns": 3, "raises": 4}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from functools import cached_property
 from urllib.parse import quote
 
@@ -34,30 +35,43 @@ _LONGEST_CHAIN = 40
 
 
 def resolve(
-    chunks: list[Chunk], outlines: Mapping[str, Outline], cache: ResultCache, spread: Spread
+    chunks: list[Chunk],
+    outlines: Mapping[str, Outline],
+    private: tuple[str, ...],
+    cache: ResultCache,
+    spread: Spread,
 ) -> dict[str, str]:
     """Resolve the names of all modules, those whose Links the cache holds excepted.
+
+    Args:
+        chunks: The parsed files.
+        outlines: Their outlines, by path.
+        private: Globs of dotted module names that are not public, whatever they are called.
+        cache: Where Links are found and put.
+        spread: How the work is spread.
 
     Returns:
         By path, the key of each module's Links.
     """
     everything = digest(sorted((path, outline.surface_digest) for path, outline in outlines.items()))
     keys = {
-        chunk.path: key("links", RESOLVE_VERSION, chunk.key, everything)
+        chunk.path: key("links", RESOLVE_VERSION, chunk.key, everything, private)
         for chunk in chunks
         if outlines[chunk.path].surface is not None
     }
     missing = cache.missing(keys.values())
     work = [(chunk, keys[chunk.path]) for chunk in chunks if keys.get(chunk.path) in missing]
-    spread(resolve_files, work, chunks)
+    spread(resolve_files, work, chunks, private)
     return keys
 
 
-def resolve_files(work: Iterable[tuple[Chunk, str]], cache: ResultCache, chunks: list[Chunk]) -> None:
+def resolve_files(
+    work: Iterable[tuple[Chunk, str]], cache: ResultCache, chunks: list[Chunk], private: tuple[str, ...]
+) -> None:
     """Resolve the names of some modules against all, and store their Links."""
     keys = {chunk.path: links_key for chunk, links_key in work}
     modules = load_modules(cache, (chunk for chunk in chunks if chunk.path in keys))
-    index = Index(surfaces(load_outlines(cache, chunks)))
+    index = Index(surfaces(load_outlines(cache, chunks)), private)
     cache.put_many({keys[path]: msgspec.json.encode(index.links(module)) for path, module in modules.items()})
 
 
@@ -105,7 +119,8 @@ def is_private(name: str) -> bool:
 class Index:
     """All modules of a source, by dotted name and by path."""
 
-    def __init__(self, surfaces: Iterable[Surface]) -> None:
+    def __init__(self, surfaces: Iterable[Surface], private: tuple[str, ...] = ()) -> None:
+        self.private = private
         self.by_path = {surface.path: surface for surface in sorted(surfaces, key=lambda s: s.path)}
         self.by_name: dict[str, Surface] = {}
         for surface in self.by_path.values():
@@ -126,11 +141,16 @@ class Index:
         return {path: f"api/{files[name]}.html" for path, name in unique.items()}
 
     @cached_property
+    def page_hrefs(self) -> dict[str, str]:
+        """The hrefs of the pages, from the site's root."""
+        return {path: quote(page) for path, page in self.pages.items()}
+
+    @cached_property
     def promoted(self) -> dict[str, set[str]]:
         """By path: names that a public module offers, though their own module may be private."""
         promoted: dict[str, set[str]] = {}
         for surface in self.by_path.values():
-            if _is_public_module(surface.name):
+            if self._is_public_module(surface.name):
                 for target in self.offered(surface).values():
                     promoted.setdefault(target.module.path, set()).add(target.name)
         return promoted
@@ -158,7 +178,7 @@ class Index:
     def public_names(self, surface: Surface) -> tuple[str, ...]:
         """The qualified names of a module that its readers are meant to use; "" is itself."""
         promoted = self.promoted.get(surface.path, set())
-        is_public = _is_public_module(surface.name)
+        is_public = self._is_public_module(surface.name)
         found: dict[str, None] = {}
         for name, kind in surface.members.items():
             plain = without_ordinal(name)
@@ -175,11 +195,15 @@ class Index:
                 found[name] = None
         return ("", *found) if is_public or found else ()
 
+    def _is_public_module(self, name: str) -> bool:
+        hidden = any(fnmatchcase(name, pattern) for pattern in self.private)
+        return not hidden and not any(is_private(part) for part in name.split("."))
+
     def href(self, target: Target) -> str | None:
         """Where a public symbol is documented; None for any other."""
         if target.name not in self._public[target.module.path]:
             return None
-        page = self.pages[target.module.path]
+        page = self.page_hrefs[target.module.path]
         return f"{page}#{anchor(target.name)}" if target.name else page
 
     @cached_property
@@ -378,7 +402,3 @@ class Index:
 def anchor(name: str) -> str:
     """A qualified name as the fragment of an href."""
     return name if _PLAIN_ANCHOR.fullmatch(name) else quote(name, safe=".~_-")
-
-
-def _is_public_module(name: str) -> bool:
-    return not any(is_private(part) for part in name.split("."))

@@ -7,6 +7,7 @@ back deletes the file.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -35,6 +36,7 @@ _KEYS_A_QUERY = 500
 _ROWS_A_WRITE = 200
 _BUSY_TIMEOUT_S = 60
 _COMPRESSION = 1
+_IDENTITY = "identity"
 
 _METADATA = MetaData()
 _RESULTS = Table(
@@ -66,6 +68,11 @@ class ResultCache:
             _METADATA.create_all(self._engine)
         except SQLAlchemyError as error:
             raise ResultCacheError(f"result cache {_shown(url)}: {_first_line(error)}") from error
+
+    def identity(self) -> str:
+        """A name that no other cache has, and that this one loses with its content."""
+        self.put_many({_IDENTITY: uuid.uuid4().hex.encode()})
+        return self.get_many([_IDENTITY])[_IDENTITY].decode()
 
     def close(self) -> None:
         """Give the connections back."""

@@ -23,9 +23,10 @@ from models.training.corpus import Package, Split, packages, sources
 _SHORTEST, _LONGEST = 3, 25  # words of a summary
 _SAME_NAME_AND_SUMMARY = 3  # copies of `close`: "Close the connection." that are worth learning from
 _SAME_SUMMARY = 50
+_OF_ONE_PACKAGE = 10_000
 _SHINGLE = 5  # words of code
 _NEAR_DUPLICATE = 0.7  # share of the larger function's shingles that both have
-_COMMON_SHINGLE = 200  # a shingle in more held-out functions than this tells nothing
+_COMMON_SHINGLE = 50  # a shingle in more held-out functions than this tells nothing
 
 _SENTENCE_END = re.compile(r"(?<![ .(]\w)(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)(?<!cf)(?<!Eq)[.!?](?=\s|$)")
 _ROLE = re.compile(r":(?:\w+:)?\w+:`[~!]?(?:([^`<]+?)\s*<[^`>]*>|([^`]*))`")
@@ -109,7 +110,7 @@ def prepare(wheels: Path, folder: Path) -> None:
         splits[package.split] += pairs
     test = _unique(splits["test"])
     validation = apart_from(test, _unique(splits["validation"]))
-    train = apart_from(test + validation, _limited(_unique(splits["train"])))
+    train = _balanced(apart_from(test + validation, _limited(_unique(splits["train"]))))
     for split, pairs in {"train": train, "validation": validation, "test": test}.items():
         write(pairs, folder / f"{split}.jsonl")
 
@@ -131,6 +132,17 @@ def _limited(pairs: Iterable[Pair]) -> list[Pair]:
         keys = {(pair.name, pair.summary): _SAME_NAME_AND_SUMMARY, pair.summary: _SAME_SUMMARY}
         if all(seen[key] < limit for key, limit in keys.items()):
             seen.update(keys.keys())
+            kept.append(pair)
+    return kept
+
+
+def _balanced(pairs: Iterable[Pair]) -> list[Pair]:
+    """Keep the first pairs of each package, lest the largest one decide how everything sounds."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for pair in pairs:
+        seen[pair.package] += 1
+        if seen[pair.package] <= _OF_ONE_PACKAGE:
             kept.append(pair)
     return kept
 

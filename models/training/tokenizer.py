@@ -9,6 +9,7 @@ that `pool_size`, `self.pool.size` and `size = pool` share tokens. A line break 
 
 import ast
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from models.prompts import PromptError, elided
 from models.training.pairs import Pair
 
 VOCABULARY = 8192
-MAX_PROMPT_TOKENS = 256  # with the separator
+MAX_PROMPT_TOKENS = 160  # with the separator
 MAX_SUMMARY_TOKENS = 48
 SEPARATOR, END, PADDING = "<|summary|>", "<|end|>", "<|padding|>"
 
+_CHUNK = 2000  # pairs that a process encodes at a time
 _PIECES = Regex(r"\n *|self\.| ?[A-Z]?[a-z]+| ?[A-Z]+(?![a-z])| ?[0-9]{1,3}| ?[^\sA-Za-z0-9]+ ?|\s+")
 
 
@@ -102,6 +104,18 @@ class Encoder:
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def examples(pairs: list[Pair], folder: Path) -> list[Example]:
+    """Encode many pairs with the tokenizer in `folder`, on all cores."""
+    chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
+    with ProcessPoolExecutor() as pool:
+        encoded = pool.map(_chunk_of_examples, chunks, [folder] * len(chunks))
+        return [example for chunk in encoded for example in chunk]
+
+
+def _chunk_of_examples(pairs: list[Pair], folder: Path) -> list[Example]:
+    return Encoder(folder).examples(pairs)
 
 
 def _definition(code: str) -> ast.FunctionDef | ast.AsyncFunctionDef:

@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from models.training.tokenizer import MAX_PROMPT_TOKENS, MAX_SUMMARY_TOKENS, VOCABULARY, Encoder, Example
+from models.training.tokenizer import MAX_PROMPT_TOKENS, MAX_SUMMARY_TOKENS, VOCABULARY, Example
 
 SEED = 20261122
 MASKED_SHARE = 0.3  # of the examples: with the name hidden, only the code can tell
@@ -72,14 +72,19 @@ def new_model(layers: int, width: int, padding: int) -> LlamaForCausalLM:
 
 
 def run(
-    train: list[Example], validation: list[Example], encoder: Encoder, folder: Path, minutes: float, shape: tuple[int, int]
+    train: list[Example],
+    validation: list[Example],
+    padding: int,
+    folder: Path,
+    minutes: float,
+    shape: tuple[int, int],
 ) -> None:
     """Train for `minutes` in total, resuming from `folder`; leave the best weights in `folder/best`."""
     folder.mkdir(parents=True, exist_ok=True)
     workers = os.cpu_count() or 1
     meeting = folder / "meeting"
     meeting.unlink(missing_ok=True)
-    arguments = (workers, meeting, train, validation, encoder.padding, folder, minutes * 60, shape)
+    arguments = (workers, meeting, train, validation, padding, folder, minutes * 60, shape)
     torch.multiprocessing.start_processes(_worker, arguments, nprocs=workers, start_method="fork")
 
 

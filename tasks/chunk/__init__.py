@@ -25,7 +25,7 @@ from tasks.spread import Spread
 # Raised whenever the same file would parse into another Module or Outline.
 CHUNK_VERSION = 1
 
-_PARSER = (*sys.version_info[:2], version("griffelib"))
+PARSER = (*sys.version_info[:2], version("griffelib"))
 
 
 class Chunk(Struct, frozen=True):
@@ -55,7 +55,7 @@ def chunks_of(files: Iterable[SourceFile], project: str) -> list[Chunk]:
 
 
 def _key(file: SourceFile, name: str) -> str:
-    return key("chunk", CHUNK_VERSION, _PARSER, file.path, name, file.digest)
+    return key("chunk", CHUNK_VERSION, PARSER, file.path, name, file.digest)
 
 
 def module_names(paths: Iterable[str], project: str) -> dict[str, str]:

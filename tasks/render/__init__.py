@@ -9,19 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
 from tasks.chunk import Chunk, load_modules, load_outlines, surfaces
-from tasks.documents import Links, Outline, Slot, Snapshot, SourceError
-from tasks.generate import docs_of
+from tasks.documents import Links, Outline, Rendered, Slot, Snapshot, SourceError
+from tasks.generate import Completions, docs_of
 from tasks.keys import digest_bytes, key
-from tasks.render.fragments import Fragment, SlotCounts, fragment_of
+from tasks.render.fragments import Fragment, fragment_of
 from tasks.render.inputs import InputsBuilder
 from tasks.render.pages import PageInputs, Reference, Site, module_page, relative, source_page, templates_digest
-from tasks.render.site_files import SiteFile, SiteFiles
+from tasks.render.site_files import SiteFiles
 from tasks.resolve import Index, distinct_names, split_id
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
@@ -59,14 +58,6 @@ class DrawnFile(Struct, frozen=True):
     size: int
 
 
-class Rendered(Struct, frozen=True):
-    """All files of a site, and what the report says of them."""
-
-    files: dict[str, SiteFile]
-    symbols: int
-    slots: SlotCounts
-
-
 def sha256(data: bytes) -> str:
     """The digest that a manifest shows."""
     return hashlib.sha256(data).hexdigest()
@@ -76,7 +67,8 @@ def render(
     snapshot: Snapshot,
     chunks: list[Chunk],
     links: Mapping[str, str],
-    completions: Mapping[str, Mapping[str, Mapping[str, str]]],
+    private: tuple[str, ...],
+    completions: Completions,
     site: Site,
     cache: ResultCache,
     spread: Spread,
@@ -87,13 +79,14 @@ def render(
         snapshot: The source.
         chunks: Its parsed files.
         links: By path, the key of each module's Links.
+        private: Globs of dotted module names that are not public.
         completions: By path, symbol and slot, what a model wrote.
         site: What all pages share.
         cache: Where parts are found and pages are put.
         spread: How the drawing is spread.
     """
     outlines = load_outlines(cache, chunks)
-    index = Index(surfaces(outlines))
+    index = Index(surfaces(outlines), private)
     sources = {} if site.source_url else _source_pages(chunks)
     inputs = _inputs(index, outlines, links, cache).build(sources, completions)
     page_jobs = _page_jobs(inputs, chunks, links, site)
@@ -147,7 +140,7 @@ def _source_jobs(index: Index, chunks: list[Chunk], sources: Mapping[str, str], 
         page, back = sources[chunk.path], None
         surface = index.by_path.get(chunk.path)
         if surface is not None and index.public_names(surface):
-            back = Reference(chunk.name, relative(page, quote(index.pages[chunk.path])))
+            back = Reference(chunk.name, relative(page, index.page_hrefs[chunk.path]))
         source_key = key("source", RENDER_VERSION, templates_digest(), site, page, chunk.digest, back)
         jobs.append(SourceJob(source_key, chunk.path, page, chunk.digest, back))
     return jobs

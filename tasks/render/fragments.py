@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from tasks.documents import Links, Module, Slot, Symbol
+from tasks.documents import Links, Module, Slot, SlotCounts, Symbol
 from tasks.render.pages import PageInputs
 from tasks.resolve import anchor, without_ordinal
 
@@ -26,23 +27,6 @@ _SPHINX_ROLES = {
     "method": "method",
     "property": "property",
 }
-
-
-class SlotCounts(Struct, frozen=True):
-    """How many slots of public symbols have a text of which origin, and how many none."""
-
-    human: int = 0
-    derived: int = 0
-    model: int = 0
-    empty: int = 0
-
-    def __add__(self, other: SlotCounts) -> SlotCounts:
-        return SlotCounts(
-            self.human + other.human,
-            self.derived + other.derived,
-            self.model + other.model,
-            self.empty + other.empty,
-        )
 
 
 class Fragment(Struct, frozen=True):
@@ -88,7 +72,7 @@ def fragment_of(
 def _symbol_object(symbol: Symbol, public: bool, inputs: PageInputs, doc: Mapping[str, Slot]) -> dict[str, Any]:
     url = None
     if public:
-        url = f"{inputs.page}#{anchor(symbol.name)}" if symbol.name else inputs.page
+        url = _href(inputs, symbol)
     return {
         "id": f"{inputs.path}::{symbol.name}",
         "public": public,
@@ -121,7 +105,7 @@ def _search_entry(inputs: PageInputs, module: Module, public: set[str], docs: Ma
         for symbol in module.symbols
         if symbol.name and symbol.name in public
     ]
-    return [module.name, inputs.page, plain_summary(docs[""]), rows]
+    return [module.name, quote(inputs.page), plain_summary(docs[""]), rows]
 
 
 def plain_summary(doc: Mapping[str, Slot]) -> str:
@@ -142,5 +126,9 @@ def _inventory(inputs: PageInputs, module: Module, public: set[str]) -> Iterator
             continue
         role = _SPHINX_ROLES.get(symbol.kind) or ("attribute" if "." in symbol.name else "data")
         name = f"{module.name}.{without_ordinal(symbol.name)}" if symbol.name else module.name
-        uri = f"{inputs.page}#{anchor(symbol.name)}" if symbol.name else inputs.page
-        yield f"{name} py:{role} 1 {uri} -\n"
+        yield f"{name} py:{role} 1 {_href(inputs, symbol)} -\n"
+
+
+def _href(inputs: PageInputs, symbol: Symbol) -> str:
+    page = quote(inputs.page)
+    return f"{page}#{anchor(symbol.name)}" if symbol.name else page

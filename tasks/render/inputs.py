@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tasks.documents import Links, Outline
+from tasks.generate import Completions
 from tasks.keys import digest_bytes
 from tasks.render.pages import Child, PageInputs, Reference, References
 from tasks.resolve import Index, Target, split_id, without_ordinal
@@ -66,9 +67,7 @@ class InputsBuilder:
             user = user.rpartition(".")[0]
         return user
 
-    def build(
-        self, source_pages: Mapping[str, str], completions: Mapping[str, Mapping[str, Mapping[str, str]]]
-    ) -> list[PageInputs]:
+    def build(self, source_pages: Mapping[str, str], completions: Completions) -> list[PageInputs]:
         """The inputs of every page, in order of path.
 
         Args:
@@ -120,7 +119,7 @@ class InputsBuilder:
         return References(first, len(named))
 
     def _href(self, path: str, name: str) -> str:
-        return self.index.href(Target(self.index.by_path[path], name)) or self.index.pages[path]
+        return self.index.href(Target(self.index.by_path[path], name)) or self.index.page_hrefs[path]
 
     def _is_test(self, path: str) -> bool:
         parts = path.removesuffix(".py").split("/")
@@ -132,7 +131,7 @@ class InputsBuilder:
         for length in range(1, len(parts) + 1):
             surface = self.index.by_name.get(".".join(parts[:length]))
             linked = surface is not None and length < len(parts) and self.has_page(surface.path)
-            crumbs.append(Reference(parts[length - 1], self.index.pages[surface.path] if linked and surface else ""))
+            crumbs.append(Reference(parts[length - 1], self.index.page_hrefs[surface.path] if linked and surface else ""))
         return tuple(crumbs)
 
     def _children(self) -> dict[str, list[Child]]:
@@ -140,6 +139,6 @@ class InputsBuilder:
         for path, surface in self.index.by_path.items():
             parent, _, _ = surface.name.rpartition(".")
             if parent and self.has_page(path):
-                child = Child(surface.name, self.index.pages[path], self.outlines[path].headline)
+                child = Child(surface.name, self.index.page_hrefs[path], self.outlines[path].headline)
                 children.setdefault(parent, []).append(child)
         return {parent: sorted(found, key=lambda c: c.name) for parent, found in children.items()}

@@ -17,24 +17,15 @@ from urllib.parse import quote, unquote
 
 import msgspec
 from markupsafe import Markup
-from msgspec import Struct
 
-from tasks.documents import Snapshot
-from tasks.render.fragments import Fragment, SlotCounts
+from tasks.documents import SiteFile, SlotCounts, Snapshot
+from tasks.render.fragments import Fragment
 from tasks.render.pages import Child, PageInputs, Reference, Site, environment, relative
 from tasks.render.prose import page_html
 from tasks.resolve import distinct_names
 from tasks.result_cache import ResultCache
 
 _README = ("readme.md", "readme.markdown")
-
-
-class SiteFile(Struct, frozen=True):
-    """One file of a site: the key under which the cache holds it, SHA-256 and size."""
-
-    key: str
-    digest: str
-    size: int
 
 
 class SiteFiles:
@@ -59,7 +50,7 @@ class SiteFiles:
         if not fragment.search:
             return
         self.files[inputs.page] = SiteFile(key, fragment.digest, fragment.size)
-        self._modules.append(Child(inputs.name, inputs.page, headline))
+        self._modules.append(Child(inputs.name, quote(inputs.page), headline))
         self._search_parts.append(fragment.search)
         self._inventory_parts.append(fragment.inventory)
 
@@ -177,7 +168,7 @@ def navigation(modules: list[Child]) -> list[Any]:
             if name not in nodes:
                 nodes[name] = [parts[length - 1], "", []]
                 nodes[name.rpartition(".")[0]][2].append(nodes[name])
-        nodes[module.name][1] = quote(module.href)
+        nodes[module.name][1] = module.href
     return root[2]
 
 

@@ -1,0 +1,127 @@
+"""One build in this process: a source and settings in, a published site and a Report out.
+
+An unchanged source is noticed before anything heavy is imported: a stamp beside the
+caches remembers what the standing site was made from, and by which code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from flows.pipeline import Built, Pipeline
+from flows.report import Report
+from flows.settings import Settings, cache_home
+from tasks.documents import DocmillError, Snapshot
+from tasks.ingest import OpenedSource
+from tasks.keys import digest, digest_bytes
+
+_CODE = ("flows", "tasks", "models")
+_LIBRARIES = ("griffelib", "jinja2", "markdown-it-py", "mdit-py-plugins", "msgspec", "nh3", "pygments")
+
+_CODE_SUFFIXES = (".py", ".html", ".css", ".js", ".json")
+
+Progress = Callable[[str, float | None], None]
+
+
+class Stamp(Struct):
+    """What a standing site was made from, and what was reported of it."""
+
+    inputs: str
+    release: str
+    report: Report
+
+
+class TimedRun:
+    """Runs stages in place, one after the other, and notes how long each took."""
+
+    def __init__(self, report: Report, progress: Progress) -> None:
+        self.report, self.progress = report, progress
+
+    def __call__(self, name: str, key: str | None, function: Callable[..., Any], *inputs: Any) -> Any:
+        self.progress(name, None)
+        start = time.perf_counter()
+        try:
+            return function(*inputs)
+        finally:
+            seconds = time.perf_counter() - start
+            self.report.stages.append({"name": name, "seconds": round(seconds, 3)})
+            self.progress(name, seconds)
+
+
+def build(source: OpenedSource, settings: Settings, report: Report, progress: Progress) -> None:
+    """Build and publish a site, unless the standing one is of just this source.
+
+    Args:
+        source: The source, opened.
+        settings: All settings.
+        report: Filled as far as the build comes, also when it fails.
+        progress: Told of each stage when it begins, and with its seconds when it ends.
+
+    Raises:
+        DocmillError: The build failed; the standing site is as it was.
+    """
+    run = TimedRun(report, progress)
+    with Pipeline(source, settings) as pipeline:
+        snapshot = run("ingest", None, pipeline.ingest)
+        inputs = digest([snapshot.digest, settings.model_dump(mode="json"), code_digest()])
+        stamp_file = cache_home() / "stamps" / f"{digest(str(pipeline.target.path))}.json"
+        standing = pipeline.target.standing()
+        stamp = _stamp(stamp_file)
+        if stamp and standing and (stamp.inputs, stamp.release) == (inputs, standing.release):
+            report_unchanged(report, stamp.report)
+        else:
+            built = pipeline.build(snapshot, run)
+            report_built(report, snapshot, built)
+            _remember(stamp_file, Stamp(inputs, built.published.release, report))
+    if settings.strict and report.skipped_files:
+        first = report.skipped_files[0]
+        raise DocmillError(f"strict: {len(report.skipped_files)} skipped, the first {first.path}: {first.detail}")
+
+
+def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
+    """Fill in what a build did."""
+    slots, published = built.rendered.slots, built.published
+    report.source["revision"] = snapshot.revision
+    report.symbols = built.rendered.symbols
+    report.slots |= {"human": slots.human, "derived": slots.derived, "model": slots.model, "empty": slots.empty}
+    report.pages = {"total": published.pages, "written": published.written, "removed": published.removed}
+    report.skipped_files = sorted([*snapshot.skipped, *built.parsed.skipped], key=lambda file: file.path)
+    report.published = {"target": published.target, "release": published.release}
+
+
+def report_unchanged(report: Report, before: Report) -> None:
+    """Fill in what the standing site's own build reported; this one wrote nothing."""
+    report.source["revision"] = before.source["revision"]
+    report.symbols, report.slots, report.skipped_files = before.symbols, before.slots, before.skipped_files
+    report.reused = before.generated + before.reused
+    report.pages = {"total": before.pages["total"], "written": 0, "removed": 0}
+    report.published = before.published
+
+
+def code_digest() -> str:
+    """A digest of docmill's own code and of the libraries that shape its output."""
+    root = Path(__file__).resolve().parent.parent
+    files = sorted(path for part in _CODE for path in (root / part).rglob("*") if path.suffix in _CODE_SUFFIXES)
+    code = [(str(path.relative_to(root)), digest_bytes(path.read_bytes())) for path in files]
+    return digest([code, [(name, version(name)) for name in _LIBRARIES]])
+
+
+def _stamp(file: Path) -> Stamp | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Stamp)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _remember(file: Path, stamp: Stamp) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_bytes(msgspec.json.encode(stamp))
+    temporary.replace(file)

@@ -1,0 +1,134 @@
+"""The command line: parse, build settings, call a flow. Nothing is decided here."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flows.report import Report
+
+_EPILOG = "exit status: 0 built; 1 failed; 2 unusable arguments or source, nothing touched; 3 published but degraded"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run docmill; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    if arguments.command is None:
+        _parser().print_help()
+        return 2
+    from tasks.documents import DocmillError
+
+    try:
+        return int(arguments.run(arguments))
+    except DocmillError as error:
+        if arguments.debug:
+            raise
+        print(f"docmill: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("docmill: interrupted; the standing site is as it was", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last resort: one line, and how to see more
+        if arguments.debug:
+            raise
+        print(f"docmill: internal error: {type(error).__name__}: {error}; run with --debug", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="docmill", description="A repository in, a documentation site out.", epilog=_EPILOG)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    build = commands.add_parser("build", help="build and publish the site of a source", epilog=_EPILOG)
+    _add_source(build)
+    build.add_argument("--prefect", action="store_true", help="run as a Prefect flow")
+    build.add_argument("--report", type=Path, metavar="FILE", help="write a JSON report, also on failure")
+    build.set_defaults(run=_build)
+    config = commands.add_parser("config", help="settings").add_subparsers(dest="action", required=True)
+    show = config.add_parser("show", help="print each setting with where it comes from")
+    _add_source(show, optional=True)
+    show.set_defaults(run=_show_config)
+    return parser
+
+
+def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    parser.add_argument("source", nargs="?" if optional else None, default="." if optional else None, help="folder or git address")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or full SHA")
+    parser.add_argument("--out", metavar="DIR", help="where the site goes (default: site)")
+    parser.add_argument("--model", metavar="M", help="bundled, none, a folder or a hub id")
+    parser.add_argument("--quantize", metavar="METHOD", help="auto, none or a method")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
+    parser.add_argument("--strict", action="store_true", default=None, help="a skipped file fails the build")
+    parser.add_argument("--budget", type=int, metavar="N", help="send at most N symbols to the model")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
+
+
+def _settings(arguments: argparse.Namespace, root: Path | None) -> Any:
+    from flows.settings import resolve_settings
+
+    names = ("out", "model", "quantize", "device", "strict", "budget")
+    flags = {name: getattr(arguments, name) for name in names}
+    return resolve_settings(root, flags, arguments.config)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from flows.report import Report
+    from flows.settings import cache_home
+    from tasks.documents import DocmillError
+    from tasks.ingest import open_source
+
+    report = Report(source={"location": arguments.source, "revision": None})
+    try:
+        source = open_source(arguments.source, arguments.revision, cache_home())
+        settings = _settings(arguments, source.root).settings
+        from flows.build import build
+
+        build(source, settings, report, _progress())
+    except DocmillError as error:
+        report.error = str(error)
+        raise
+    finally:
+        if arguments.report is not None:
+            report.write(arguments.report)
+    print(_summary(report))
+    return 3 if report.degraded else 0
+
+
+def _progress() -> Any:
+    """Stages on a terminal; a log stays quiet."""
+    if not sys.stderr.isatty():
+        return lambda stage, seconds: None
+
+    def show(stage: str, seconds: float | None) -> None:
+        end = "" if seconds is None else f"\r  {stage:<10}{seconds:6.1f} s\n"
+        print(end or f"\r  {stage:<10}  …", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _summary(report: Report) -> str:
+    slots, pages = report.slots, report.pages
+    texts = f"{slots['human']} human, {slots['derived']} derived, {slots['model']} model, {slots['empty']} empty"
+    skipped = "".join(f"\n  skipped {f.path}: {f.reason}, {f.detail}" for f in report.skipped_files)
+    site = f"{report.published['target']}/index.html" if report.published else ""
+    return (
+        f"{report.symbols} symbols; texts: {texts}; "
+        f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed{skipped}\n{site}"
+    )
+
+
+def _show_config(arguments: argparse.Namespace) -> int:
+    from flows.settings import cache_home
+    from tasks.ingest import open_source
+
+    resolved = _settings(arguments, open_source(arguments.source, arguments.revision, cache_home()).root)
+    for name, origin in resolved.origins.items():
+        print(f"{name} = {getattr(resolved.settings, name)!r}  ({origin})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""`python -m models.training`: download, pairs, tokenizer, training, storage, evaluation, card.
+
+Each step leaves its result under --work and is skipped where the result is there; a killed training run goes
+on from its last checkpoint. To start over, remove the folder of the step.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
+
+BUNDLED = Path(__file__).parents[1] / "bundled"
+SHAPE = (4, 256)  # layers, width
+
+
+def main() -> None:
+    arguments = _arguments()
+    work: Path = arguments.work
+    wheels, data, tokens, runs = work / "packages", work / "pairs", work / "tokenizer", work / "run"
+    corpus.download(corpus.packages(), wheels)
+    if not (data / "test.jsonl").exists():
+        pairs.prepare(wheels, data)
+    taught = pairs.load(data / "train.jsonl")[:: arguments.every]
+    if not (tokens / "tokenizer.json").exists():
+        tokenizer.train((text for pair in taught for text in (pair.code, pair.summary)), tokens)
+    encoder = tokenizer.Encoder(tokens)
+    validation = tokenizer.examples(pairs.load(data / "validation.jsonl"), tokens)
+    train.run(tokenizer.examples(taught, tokens), validation, encoder.padding, runs, arguments.minutes, SHAPE)
+    export.store(runs / "best", tokens, arguments.out)
+    figures = evaluate.run(arguments.out, taught, pairs.load(data / "test.jsonl"), work / "evaluation.json")
+    card.write(arguments.out, figures, runs / "curve.json", len(taught), arguments.minutes)
+
+
+def _arguments() -> argparse.Namespace:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    parser = argparse.ArgumentParser(prog="python -m models.training", description=__doc__)
+    parser.add_argument("--work", type=Path, default=cache / "docmill" / "training", help="folder of all intermediate results")
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="folder of the finished model")
+    parser.add_argument("--minutes", type=float, default=75, help="time for training itself, pauses not counted")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="use every Nth pair only: a trial of the chain")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""How good the bundled model's sentences are, beside two baselines that know no language model.
+
+In scope: the metric, the baselines, the table. Not in scope: the test pairs (pairs), speed (benchmarks).
+
+The metric is CodeXGLUE's for code summarization: sentence BLEU-4, lower case, one added to the counts of all
+but the single words, averaged over the pairs. https://github.com/microsoft/CodeXGLUE
+"""
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.config import ModelConfig
+from models.load import LoadedModel, load
+from models.prompts import NEUTRAL_NAME
+from models.training.pairs import Pair
+from models.training.tokenizer import MAX_SUMMARY_TOKENS, Encoder
+
+SURE_SHARES = (0.1, 0.25, 0.5)
+
+_ROWS = 32
+_ORDER = 4
+_METRIC_TOKEN = re.compile(r"[^\W_]+|_|[^\w\s]")
+_CODE_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+
+
+def run(model: Path, taught: list[Pair], test: list[Pair], report: Path) -> dict[str, Any]:
+    """Return the figures for `model` on the `test` pairs, and keep them with every sentence in `report`."""
+    neighbours = Neighbours([pair.masked_code for pair in taught], [pair.summary for pair in taught])
+    named_neighbours = Neighbours([pair.code for pair in taught], [pair.summary for pair in taught])
+    codes, masked_codes = [pair.code for pair in test], [pair.masked_code for pair in test]
+    loaded, encoder = load(ModelConfig(model=str(model), dtype="float32")), Encoder(model)
+    written, certainty = summarize(loaded, encoder, codes)
+    written_masked, _ = summarize(loaded, encoder, masked_codes)
+    answers = {
+        "name": ([sentence_of(pair.name) for pair in test], [sentence_of(NEUTRAL_NAME)] * len(test)),
+        "neighbour": (named_neighbours.nearest(codes), neighbours.nearest(masked_codes)),
+        "model": (written, written_masked),
+    }
+    references = [pair.summary for pair in test]
+    figures = {
+        "pairs": len(test),
+        "bleu": {who: [mean_bleu(given, references) for given in both] for who, both in answers.items()},
+        "surest": {share: _surest(share, written, certainty, references) for share in SURE_SHARES},
+    }
+    sentences = [
+        {"package": pair.package, "function": pair.name, "human": pair.summary, "model": sentence, "masked": masked}
+        for pair, sentence, masked in zip(test, written, written_masked, strict=True)
+    ]
+    report.write_text(json.dumps(figures | {"sentences": sentences}, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+def summarize(loaded: LoadedModel, encoder: Encoder, codes: list[str]) -> tuple[list[str], list[float]]:
+    """Return the model's greedy sentence for each code, and the mean log-probability of its tokens."""
+    prompts = encoder.prompts(codes)
+    order = sorted(range(len(codes)), key=lambda index: len(prompts[index] or ()))
+    sentences, certainty = [""] * len(codes), [-math.inf] * len(codes)
+    asked = [index for index in order if prompts[index]]
+    for start in range(0, len(asked), _ROWS):
+        rows = asked[start : start + _ROWS]
+        for index, (sentence, logprob) in zip(rows, _continue(loaded, encoder, [prompts[i] or [] for i in rows]), strict=True):
+            sentences[index], certainty[index] = sentence, logprob
+    return sentences, certainty
+
+
+@torch.inference_mode()
+def _continue(loaded: LoadedModel, encoder: Encoder, prompts: list[list[int]]) -> list[tuple[str, float]]:
+    length = max(map(len, prompts))
+    ids = torch.tensor([[encoder.padding] * (length - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    output = loaded.model.generate(
+        ids,
+        attention_mask=mask,
+        do_sample=False,
+        max_new_tokens=MAX_SUMMARY_TOKENS,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    new = output.sequences[:, length:]
+    scores = torch.stack(output.logits, 1).float().log_softmax(-1).gather(-1, new[..., None])[..., 0]
+    real = new != encoder.padding
+    certainty = (scores * real).sum(1) / real.sum(1)
+    return list(zip(map(loaded.decode, new.tolist()), certainty.tolist(), strict=True))
+
+
+def _surest(share: float, candidates: list[str], certainty: list[float], references: list[str]) -> float:
+    order = sorted(range(len(candidates)), key=lambda index: -certainty[index])
+    chosen = order[: max(1, round(share * len(order)))]
+    return mean_bleu([candidates[index] for index in chosen], [references[index] for index in chosen])
+
+
+def bleu(candidate: str, reference: str) -> float:
+    """Return the smoothed sentence BLEU-4 of one candidate against one reference, from 0 to 1."""
+    mine, theirs = (_METRIC_TOKEN.findall(text.lower()) for text in (candidate, reference))
+    logarithm = 0.0
+    for size in range(1, _ORDER + 1):
+        added = size > 1
+        matches = (_grams(mine, size) & _grams(theirs, size)).total() + added
+        possible = max(len(mine) - size + 1, 0) + added
+        if not matches:
+            return 0.0
+        logarithm += math.log(matches / possible) / _ORDER
+    brevity = min(0.0, 1 - (len(theirs) + 1) / (len(mine) + 1))
+    return math.exp(logarithm + brevity)
+
+
+def mean_bleu(candidates: list[str], references: list[str]) -> float:
+    """Return the mean over the pairs, in percent."""
+    return 100 * float(np.mean([bleu(*pair) for pair in zip(candidates, references, strict=True)]))
+
+
+def _grams(tokens: list[str], size: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1))
+
+
+def sentence_of(name: str) -> str:
+    """Return a function's name as a sentence: `read_csvFile` is "Read csv file."."""
+    return " ".join(words(name)).capitalize() + "."
+
+
+def words(code: str) -> list[str]:
+    """Return the words in identifiers and literals, in lower case."""
+    return [word.lower() for word in _CODE_WORD.findall(code)]
+
+
+class Neighbours:
+    """Finds the taught function whose code is most like a given one, by the cosine of TF-IDF over its words."""
+
+    def __init__(self, codes: list[str], summaries: list[str]) -> None:
+        self._summaries = summaries
+        counts = [Counter(words(code)) for code in codes]
+        frequency = Counter(word for count in counts for word in count)
+        self._idf = {word: math.log(len(codes) / number) for word, number in frequency.items()}
+        postings: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+        for index, count in enumerate(counts):
+            for word, weight in self._vector(count).items():
+                postings[word][0].append(index)
+                postings[word][1].append(weight)
+        self._postings = {
+            word: (np.array(indexes, dtype=np.int32), np.array(weights, dtype=np.float32))
+            for word, (indexes, weights) in postings.items()
+        }
+
+    def nearest(self, codes: Iterable[str]) -> list[str]:
+        """Return for each code the summary of its nearest neighbour."""
+        return [self._nearest(code) for code in codes]
+
+    def _nearest(self, code: str) -> str:
+        scores = np.zeros(len(self._summaries), dtype=np.float32)
+        for word, weight in self._vector(Counter(words(code))).items():
+            indexes, weights = self._postings[word]
+            scores[indexes] += weight * weights
+        return self._summaries[int(scores.argmax())]
+
+    def _vector(self, count: Counter[str]) -> dict[str, float]:
+        weights = {
+            word: (1 + math.log(number)) * self._idf[word] for word, number in count.items() if word in self._idf
+        }
+        length = math.sqrt(sum(weight * weight for weight in weights.values())) or 1.0
+        return {word: weight / length for word, weight in weights.items()}

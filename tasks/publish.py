@@ -1,0 +1,196 @@
+"""Site → target: a folder that readers see change at one instant, or not at all.
+
+A local target is a symbolic link to a release, a folder beside it. A release is put
+together out of sight, from files of the standing release where they are the same and
+from the result cache where they are not; then the link is moved to it. A killed build
+leaves the standing site as it is. The release that was replaced is kept, for whoever
+is reading from it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from tasks.documents import DocmillError, Published, SiteFile, SourceError
+from tasks.keys import digest
+
+if TYPE_CHECKING:  # SQLAlchemy is slow to import, and a build that changes nothing needs none
+    from tasks.result_cache import ResultCache
+
+MANIFEST = "manifest.json"
+
+_RELEASES_KEPT = 2
+_BATCH = 64
+
+
+class ManifestFile(Struct, frozen=True):
+    """One file of a site: SHA-256 in hexadecimal, and size in bytes."""
+
+    digest: str
+    size: int
+
+
+class Manifest(Struct, frozen=True):
+    """Every file of a site but the manifest itself, by path."""
+
+    version: int
+    release: str
+    files: dict[str, ManifestFile]
+
+
+class PublishError(DocmillError):
+    """The target cannot be written; what stands there is untouched."""
+
+
+class LocalTarget:
+    """A folder on this machine.
+
+    Raises:
+        SourceError: Something that docmill did not make is in the way.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self.path = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - the link itself, unresolved
+        self.home = self.path.parent / f".{self.path.name}.docmill"
+        self._refuse_foreign()
+
+    def _refuse_foreign(self) -> None:
+        if self.path.is_symlink():
+            if Path(self.path.parent, os.readlink(self.path)).parent == self.home / "releases":  # noqa: PTH115
+                return
+            raise SourceError(f"out {str(self.path)!r}: a link that docmill did not make; choose another folder")
+        if not self.path.exists():
+            return
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            return
+        raise SourceError(f"out {str(self.path)!r}: exists, and docmill did not make it; choose another folder")
+
+    @property
+    def hidden(self) -> tuple[Path, ...]:
+        """What a walk over the source must not enter."""
+        return self.path, self.home
+
+    def standing(self) -> Manifest | None:
+        """The manifest of the site that readers see, if every file of it is there unchanged."""
+        manifest = self._manifest()
+        if manifest is None:
+            return None
+        newest = (self.path / MANIFEST).stat().st_mtime_ns
+        sound = all(self._is_intact(name, file, newest) for name, file in manifest.files.items())
+        return manifest if sound else None
+
+    def _manifest(self) -> Manifest | None:
+        try:
+            return msgspec.json.decode((self.path / MANIFEST).read_bytes(), type=Manifest)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def _is_intact(self, name: str, file: ManifestFile, newest: int) -> bool:
+        """Of the right size, and not written to after the site was published."""
+        try:
+            info = os.stat(f"{self.path}/{name}")
+        except OSError:
+            return False
+        return info.st_size == file.size and info.st_mtime_ns <= newest
+
+    def publish(self, files: Mapping[str, SiteFile], cache: ResultCache) -> Published:
+        """Make `files` the site.
+
+        Raises:
+            PublishError: The target cannot be written.
+        """
+        try:
+            with self._locked():
+                return self._publish(files, cache)
+        except OSError as error:
+            raise PublishError(f"out {str(self.path)!r}: {error.strerror or error}") from error
+
+    def _publish(self, files: Mapping[str, SiteFile], cache: ResultCache) -> Published:
+        manifest = _manifest_of(files)
+        before = self._manifest()
+        old = before.files if before else {}
+        intact = self.standing()
+        if intact is None or intact != manifest:
+            release = self._assembled(manifest, files, cache)
+            self._switch(release)
+            self._drop_old(release)
+        pages = [name for name in manifest.files if name.endswith(".html")]
+        written = sum(old.get(name) != manifest.files[name] for name in pages)
+        removed = sum(name.endswith(".html") and name not in manifest.files for name in old)
+        return Published(str(self.path), manifest.release, len(pages), written, removed)
+
+    def _assembled(self, manifest: Manifest, files: Mapping[str, SiteFile], cache: ResultCache) -> Path:
+        (self.home / "releases").mkdir(parents=True, exist_ok=True)
+        for left in self.home.glob("staging-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(dir=self.home, prefix="staging-"))
+        staging.chmod(0o755)
+        for folder in sorted({os.path.dirname(name) for name in files}):
+            (staging / folder).mkdir(parents=True, exist_ok=True)
+        fresh = self._link_unchanged(manifest, staging)
+        for batch in _batches(fresh):
+            contents = cache.get_many(files[name].key for name in batch)
+            for name in batch:
+                (staging / name).write_bytes(contents[files[name].key])
+        (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+        return staging.rename(self._free_release(manifest.release))
+
+    def _free_release(self, name: str) -> Path:
+        """A folder for a release; one of the same content may be there, damaged, and be read."""
+        release, count = self.home / "releases" / name, 1
+        while release.exists():
+            count += 1
+            release = release.with_name(f"{name}-{count}")
+        return release
+
+    def _link_unchanged(self, manifest: Manifest, staging: Path) -> Iterator[str]:
+        """Link what the standing release holds unchanged; yield the names of all else."""
+        before = self._manifest()
+        newest = (self.path / MANIFEST).stat().st_mtime_ns if before else 0
+        for name, file in manifest.files.items():
+            if before and before.files.get(name) == file and self._is_intact(name, file, newest):
+                os.link(f"{self.path}/{name}", f"{staging}/{name}")
+            else:
+                yield name
+
+    def _switch(self, release: Path) -> None:
+        link = self.home / f"link-{os.getpid()}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(release, self.path.parent))
+        if self.path.is_dir() and not self.path.is_symlink():
+            self.path.rmdir()  # an empty folder, as _refuse_foreign saw
+        link.replace(self.path)
+
+    def _drop_old(self, standing: Path) -> None:
+        releases = sorted((self.home / "releases").iterdir(), key=lambda r: r.stat().st_mtime_ns)
+        for release in [r for r in releases if r != standing][: -(_RELEASES_KEPT - 1)]:
+            shutil.rmtree(release, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One publisher at a time; the system frees the lock of one that was killed."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _manifest_of(files: Mapping[str, SiteFile]) -> Manifest:
+    listed = {name: ManifestFile(file.digest, file.size) for name, file in sorted(files.items())}
+    return Manifest(1, digest(listed)[:16], listed)
+
+
+def _batches(names: Iterator[str]) -> Iterator[list[str]]:
+    while batch := list(islice(names, _BATCH)):
+        yield batch
