@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ if TYPE_CHECKING:  # SQLAlchemy is slow to import, and a build that changes noth
 
 MANIFEST = "manifest.json"
 
-_RELEASES_KEPT = 2
+# Whoever reads from the release that was just replaced can go on doing so.
+_REPLACED_RELEASES_KEPT = 1
 _BATCH = 64
 
 
@@ -83,26 +85,8 @@ class LocalTarget:
 
     def standing(self) -> Manifest | None:
         """The manifest of the site that readers see, if every file of it is there unchanged."""
-        manifest = self._manifest()
-        if manifest is None:
-            return None
-        newest = (self.path / MANIFEST).stat().st_mtime_ns
-        sound = all(self._is_intact(name, file, newest) for name, file in manifest.files.items())
-        return manifest if sound else None
-
-    def _manifest(self) -> Manifest | None:
-        try:
-            return msgspec.json.decode((self.path / MANIFEST).read_bytes(), type=Manifest)
-        except (OSError, msgspec.DecodeError):
-            return None
-
-    def _is_intact(self, name: str, file: ManifestFile, newest: int) -> bool:
-        """Of the right size, and not written to after the site was published."""
-        try:
-            info = os.stat(f"{self.path}/{name}")
-        except OSError:
-            return False
-        return info.st_size == file.size and info.st_mtime_ns <= newest
+        manifest = _manifest_in(self.path)
+        return manifest if manifest and manifest.files == _intact_files(self.path) else None
 
     def publish(self, files: Mapping[str, SiteFile], cache: ResultCache) -> Published:
         """Make `files` the site.
@@ -118,33 +102,59 @@ class LocalTarget:
 
     def _publish(self, files: Mapping[str, SiteFile], cache: ResultCache) -> Published:
         manifest = _manifest_of(files)
-        before = self._manifest()
+        before = _manifest_in(self.path)
         old = before.files if before else {}
-        intact = self.standing()
-        if intact is None or intact != manifest:
-            release = self._assembled(manifest, files, cache)
-            self._switch(release)
-            self._drop_old(release)
+        if self.standing() != manifest:
+            self._switch(self._assembled(manifest, files, cache))
         pages = [name for name in manifest.files if name.endswith(".html")]
         written = sum(old.get(name) != manifest.files[name] for name in pages)
         removed = sum(name.endswith(".html") and name not in manifest.files for name in old)
         return Published(str(self.path), manifest.release, len(pages), written, removed)
 
     def _assembled(self, manifest: Manifest, files: Mapping[str, SiteFile], cache: ResultCache) -> Path:
-        (self.home / "releases").mkdir(parents=True, exist_ok=True)
-        for left in self.home.glob("staging-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(dir=self.home, prefix="staging-"))
-        staging.chmod(0o755)
-        for folder in sorted({os.path.dirname(name) for name in files}):
-            (staging / folder).mkdir(parents=True, exist_ok=True)
-        fresh = self._link_unchanged(manifest, staging)
-        for batch in _batches(fresh):
+        """A new release, complete."""
+        staging = self._staging()
+        present = _intact_files(staging)
+        _remove_others(staging, manifest, present)
+        standing = _intact_files(self.path)
+        fresh = []
+        for name, file in manifest.files.items():
+            if present.get(name) == file:
+                continue
+            (staging / name).unlink(missing_ok=True)
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            if standing.get(name) == file:
+                os.link(f"{self.path}/{name}", f"{staging}/{name}")
+            else:
+                fresh.append(name)
+        for batch in _batches(iter(fresh)):
             contents = cache.get_many(files[name].key for name in batch)
             for name in batch:
                 (staging / name).write_bytes(contents[files[name].key])
+        (staging / MANIFEST).unlink(missing_ok=True)
         (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         return staging.rename(self._free_release(manifest.release))
+
+    def _staging(self) -> Path:
+        """A folder to put a release together in.
+
+        An old release serves, if more are kept than need be: most of its files are
+        those of the new one, and deleting a tree takes longer than mending it.
+        """
+        releases = self.home / "releases"
+        releases.mkdir(parents=True, exist_ok=True)
+        for left in self.home.glob("staging-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(dir=self.home, prefix="staging-"))
+        standing = self.path.resolve()
+        old = sorted((r for r in releases.iterdir() if r != standing), key=lambda r: r.stat().st_mtime_ns)
+        spare = old[: len(old) - _REPLACED_RELEASES_KEPT + 1]
+        for release in spare[:-1]:
+            shutil.rmtree(release)
+        if spare:
+            spare[-1].replace(staging)
+        staging.chmod(0o755)
+        return staging
 
     def _free_release(self, name: str) -> Path:
         """A folder for a release; one of the same content may be there, damaged, and be read."""
@@ -154,16 +164,6 @@ class LocalTarget:
             release = release.with_name(f"{name}-{count}")
         return release
 
-    def _link_unchanged(self, manifest: Manifest, staging: Path) -> Iterator[str]:
-        """Link what the standing release holds unchanged; yield the names of all else."""
-        before = self._manifest()
-        newest = (self.path / MANIFEST).stat().st_mtime_ns if before else 0
-        for name, file in manifest.files.items():
-            if before and before.files.get(name) == file and self._is_intact(name, file, newest):
-                os.link(f"{self.path}/{name}", f"{staging}/{name}")
-            else:
-                yield name
-
     def _switch(self, release: Path) -> None:
         link = self.home / f"link-{os.getpid()}"
         link.unlink(missing_ok=True)
@@ -172,11 +172,6 @@ class LocalTarget:
             self.path.rmdir()  # an empty folder, as _refuse_foreign saw
         link.replace(self.path)
 
-    def _drop_old(self, standing: Path) -> None:
-        releases = sorted((self.home / "releases").iterdir(), key=lambda r: r.stat().st_mtime_ns)
-        for release in [r for r in releases if r != standing][: -(_RELEASES_KEPT - 1)]:
-            shutil.rmtree(release, ignore_errors=True)
-
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One publisher at a time; the system frees the lock of one that was killed."""
@@ -184,6 +179,46 @@ class LocalTarget:
         with (self.home / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _manifest_in(folder: Path) -> Manifest | None:
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _intact_files(folder: Path) -> dict[str, ManifestFile]:
+    """Of what a release's manifest lists: the files that are as they were published.
+
+    They have the right size and were not written to after the manifest.
+    """
+    manifest = _manifest_in(folder)
+    if manifest is None:
+        return {}
+    newest = (folder / MANIFEST).stat().st_mtime_ns
+    return {name: file for name, file in manifest.files.items() if _is_intact(f"{folder}/{name}", file, newest)}
+
+
+def _is_intact(path: str, file: ManifestFile, newest: int) -> bool:
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(info.st_mode) and info.st_size == file.size and info.st_mtime_ns <= newest
+
+
+def _remove_others(folder: Path, manifest: Manifest, present: Mapping[str, ManifestFile]) -> None:
+    """Delete what an old release held and the new one does not, empty folders too."""
+    for parent, folders, names in os.walk(folder, topdown=False):
+        prefix = os.path.relpath(parent, folder)
+        for name in names:
+            path = name if prefix == "." else f"{prefix}/{name}"
+            if path not in manifest.files or path not in present:
+                os.unlink(f"{parent}/{name}")  # noqa: PTH108 - thousands of files
+        if folders or names or prefix == ".":
+            continue
+        os.rmdir(parent)  # noqa: PTH106
 
 
 def _manifest_of(files: Mapping[str, SiteFile]) -> Manifest:

@@ -128,6 +128,7 @@ class Index:
         self._resolved: dict[str, Target | None] = {}
         self._ancestors: dict[str, tuple[Target, ...]] = {}
         self._children: dict[str, dict[str, list[str]]] = {}
+        self._public: dict[str, frozenset[str]] = {}
 
     @cached_property
     def pages(self) -> dict[str, str]:
@@ -201,14 +202,16 @@ class Index:
 
     def href(self, target: Target) -> str | None:
         """Where a public symbol is documented; None for any other."""
-        if target.name not in self._public[target.module.path]:
+        path = target.module.path
+        if target.name not in self._public_of(path):
             return None
-        page = self.page_hrefs[target.module.path]
+        page = self.page_hrefs[path]
         return f"{page}#{anchor(target.name)}" if target.name else page
 
-    @cached_property
-    def _public(self) -> dict[str, frozenset[str]]:
-        return {path: frozenset(self.public_names(surface)) for path, surface in self.by_path.items()}
+    def _public_of(self, path: str) -> frozenset[str]:
+        if path not in self._public:
+            self._public[path] = frozenset(self.public_names(self.by_path[path]))
+        return self._public[path]
 
     # --- looking names up
 
@@ -380,7 +383,7 @@ class Index:
         seen = {name.rpartition(".")[2] for name in self.own_members(owner)}
         for ancestor in self.ancestors(owner):
             page = self.href(ancestor)
-            public = self._public[ancestor.module.path]
+            public = self._public_of(ancestor.module.path)
             found = []
             for qualified in self.own_members(ancestor):
                 last = qualified.rpartition(".")[2]

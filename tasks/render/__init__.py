@@ -88,9 +88,9 @@ def render(
     outlines = load_outlines(cache, chunks)
     index = Index(surfaces(outlines), private)
     sources = {} if site.source_url else _source_pages(chunks)
-    inputs = _inputs(index, outlines, links, cache).build(sources, completions)
-    page_jobs = _page_jobs(inputs, chunks, links, site)
-    source_jobs = _source_jobs(index, chunks, sources, site)
+    builder = _inputs(index, outlines, links, cache)
+    page_jobs = _page_jobs(builder.build(sources, completions), chunks, links, site)
+    source_jobs = _source_jobs(chunks, sources, {p: index.page_hrefs[p] for p in builder.documented}, site)
     missing = cache.missing(_drawn(job.key) for job in (*page_jobs, *source_jobs))
     spread(draw_pages, [job for job in page_jobs if _drawn(job.key) in missing], site)
     spread(draw_sources, [job for job in source_jobs if _drawn(job.key) in missing], site, snapshot.root)
@@ -134,13 +134,13 @@ def _source_pages(chunks: list[Chunk]) -> dict[str, str]:
     return {path: f"src/{name}.html" for path, name in names.items()}
 
 
-def _source_jobs(index: Index, chunks: list[Chunk], sources: Mapping[str, str], site: Site) -> list[SourceJob]:
+def _source_jobs(
+    chunks: list[Chunk], sources: Mapping[str, str], pages: Mapping[str, str], site: Site
+) -> list[SourceJob]:
     jobs = []
     for chunk in chunks if sources else ():
-        page, back = sources[chunk.path], None
-        surface = index.by_path.get(chunk.path)
-        if surface is not None and index.public_names(surface):
-            back = Reference(chunk.name, relative(page, index.page_hrefs[chunk.path]))
+        page, module = sources[chunk.path], pages.get(chunk.path)
+        back = Reference(chunk.name, relative(page, module)) if module else None
         source_key = key("source", RENDER_VERSION, templates_digest(), site, page, chunk.digest, back)
         jobs.append(SourceJob(source_key, chunk.path, page, chunk.digest, back))
     return jobs

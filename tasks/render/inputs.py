@@ -14,10 +14,13 @@ from tasks.documents import Links, Outline
 from tasks.generate import Completions
 from tasks.keys import digest_bytes
 from tasks.render.pages import Child, PageInputs, Reference, References
-from tasks.resolve import Index, Target, split_id, without_ordinal
+from tasks.resolve import Index, anchor, split_id, without_ordinal
 
 # A page names this many users of a symbol; the rest are counted.
 _REFERENCES_SHOWN = 40
+
+# A user of a symbol: its module's rank in reading order, and its qualified name there.
+_User = tuple[int, str]
 
 _TEST_PARTS = ("tests", "test", "testing", "conftest")
 
@@ -30,8 +33,11 @@ class InputsBuilder:
         self._links_digests: dict[str, str] = {}
         self._public: dict[str, frozenset[str]] = {}
         self._inherited: dict[str, dict[str, tuple[str, str]]] = {}
-        self._users: dict[str, list[tuple[str, str]]] = {}
-        self._subclasses: dict[str, list[tuple[str, str]]] = {}
+        self._users: dict[str, list[_User]] = {}
+        self._subclasses: dict[str, list[_User]] = {}
+        order = sorted(index.by_path.values(), key=lambda s: (_is_test(s.path), s.name, s.path))
+        self._modules = [(surface.path, surface.name) for surface in order]
+        self._ranks = {surface.path: rank for rank, surface in enumerate(order)}
 
     def add(self, path: str, encoded: bytes) -> None:
         """Take one module's Links in, as the cache holds them."""
@@ -39,13 +45,14 @@ class InputsBuilder:
         self._links_digests[path] = digest_bytes(encoded)
         self._public[path] = public = frozenset(links.public)
         self._inherited[path] = self._texts_of_overridden(links, public)
+        rank = self._ranks[path]
         for used, users in links.uses.items():
-            shown = dict.fromkeys(self._public_ancestor(user, public) for user in users)
-            self._users.setdefault(used, []).extend((path, user) for user in shown if user is not None)
+            shown = {user if user in public else self._public_ancestor(user, public) for user in users}
+            self._users.setdefault(used, []).extend((rank, user) for user in shown if user is not None)
         for name, bases in links.bases.items():
             if name in public:
                 for base in bases:
-                    self._subclasses.setdefault(base, []).append((path, name))
+                    self._subclasses.setdefault(base, []).append((rank, name))
 
     def _texts_of_overridden(self, links: Links, public: frozenset[str]) -> dict[str, tuple[str, str]]:
         """For each override without a text: the nearest definition that has one."""
@@ -66,6 +73,11 @@ class InputsBuilder:
                 return None
             user = user.rpartition(".")[0]
         return user
+
+    @property
+    def documented(self) -> frozenset[str]:
+        """The paths of modules that have a page: those with anything public to show."""
+        return frozenset(path for path, names in self._public.items() if names)
 
     def build(self, source_pages: Mapping[str, str], completions: Completions) -> list[PageInputs]:
         """The inputs of every page, in order of path.
@@ -95,42 +107,34 @@ class InputsBuilder:
             for path in sorted(self._public)
         ]
 
-    def has_page(self, path: str) -> bool:
-        """Whether a module has anything public to show."""
-        return bool(self._public.get(path))
-
-    def _by_path(self, found: Mapping[str, list[tuple[str, str]]]) -> dict[str, dict[str, References]]:
+    def _by_path(self, found: Mapping[str, list[_User]]) -> dict[str, dict[str, References]]:
         pages: dict[str, dict[str, References]] = {}
         for symbol_id, users in found.items():
             path, name = split_id(symbol_id)
             if name in self._public[path]:
-                others = [user for user in users if user != (path, name)]
-                if others:
+                itself = (self._ranks[path], name)
+                if others := [user for user in users if user != itself]:
                     pages.setdefault(path, {})[name] = self._references(others)
         return pages
 
-    def _references(self, users: list[tuple[str, str]]) -> References:
+    def _references(self, users: list[_User]) -> References:
         """Users in reading order, tests last."""
-        named = sorted((self._is_test(path), self.index.by_path[path].name, name, path) for path, name in set(users))
-        first = tuple(
-            Reference(f"{module}.{without_ordinal(name)}" if name else module, self._href(path, name))
-            for _, module, name, path in named[:_REFERENCES_SHOWN]
-        )
-        return References(first, len(named))
+        first = sorted(users)[:_REFERENCES_SHOWN]
+        return References(tuple(self._reference(*user) for user in first), len(users))
 
-    def _href(self, path: str, name: str) -> str:
-        return self.index.href(Target(self.index.by_path[path], name)) or self.index.page_hrefs[path]
-
-    def _is_test(self, path: str) -> bool:
-        parts = path.removesuffix(".py").split("/")
-        return any(part in _TEST_PARTS for part in parts) or parts[-1].startswith("test_")
+    def _reference(self, rank: int, name: str) -> Reference:
+        path, module = self._modules[rank]
+        page = self.index.page_hrefs[path]
+        if not name:
+            return Reference(module, page)
+        return Reference(f"{module}.{without_ordinal(name)}", f"{page}#{anchor(name)}")
 
     def _crumbs(self, name: str) -> tuple[Reference, ...]:
         parts = name.split(".")
         crumbs = []
         for length in range(1, len(parts) + 1):
             surface = self.index.by_name.get(".".join(parts[:length]))
-            linked = surface is not None and length < len(parts) and self.has_page(surface.path)
+            linked = surface is not None and length < len(parts) and self._public.get(surface.path)
             crumbs.append(Reference(parts[length - 1], self.index.page_hrefs[surface.path] if linked and surface else ""))
         return tuple(crumbs)
 
@@ -138,7 +142,12 @@ class InputsBuilder:
         children: dict[str, list[Child]] = {}
         for path, surface in self.index.by_path.items():
             parent, _, _ = surface.name.rpartition(".")
-            if parent and self.has_page(path):
+            if parent and self._public.get(path):
                 child = Child(surface.name, self.index.page_hrefs[path], self.outlines[path].headline)
                 children.setdefault(parent, []).append(child)
         return {parent: sorted(found, key=lambda c: c.name) for parent, found in children.items()}
+
+
+def _is_test(path: str) -> bool:
+    parts = path.removesuffix(".py").split("/")
+    return any(part in _TEST_PARTS for part in parts) or parts[-1].startswith("test_")

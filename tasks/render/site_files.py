@@ -97,7 +97,7 @@ class SiteFiles:
             "# Version: \n"
             "# The remainder of this file is compressed using zlib.\n"
         )
-        return header.encode() + zlib.compress("".join(self._inventory_parts).encode(), 9)
+        return header.encode() + zlib.compress("".join(self._inventory_parts).encode())
 
     def _llms(self) -> str:
         """An overview for language models (llmstxt.org): title, then links with a phrase each."""
