@@ -82,7 +82,9 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
             _remember(stamp_file, Stamp(inputs, built.published.release, report))
     if settings.strict and report.skipped_files:
         first = report.skipped_files[0]
-        raise DocmillError(f"strict: {len(report.skipped_files)} skipped, the first {first.path}: {first.detail}")
+        raise DocmillError(
+            f"strict: {len(report.skipped_files)} skipped, the first {first.path}: {first.detail}"
+        )
 
 
 def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
@@ -90,7 +92,16 @@ def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
     slots, published = built.rendered.slots, built.published
     report.source["revision"] = snapshot.revision
     report.symbols = built.rendered.symbols
-    report.slots |= {"human": slots.human, "derived": slots.derived, "model": slots.model, "empty": slots.empty}
+    report.slots |= {
+        "human": slots.human,
+        "derived": slots.derived,
+        "model": slots.model,
+        "empty": slots.empty,
+    }
+    generated = built.generated
+    report.slots["dropped"] = generated.dropped
+    report.generated, report.reused = generated.generated, generated.reused
+    report.degraded, report.engine = generated.degraded, generated.engine
     report.pages = {"total": published.pages, "written": published.written, "removed": published.removed}
     report.skipped_files = sorted([*snapshot.skipped, *built.parsed.skipped], key=lambda file: file.path)
     report.published = {"target": published.target, "release": published.release}
@@ -100,7 +111,7 @@ def report_unchanged(report: Report, before: Report) -> None:
     """Fill in what the standing site's own build reported; this one wrote nothing."""
     report.source["revision"] = before.source["revision"]
     report.symbols, report.slots, report.skipped_files = before.symbols, before.slots, before.skipped_files
-    report.reused = before.generated + before.reused
+    report.reused, report.degraded = before.generated + before.reused, before.degraded
     report.pages = {"total": before.pages["total"], "written": 0, "removed": 0}
     report.published = before.published
 
@@ -108,7 +119,9 @@ def report_unchanged(report: Report, before: Report) -> None:
 def code_digest() -> str:
     """A digest of docmill's own code and of the libraries that shape its output."""
     root = Path(__file__).resolve().parent.parent
-    files = sorted(path for part in _CODE for path in (root / part).rglob("*") if path.suffix in _CODE_SUFFIXES)
+    files = sorted(
+        path for part in _CODE for path in (root / part).rglob("*") if path.suffix in _CODE_SUFFIXES
+    )
     code = [(str(path.relative_to(root)), digest_bytes(path.read_bytes())) for path in files]
     return digest([code, [(name, version(name)) for name in _LIBRARIES]])
 

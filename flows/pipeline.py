@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from msgspec import Struct
 
 from flows.settings import Settings, cache_home
-from tasks.documents import Published, Rendered, SkippedFile, Snapshot
+from tasks.documents import Generated, Published, Rendered, SkippedFile, Snapshot
 from tasks.ingest import OpenedSource, ingest
 from tasks.ingest.tree import Selection
 from tasks.publish import LocalTarget
@@ -24,7 +24,6 @@ from tasks.publish import LocalTarget
 if TYPE_CHECKING:
     from flows.workers import Workers
     from tasks.chunk import Chunk
-    from tasks.generate import Completions
     from tasks.render.pages import Site
     from tasks.result_cache import ResultCache
 
@@ -41,6 +40,7 @@ class Built(Struct, frozen=True):
     """What a build made."""
 
     parsed: Parsed
+    generated: Generated
     rendered: Rendered
     published: Published
 
@@ -87,10 +87,10 @@ class Pipeline:
         """From a snapshot to a published site."""
         keys = self._stage_keys(snapshot)
         parsed = run("chunk", keys.chunk, self.chunk, snapshot)
-        completions = run("generate", keys.generate, self.generate, snapshot, parsed)
-        rendered = run("render", keys.render(completions), self.render, snapshot, parsed, completions)
+        generated = run("generate", keys.generate, self.generate, snapshot, parsed)
+        rendered = run("render", keys.render(generated), self.render, snapshot, parsed, generated)
         published = run("publish", None, self.publish, rendered)
-        return Built(parsed, rendered, published)
+        return Built(parsed, generated, rendered, published)
 
     def ingest(self) -> Snapshot:
         """Source → Snapshot."""
@@ -108,11 +108,29 @@ class Pipeline:
         links = resolve(chunks, outlines, self.settings.private, self.cache, self.workers)
         return Parsed(chunks, links, [o.skipped for o in outlines.values() if o.skipped is not None])
 
-    def generate(self, snapshot: Snapshot, parsed: Parsed) -> Completions:
+    def generate(self, snapshot: Snapshot, parsed: Parsed) -> Generated:
         """Symbols → Docs, as far as a model writes them."""
-        return {}
+        settings = self.settings
+        if settings.model == "none":
+            return Generated()
+        from tasks.chunk import load_outlines
+        from tasks.generate import generate
+        from tasks.generate.writer import Writer
 
-    def render(self, snapshot: Snapshot, parsed: Parsed, completions: Completions) -> Rendered:
+        writer = Writer(settings.model, settings.quantize, settings.device)
+        outlines = load_outlines(self.cache, parsed.chunks)
+        return generate(
+            snapshot,
+            parsed.chunks,
+            parsed.links,
+            outlines,
+            writer,
+            settings.model,
+            settings.budget,
+            self.cache,
+        )
+
+    def render(self, snapshot: Snapshot, parsed: Parsed, generated: Generated) -> Rendered:
         """Docs → Pages."""
         from tasks.render import render
 
@@ -121,7 +139,7 @@ class Pipeline:
             parsed.chunks,
             parsed.links,
             self.settings.private,
-            completions,
+            generated.completions,
             self._site(),
             self.cache,
             self.workers,
@@ -144,7 +162,9 @@ class Pipeline:
         from tasks.resolve import RESOLVE_VERSION
 
         store = self.cache.identity()
-        chunk = key("chunk", CHUNK_VERSION, RESOLVE_VERSION, PARSER, store, snapshot.digest, self.settings.private)
+        chunk = key(
+            "chunk", CHUNK_VERSION, RESOLVE_VERSION, PARSER, store, snapshot.digest, self.settings.private
+        )
         return StageKeys(chunk, key("generate", 1, chunk), self._site())
 
 
@@ -155,10 +175,10 @@ class StageKeys(Struct, frozen=True):
     generate: str
     site: Any
 
-    def render(self, completions: Completions) -> str:
+    def render(self, generated: Generated) -> str:
         """The key of the render stage, which depends on what the model wrote."""
         from tasks.keys import key
         from tasks.render import RENDER_VERSION
         from tasks.render.pages import templates_digest
 
-        return key("render", RENDER_VERSION, templates_digest(), self.chunk, completions, self.site)
+        return key("render", RENDER_VERSION, templates_digest(), self.chunk, generated.completions, self.site)

@@ -40,13 +40,20 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    include: tuple[str, ...] = Field((), description="only files that match one of these globs (gitignore syntax)")
-    exclude: tuple[str, ...] = Field((), description="no file that matches one of these globs (gitignore syntax)")
+    include: tuple[str, ...] = Field(
+        (), description="only files that match one of these globs (gitignore syntax)"
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="no file that matches one of these globs (gitignore syntax)"
+    )
     title: str | None = Field(None, description="the site's title; default: the project's name")
     source_url: str | None = Field(
-        None, description="address of a source line with {revision}, {path} and {line}; default: pages of the site"
+        None,
+        description="address of a source line with {revision}, {path} and {line}; default: pages of the site",
     )
-    private: tuple[str, ...] = Field((), description="dotted names of modules that are not public, with * and ?")
+    private: tuple[str, ...] = Field(
+        (), description="dotted names of modules that are not public, with * and ?"
+    )
     out: str = Field("site", description="where the site goes")
     model: str = Field("none", description="bundled, none, a folder or a hub id")
     quantize: str = Field("auto", description="auto, none or a method")
@@ -54,7 +61,9 @@ class Settings(BaseModel):
     strict: bool = Field(False, description="a skipped file fails the build")
     budget: int | None = Field(None, ge=0, description="at most this many symbols are sent to the model")
     max_file_size: int = Field(2_000_000, ge=1, description="larger files are skipped (bytes)")
-    processes: int | None = Field(None, ge=1, description="processes for parsing and drawing; default: one a core")
+    processes: int | None = Field(
+        None, ge=1, description="processes for parsing and drawing; default: one a core"
+    )
     result_cache: str = Field(
         default_factory=lambda: f"sqlite:///{cache_home() / 'results.sqlite'}",
         description="SQLAlchemy URL of the result cache",
@@ -79,9 +88,7 @@ class Resolved(BaseModel):
     origins: dict[str, str]
 
 
-def resolve_settings(
-    source: Path | None, flags: Mapping[str, Any], config: Path | None = None
-) -> Resolved:
+def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path | None = None) -> Resolved:
     """Read all layers.
 
     Args:
@@ -139,5 +146,8 @@ def _line_of(name: str, text: str) -> int:
 
 def _refuse_unknown_variables() -> None:
     for variable in sorted(os.environ):
-        if variable.startswith(_PREFIX) and variable.removeprefix(_PREFIX).lower() not in Settings.model_fields:
+        if (
+            variable.startswith(_PREFIX)
+            and variable.removeprefix(_PREFIX).lower() not in Settings.model_fields
+        ):
             raise SourceError(f"environment: {variable} is not a setting of docmill")

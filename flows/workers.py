@@ -49,11 +49,15 @@ class Workers:
             return
         parts = _parts(items, self.processes * _PARTS_A_PROCESS)
         try:
-            futures = [self._started().submit(_work, function, part, self.cache.url, common) for part in parts]
+            futures = [
+                self._started().submit(_work, function, part, self.cache.url, common) for part in parts
+            ]
             for future in futures:
                 future.result()
         except BrokenProcessPool as error:
-            raise DocmillError(f"{function.__name__}: a worker process died (out of memory?); run again") from error
+            raise DocmillError(
+                f"{function.__name__}: a worker process died (out of memory?); run again"
+            ) from error
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:

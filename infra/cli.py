@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("docmill: interrupted; the standing site is as it was", file=sys.stderr)
         return 130
-    except Exception as error:  # noqa: BLE001 - the last resort: one line, and how to see more
+    except Exception as error:
         if arguments.debug:
             raise
         print(f"docmill: internal error: {type(error).__name__}: {error}; run with --debug", file=sys.stderr)
@@ -39,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="docmill", description="A repository in, a documentation site out.", epilog=_EPILOG)
+    parser = argparse.ArgumentParser(
+        prog="docmill", description="A repository in, a documentation site out.", epilog=_EPILOG
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     build = commands.add_parser("build", help="build and publish the site of a source", epilog=_EPILOG)
@@ -55,7 +57,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None:
-    parser.add_argument("source", nargs="?" if optional else None, default="." if optional else None, help="folder or git address")
+    parser.add_argument(
+        "source",
+        nargs="?" if optional else None,
+        default="." if optional else None,
+        help="folder or git address",
+    )
     parser.add_argument("--revision", metavar="R", help="branch, tag or full SHA")
     parser.add_argument("--out", metavar="DIR", help="where the site goes (default: site)")
     parser.add_argument("--model", metavar="M", help="bundled, none, a folder or a hub id")
@@ -111,7 +118,9 @@ def _progress() -> Any:
 
 def _summary(report: Report) -> str:
     slots, pages = report.slots, report.pages
-    texts = f"{slots['human']} human, {slots['derived']} derived, {slots['model']} model, {slots['empty']} empty"
+    texts = (
+        f"{slots['human']} human, {slots['derived']} derived, {slots['model']} model, {slots['empty']} empty"
+    )
     skipped = "".join(f"\n  skipped {f.path}: {f.reason}, {f.detail}" for f in report.skipped_files)
     site = f"{report.published['target']}/index.html" if report.published else ""
     return (

@@ -7,7 +7,8 @@ holds one.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -176,6 +177,25 @@ class Links(Struct, frozen=True, omit_defaults=True):
     inherits: dict[str, tuple[InheritedMembers, ...]] = {}
     overrides: dict[str, tuple[str, ...]] = {}
     reexports: dict[str, str] = {}
+
+
+# What a model wrote: by path, symbol and slot.
+Completions = Mapping[str, Mapping[str, Mapping[str, str]]]
+
+
+class Generated(Struct, frozen=True):
+    """What a model added, how many symbols it took, and how many sentences were dropped.
+
+    `generated` symbols went to the engine, `reused` ones were answered from the cache;
+    `degraded` says that the budget left some unanswered. `engine` is None where no model ran.
+    """
+
+    completions: dict[str, dict[str, dict[str, str]]] = {}
+    generated: int = 0
+    reused: int = 0
+    dropped: int = 0
+    degraded: bool = False
+    engine: dict[str, Any] | None = None
 
 
 class SiteFile(Struct, frozen=True):

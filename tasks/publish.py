@@ -71,12 +71,16 @@ class LocalTarget:
         if self.path.is_symlink():
             if Path(self.path.parent, os.readlink(self.path)).parent == self.home / "releases":  # noqa: PTH115
                 return
-            raise SourceError(f"out {str(self.path)!r}: a link that docmill did not make; choose another folder")
+            raise SourceError(
+                f"out {str(self.path)!r}: a link that docmill did not make; choose another folder"
+            )
         if not self.path.exists():
             return
         if self.path.is_dir() and not any(self.path.iterdir()):
             return
-        raise SourceError(f"out {str(self.path)!r}: exists, and docmill did not make it; choose another folder")
+        raise SourceError(
+            f"out {str(self.path)!r}: exists, and docmill did not make it; choose another folder"
+        )
 
     @property
     def hidden(self) -> tuple[Path, ...]:
@@ -197,7 +201,9 @@ def _intact_files(folder: Path) -> dict[str, ManifestFile]:
     if manifest is None:
         return {}
     newest = (folder / MANIFEST).stat().st_mtime_ns
-    return {name: file for name, file in manifest.files.items() if _is_intact(f"{folder}/{name}", file, newest)}
+    return {
+        name: file for name, file in manifest.files.items() if _is_intact(f"{folder}/{name}", file, newest)
+    }
 
 
 def _is_intact(path: str, file: ManifestFile, newest: int) -> bool:

@@ -106,6 +106,15 @@ def split_id(symbol_id: str) -> tuple[str, str]:
     return path, name
 
 
+def overridden_text(ids: Iterable[str], outlines: Mapping[str, Outline]) -> tuple[str, str] | None:
+    """Of overridden definitions, nearest first, the one that has a text: its id, and the text's digest."""
+    for symbol_id in ids:
+        path, name = split_id(symbol_id)
+        if (text := outlines[path].texts.get(name)) is not None:
+            return symbol_id, text
+    return None
+
+
 def without_ordinal(name: str) -> str:
     """A qualified name without `#2`."""
     return _ORDINAL.sub("", name)
@@ -279,7 +288,9 @@ class Index:
                 return Target(ancestor.module, f"{ancestor.name}.{name}")
         return None
 
-    def in_scope(self, surface: Surface, scope: str, dotted: str, local_imports: dict[str, str]) -> Target | None:
+    def in_scope(
+        self, surface: Surface, scope: str, dotted: str, local_imports: dict[str, str]
+    ) -> Target | None:
         """What a dotted name, written inside the definition `scope`, refers to."""
         root, *rest = dotted.split(".")
         if root == "self":
@@ -397,7 +408,11 @@ class Index:
         ancestors = self.ancestors(owner)
         for qualified in self.own_members(owner) if ancestors else ():
             last = qualified.rpartition(".")[2]
-            ids = tuple(f"{a.module.path}::{a.name}.{last}" for a in ancestors if f"{a.name}.{last}" in a.module.members)
+            ids = tuple(
+                f"{a.module.path}::{a.name}.{last}"
+                for a in ancestors
+                if f"{a.name}.{last}" in a.module.members
+            )
             if ids:
                 yield qualified, ids
 

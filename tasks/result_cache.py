@@ -133,7 +133,9 @@ def _insert_or_ignore(engine: Engine) -> Any:
             return postgresql.insert(_RESULTS).on_conflict_do_nothing()
         case "mysql" | "mariadb":
             return insert(_RESULTS).prefix_with("IGNORE")
-    raise ResultCacheError(f"result cache: {engine.dialect.name} is not supported; use SQLite, PostgreSQL or MySQL")
+    raise ResultCacheError(
+        f"result cache: {engine.dialect.name} is not supported; use SQLite, PostgreSQL or MySQL"
+    )
 
 
 def _pieces(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

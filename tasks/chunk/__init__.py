@@ -102,7 +102,9 @@ def chunk_files(chunks: Iterable[Chunk], cache: ResultCache, root: str) -> None:
         if digest_bytes(data) != chunk.digest:
             raise SourceError(f"{chunk.path}: changed while it was being read; run again")
         module, outline = _parse(data.decode("utf-8-sig"), chunk)
-        cache.put_many({chunk.key: msgspec.json.encode(module), chunk.outline_key: msgspec.json.encode(outline)})
+        cache.put_many(
+            {chunk.key: msgspec.json.encode(module), chunk.outline_key: msgspec.json.encode(outline)}
+        )
 
 
 def load_modules(cache: ResultCache, chunks: Iterable[Chunk]) -> dict[str, Module]:
@@ -146,4 +148,6 @@ def _outline(parsed: ParsedModule, module_digest: str) -> Outline:
         if symbol.kind in ("method", "property", "attribute") and "summary" in symbol.slots
     }
     summary = parsed.symbols[0].slots.get("summary")
-    return Outline(parsed.surface, digest(parsed.surface), module_digest, summary.text if summary else "", texts)
+    return Outline(
+        parsed.surface, digest(parsed.surface), module_digest, summary.text if summary else "", texts
+    )

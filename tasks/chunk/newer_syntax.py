@@ -12,7 +12,11 @@ from tree_sitter import Language, Parser
 
 from tasks.documents import SkippedFile
 
-_TOO_DEEP = ("too many nested parentheses", "too many levels of indentation", "too many statically nested blocks")
+_TOO_DEEP = (
+    "too many nested parentheses",
+    "too many levels of indentation",
+    "too many statically nested blocks",
+)
 _PYTHON_2 = ("print_statement", "exec_statement")
 
 

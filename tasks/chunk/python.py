@@ -129,7 +129,10 @@ class _Chunker:
                 self._function(node, scope)
             elif isinstance(node, ast.ClassDef):
                 self._class(node, scope)
-            elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) or type(node).__name__ == "TypeAlias":
+            elif (
+                isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign)
+                or type(node).__name__ == "TypeAlias"
+            ):
                 self._assignment(node, scope, _following_docstring(body, position), names)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 self._import(node, self.imports if not scope else self.local_imports)
@@ -157,7 +160,9 @@ class _Chunker:
             if alias.name == "*":
                 self.stars.append(origin)
             else:
-                into.setdefault(alias.asname or alias.name, f"{origin}.{alias.name}" if origin else alias.name)
+                into.setdefault(
+                    alias.asname or alias.name, f"{origin}.{alias.name}" if origin else alias.name
+                )
 
     def _absolute(self, module: str, level: int) -> str:
         if not level:
@@ -170,7 +175,9 @@ class _Chunker:
 
     def _assignment(self, node: ast.stmt, scope: str, docstring: str | None, names: dict[str, None]) -> None:
         value = getattr(node, "value", None)
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None) or node.name]  # type: ignore[attr-defined]
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None) or node.name]
+        )  # type: ignore[attr-defined]
         if not scope and any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
             self._export(value, replace_all=not isinstance(node, ast.AugAssign))
             return
@@ -230,9 +237,13 @@ class _Chunker:
     def _class(self, node: ast.ClassDef, scope: str) -> None:
         qualified = self._free_name(_join(scope, node.name))
         written_bases = [self._text(base) for base in node.bases]
-        keywords = [f"{k.arg}={self._text(k.value)}" if k.arg else f"**{self._text(k.value)}" for k in node.keywords]
+        keywords = [
+            f"{k.arg}={self._text(k.value)}" if k.arg else f"**{self._text(k.value)}" for k in node.keywords
+        ]
         parameters = ", ".join(written_bases + keywords)
-        labels = ["dataclass"] if _DATACLASS & {_last(self._text(_callee(d))) for d in node.decorator_list} else []
+        labels = (
+            ["dataclass"] if _DATACLASS & {_last(self._text(_callee(d))) for d in node.decorator_list} else []
+        )
         names = _names_in([*node.decorator_list, *node.bases, *(k.value for k in node.keywords)], set())
         text = ast.get_docstring(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
@@ -243,7 +254,9 @@ class _Chunker:
             node.end_lineno or node.lineno,
             f"class {node.name}" + (f"({parameters})" if parameters else ""),
             labels=tuple(labels),
-            bases=tuple(_base_name(base) or text for base, text in zip(node.bases, written_bases, strict=True)),
+            bases=tuple(
+                _base_name(base) or text for base, text in zip(node.bases, written_bases, strict=True)
+            ),
             expected=("summary",),
         )
         members: dict[str, None] = dict(names)
@@ -267,7 +280,9 @@ class _Chunker:
             parameters = {name: text for name, text in parameters.items() if name not in known}
         else:
             parameters = self._describe_attributes(qualified, parameters)
-        slots = _human(summary=parsed.summary, description=_with_lists(parsed.description, parameters, attributes))
+        slots = _human(
+            summary=parsed.summary, description=_with_lists(parsed.description, parameters, attributes)
+        )
         self.symbols[qualified] = replace(self.symbols[qualified], slots=slots)
 
     def _describe_attributes(self, qualified: str, described: dict[str, str]) -> dict[str, str]:
@@ -315,10 +330,16 @@ class _Chunker:
         body = self._body(node)
         text = ast.get_docstring(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
-        receiver = parameters[0].name if in_class and parameters and "staticmethod" not in decorators else None
+        receiver = (
+            parameters[0].name if in_class and parameters and "staticmethod" not in decorators else None
+        )
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
-        if (body.returns or returns) and returns not in ("None", "NoReturn", "typing.NoReturn") and kind != "property":
+        if (
+            (body.returns or returns)
+            and returns not in ("None", "NoReturn", "typing.NoReturn")
+            and kind != "property"
+        ):
             expected.append("returns")
         expected += [f"raises.{error}" for error in body.raises]
         symbol = Symbol(
@@ -350,7 +371,9 @@ class _Chunker:
             yield self._parameter(arguments.kwarg, "var_keyword", None)
 
     def _parameter(self, argument: ast.arg, kind: str, default: ast.expr | None) -> Parameter:
-        return Parameter(argument.arg, kind, self._optional_text(argument.annotation), self._optional_text(default))
+        return Parameter(
+            argument.arg, kind, self._optional_text(argument.annotation), self._optional_text(default)
+        )
 
     def _fold_accessor(self, name: str, node: FunctionNode) -> None:
         """A setter or deleter belongs to its property, which becomes writable."""
@@ -448,7 +471,11 @@ class _Chunker:
         if isinstance(raised, ast.Call):
             message = _message(raised.args[0]) if raised.args else ""
             raised = raised.func
-        if isinstance(raised, ast.Name | ast.Attribute) and (name := _dotted(raised)) and _is_class_name(name):
+        if (
+            isinstance(raised, ast.Name | ast.Attribute)
+            and (name := _dotted(raised))
+            and _is_class_name(name)
+        ):
             messages = body.raises.setdefault(name, [])
             if message and message not in messages and len(messages) < _MOST_MESSAGES:
                 messages.append(message)
@@ -490,7 +517,9 @@ def _function_slots(
     texts = {"summary": parsed.summary, "description": parsed.description}
     if stray and takes_any:
         heading = "**Further keyword arguments**"
-        texts["description"] = "\n\n".join(filter(None, [parsed.description, heading, docstrings.listing(stray)]))
+        texts["description"] = "\n\n".join(
+            filter(None, [parsed.description, heading, docstrings.listing(stray)])
+        )
     texts |= {f"param.{p.name}": parsed.parameters.get(p.name, "") for p in parameters}
     texts["returns"] = parsed.returns
     texts |= {f"raises.{name}": text for name, text in parsed.raises.items()}

@@ -76,7 +76,9 @@ def ingest(source: OpenedSource, selection: Selection, cache: Path, hidden: Iter
     walk.run()
     stats.save()
     if not walk.files and not walk.skipped:
-        raise SourceError(f"source {source.name!r}: holds no file that docmill documents (Python or Markdown)")
+        raise SourceError(
+            f"source {source.name!r}: holds no file that docmill documents (Python or Markdown)"
+        )
     code = tuple(file for file in walk.files if file.path.endswith(CODE_SUFFIXES))
     prose = tuple(file for file in walk.files if not file.path.endswith(CODE_SUFFIXES))
     skipped = tuple(sorted([*walk.skipped, *source.links], key=lambda file: file.path))

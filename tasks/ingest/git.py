@@ -101,7 +101,9 @@ def fetch(location: str, revision: str | None, cache: Path) -> tuple[Path, str, 
     sha = _git(repository, location, "rev-parse", "--verify", "FETCH_HEAD^{commit}").decode().strip()
     entries = list(_entries(repository, location, sha))
     tree = _extracted(repository, sha, [e for e in entries if e.mode in _REGULAR], home / "trees")
-    links = [SkippedFile(e.path, "symlink", "symbolic links are not followed") for e in entries if e.mode == _LINK]
+    links = [
+        SkippedFile(e.path, "symlink", "symbolic links are not followed") for e in entries if e.mode == _LINK
+    ]
     return tree, sha, links
 
 
@@ -140,7 +142,9 @@ def _extracted(repository: Path, sha: str, entries: list[_Entry], trees: Path) -
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    by_age = sorted((t for t in trees.iterdir() if not t.name.startswith(".")), key=lambda t: t.stat().st_mtime)
+    by_age = sorted(
+        (t for t in trees.iterdir() if not t.name.startswith(".")), key=lambda t: t.stat().st_mtime
+    )
     for old in by_age[:-_TREES_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return target

@@ -14,12 +14,20 @@ import msgspec
 from msgspec import Struct
 
 from tasks.chunk import Chunk, load_modules, load_outlines, surfaces
-from tasks.documents import Links, Outline, Rendered, Slot, Snapshot, SourceError
-from tasks.generate import Completions, docs_of
+from tasks.documents import Completions, Links, Outline, Rendered, Slot, Snapshot, SourceError
+from tasks.generate.docs import docs_of
 from tasks.keys import digest_bytes, key
 from tasks.render.fragments import Fragment, fragment_of
 from tasks.render.inputs import InputsBuilder
-from tasks.render.pages import PageInputs, Reference, Site, module_page, relative, source_page, templates_digest
+from tasks.render.pages import (
+    PageInputs,
+    Reference,
+    Site,
+    module_page,
+    relative,
+    source_page,
+    templates_digest,
+)
 from tasks.render.site_files import SiteFiles
 from tasks.resolve import Index, distinct_names, split_id
 from tasks.result_cache import ResultCache
@@ -119,7 +127,9 @@ def _inputs(
     return builder
 
 
-def _page_jobs(inputs: list[PageInputs], chunks: list[Chunk], links: Mapping[str, str], site: Site) -> list[PageJob]:
+def _page_jobs(
+    inputs: list[PageInputs], chunks: list[Chunk], links: Mapping[str, str], site: Site
+) -> list[PageJob]:
     by_path = {chunk.path: chunk for chunk in chunks}
     jobs = []
     for page in inputs:
@@ -149,7 +159,9 @@ def _source_jobs(
 def draw_pages(jobs: Iterable[PageJob], cache: ResultCache, site: Site) -> None:
     """Draw modules' pages and store them, each with its share of the site-wide files."""
     for batch in _batches(jobs):
-        modules = load_modules(cache, [job.chunk for job in batch] + [c for j in batch for c in j.overridden.values()])
+        modules = load_modules(
+            cache, [job.chunk for job in batch] + [c for j in batch for c in j.overridden.values()]
+        )
         links = cache.get_many(job.links_key for job in batch)
         drawn: dict[str, bytes] = {}
         for job in batch:

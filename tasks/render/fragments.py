@@ -69,7 +69,9 @@ def fragment_of(
     )
 
 
-def _symbol_object(symbol: Symbol, public: bool, inputs: PageInputs, doc: Mapping[str, Slot]) -> dict[str, Any]:
+def _symbol_object(
+    symbol: Symbol, public: bool, inputs: PageInputs, doc: Mapping[str, Slot]
+) -> dict[str, Any]:
     url = None
     if public:
         url = _href(inputs, symbol)
@@ -98,7 +100,9 @@ def _counts(symbol: Symbol, doc: Mapping[str, Slot]) -> SlotCounts:
     return SlotCounts(origins.count("human"), origins.count("derived"), origins.count("model"), empty)
 
 
-def _search_entry(inputs: PageInputs, module: Module, public: set[str], docs: Mapping[str, Mapping[str, Slot]]) -> Any:
+def _search_entry(
+    inputs: PageInputs, module: Module, public: set[str], docs: Mapping[str, Mapping[str, Slot]]
+) -> Any:
     """`[module, page, summary, [[qualified name, kind's initial, summary], …]]`."""
     rows = [
         [symbol.name, symbol.kind[0], plain_summary(docs[symbol.name])]

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tasks.documents import Links, Outline
-from tasks.generate import Completions
+from tasks.documents import Completions, Links, Outline
 from tasks.keys import digest_bytes
 from tasks.render.pages import Child, PageInputs, Reference, References
-from tasks.resolve import Index, anchor, split_id, without_ordinal
+from tasks.resolve import Index, anchor, overridden_text, split_id, without_ordinal
 
 # A page names this many users of a symbol; the rest are counted.
 _REFERENCES_SHOWN = 40
@@ -55,16 +54,9 @@ class InputsBuilder:
                     self._subclasses.setdefault(base, []).append((rank, name))
 
     def _texts_of_overridden(self, links: Links, public: frozenset[str]) -> dict[str, tuple[str, str]]:
-        """For each override without a text: the nearest definition that has one."""
-        found = {}
-        for name, ids in links.overrides.items():
-            if name in public:
-                for symbol_id in ids:
-                    path, overridden = split_id(symbol_id)
-                    if (text := self.outlines[path].texts.get(overridden)) is not None:
-                        found[name] = (symbol_id, text)
-                        break
-        return found
+        """For each public override: the definition that its text can come from."""
+        found = ((name, overridden_text(ids, self.outlines)) for name, ids in links.overrides.items())
+        return {name: text for name, text in found if text is not None and name in public}
 
     @staticmethod
     def _public_ancestor(user: str, public: frozenset[str]) -> str | None:
@@ -135,7 +127,11 @@ class InputsBuilder:
         for length in range(1, len(parts) + 1):
             surface = self.index.by_name.get(".".join(parts[:length]))
             linked = surface is not None and length < len(parts) and self._public.get(surface.path)
-            crumbs.append(Reference(parts[length - 1], self.index.page_hrefs[surface.path] if linked and surface else ""))
+            crumbs.append(
+                Reference(
+                    parts[length - 1], self.index.page_hrefs[surface.path] if linked and surface else ""
+                )
+            )
         return tuple(crumbs)
 
     def _children(self) -> dict[str, list[Child]]:

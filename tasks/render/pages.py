@@ -181,12 +181,15 @@ class PageView:
             description=self._slot(slots.get("description")),
             parameters=[self._parameter(p, slots.get(f"param.{p.name}")) for p in _shown(symbol)],
             returns=self._slot(slots.get("returns")),
-            returns_type=self._linked(symbol.returns) if symbol.returns and symbol.kind != "attribute" else None,
+            returns_type=self._linked(symbol.returns)
+            if symbol.returns and symbol.kind != "attribute"
+            else None,
             raises=[self._raise(n.removeprefix("raises."), s) for n, s in self._raised(symbol, slots)],
             used_by=self._references(self.inputs.used_by.get(symbol.name)),
             subclasses=self._references(self.inputs.subclasses.get(symbol.name)),
             inherited=self._inherited(symbol),
-            inherits_text_from=self.inputs.inherited.get(symbol.name, ("", ""))[0].rpartition("::")[2] or None,
+            inherits_text_from=self.inputs.inherited.get(symbol.name, ("", ""))[0].rpartition("::")[2]
+            or None,
             members=[],
         )
 
@@ -285,7 +288,11 @@ def _shown(symbol: Symbol) -> tuple[Parameter, ...]:
     if symbol.kind == "property":
         return ()
     if symbol.kind == "method" and "staticmethod" not in symbol.labels:
-        return symbol.parameters[1:] if symbol.parameters and "var" not in symbol.parameters[0].kind else symbol.parameters
+        return (
+            symbol.parameters[1:]
+            if symbol.parameters and "var" not in symbol.parameters[0].kind
+            else symbol.parameters
+        )
     return symbol.parameters
 
 
@@ -330,30 +337,40 @@ def module_page(
     view = PageView(inputs, module, links, docs)
     head, symbols = view.symbols()
     reexports = [Reference(n, relative(inputs.page, href)) for n, href in sorted(links.reexports.items())]
-    return environment().get_template("module.html").render(
-        site=site,
-        page=inputs.page,
-        source_page=relative(inputs.page, quote(inputs.source_page)) if inputs.source_page else "",
-        root=relative(inputs.page, ""),
-        module=module,
-        head=head,
-        classes=[s for s in symbols if s.kind == "class"],
-        functions=[s for s in symbols if s.kind == "function"],
-        attributes=[s for s in symbols if s.kind == "attribute"],
-        children=inputs.children,
-        reexports=reexports,
-        crumbs=[Reference(c.title, relative(inputs.page, c.href) if c.href else "") for c in inputs.crumbs],
+    return (
+        environment()
+        .get_template("module.html")
+        .render(
+            site=site,
+            page=inputs.page,
+            source_page=relative(inputs.page, quote(inputs.source_page)) if inputs.source_page else "",
+            root=relative(inputs.page, ""),
+            module=module,
+            head=head,
+            classes=[s for s in symbols if s.kind == "class"],
+            functions=[s for s in symbols if s.kind == "function"],
+            attributes=[s for s in symbols if s.kind == "attribute"],
+            children=inputs.children,
+            reexports=reexports,
+            crumbs=[
+                Reference(c.title, relative(inputs.page, c.href) if c.href else "") for c in inputs.crumbs
+            ],
+        )
     )
 
 
 def source_page(site: Site, page: str, path: str, text: str, module_page: Reference | None) -> str:
     """The page that shows one file."""
-    return environment().get_template("source.html").render(
-        site=site,
-        page=page,
-        root=relative(page, ""),
-        path=path,
-        name=PurePosixPath(path).name,
-        code=highlighted_lines(text),
-        module_page=module_page,
+    return (
+        environment()
+        .get_template("source.html")
+        .render(
+            site=site,
+            page=page,
+            root=relative(page, ""),
+            path=path,
+            name=PurePosixPath(path).name,
+            code=highlighted_lines(text),
+            module_page=module_page,
+        )
     )

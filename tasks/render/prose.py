@@ -33,8 +33,41 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
 _EXTERNAL = re.compile(r"\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:|//)")
 
 _TAGS = {
-    *("a", "abbr", "b", "blockquote", "br", "code", "dd", "del", "details", "div", "dl", "dt", "em", "h1", "h2"),
-    *("h3", "h4", "h5", "h6", "hr", "i", "img", "input", "kbd", "li", "ol", "p", "pre", "s", "span", "strong"),
+    *(
+        "a",
+        "abbr",
+        "b",
+        "blockquote",
+        "br",
+        "code",
+        "dd",
+        "del",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "em",
+        "h1",
+        "h2",
+    ),
+    *(
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "i",
+        "img",
+        "input",
+        "kbd",
+        "li",
+        "ol",
+        "p",
+        "pre",
+        "s",
+        "span",
+        "strong",
+    ),
     *("sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
 _ATTRIBUTES = {
@@ -150,7 +183,9 @@ def _code_inline(
     return f'<a href="{html.escape(href)}">{code}</a>' if href else code
 
 
-def _fence(renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+def _fence(
+    renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
     token = tokens[index]
     return highlighted(token.content, token.info.split()[0] if token.info.split() else "")
 
@@ -168,7 +203,9 @@ def _link_open(
     return renderer.renderToken(tokens, index, options, env)
 
 
-def _image(renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+def _image(
+    renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
     return f'<span class="image">{html.escape(tokens[index].content)}</span>' if tokens[index].content else ""
 
 
@@ -195,8 +232,28 @@ _CITATION = re.compile(r"^( *)\.\. +\[([^\]]+)\] ?")
 _TARGET_OR_COMMENT = re.compile(r"^ *\.\. ")
 _OPTION = re.compile(r"^ *:[\w-]+:")
 _FENCE = re.compile(r"^ *(```|~~~)")
-_CODE_DIRECTIVES = {"code", "code-block", "sourcecode", "highlight", "ipython", "plot", "math", "parsed-literal"}
-_ADMONITIONS = {"note", "warning", "tip", "hint", "important", "caution", "danger", "attention", "seealso", "todo"}
+_CODE_DIRECTIVES = {
+    "code",
+    "code-block",
+    "sourcecode",
+    "highlight",
+    "ipython",
+    "plot",
+    "math",
+    "parsed-literal",
+}
+_ADMONITIONS = {
+    "note",
+    "warning",
+    "tip",
+    "hint",
+    "important",
+    "caution",
+    "danger",
+    "attention",
+    "seealso",
+    "todo",
+}
 _VERSIONS = {"versionadded": "Added in", "versionchanged": "Changed in", "deprecated": "Deprecated since"}
 
 

@@ -102,7 +102,9 @@ class SiteFiles:
     def _llms(self) -> str:
         """An overview for language models (llmstxt.org): title, then links with a phrase each."""
         lines = [f"# {self.site.title}", "", "## Modules", ""]
-        lines += [f"- [{m.name}]({m.href})" + (f": {m.headline}" if m.headline else "") for m in self._modules]
+        lines += [
+            f"- [{m.name}]({m.href})" + (f": {m.headline}" if m.headline else "") for m in self._modules
+        ]
         pages = self._prose_references()
         if pages:
             lines += ["", "## Pages", "", *(f"- [{p.title}]({p.href})" for p in pages)]
@@ -126,7 +128,9 @@ class SiteFiles:
         home = Markup("")
         for path, page in pages.items():
             text = Path(self.snapshot.root, path).read_text("utf-8-sig", "replace")
-            content = page_html(text, lambda href, path=path, page=page: self._rewritten(href, path, page, pages))
+            content = page_html(
+                text, lambda href, path=path, page=page: self._rewritten(href, path, page, pages)
+            )
             if page == "index.html":
                 home = content
             else:
@@ -151,8 +155,10 @@ class SiteFiles:
         return relative(page, quote(found)) + suffix
 
     def _page(self, template: str, page: str, **values: Any) -> bytes:
-        text = environment().get_template(template).render(
-            site=self.site, page=page, root=relative(page, ""), **values
+        text = (
+            environment()
+            .get_template(template)
+            .render(site=self.site, page=page, root=relative(page, ""), **values)
         )
         return text.encode()
 

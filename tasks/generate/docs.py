@@ -1,7 +1,7 @@
-"""Symbols → Docs: what a human wrote, what can be derived, what a model adds.
+"""Docs put together: what a human wrote, what can be derived, what a model adds.
 
 A human's slot stays as it is. An override without a text of its own takes that of the
-definition it overrides. What is still missing is for a model, where there is one.
+definition it overrides; a model's text comes last.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from tasks.documents import Module, Slot, Symbol
 
 Doc = dict[str, Slot]
-
-# What a model wrote: by path, symbol and slot.
-Completions = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 _ORDER = {"summary": 0, "description": 1, "param": 2, "returns": 3, "raises": 4}
 

@@ -1,0 +1,167 @@
+"""Symbols → Docs, the part that a model writes: only what is missing, each text once.
+
+The key of a text is the exact request, the model, the decoding and the execution
+profile. What is cached is the raw completion; checks and thresholds apply on every build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from models.engine import Completion, Frame, Request
+from tasks.chunk import Chunk, load_modules
+from tasks.documents import Completions, Generated, Links, Outline, Snapshot, SourceError
+from tasks.generate.asking import ASKING_VERSION, Asked, asked_of
+from tasks.generate.checks import checked
+from tasks.generate.writer import Writer
+from tasks.keys import digest_bytes, key
+from tasks.resolve import overridden_text
+from tasks.result_cache import ResultCache
+
+# Raised whenever the same completion would be stored otherwise.
+TEXT_VERSION = 1
+
+_BATCH = 100
+_COMPLETIONS_A_WRITE = 64
+
+
+class RawText(Struct, frozen=True):
+    """A completion as the engine gave it: per frame the text, whether the model ended it, log-probability."""
+
+    texts: tuple[str, ...]
+    ended: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+
+
+class _Wanted(Struct, frozen=True):
+    path: str
+    asked: Asked
+    key: str
+
+
+def generate(
+    snapshot: Snapshot,
+    chunks: list[Chunk],
+    links: Mapping[str, str],
+    outlines: Mapping[str, Outline],
+    writer: Writer,
+    model: str,
+    budget: int | None,
+    cache: ResultCache,
+) -> Generated:
+    """Have the model write what no human wrote and nothing derives.
+
+    Args:
+        snapshot: The source.
+        chunks: Its parsed files.
+        links: By path, the key of each module's Links.
+        outlines: Their outlines, by path.
+        writer: The model.
+        model: Its name, for the report.
+        budget: At most so many symbols are sent to the model; None for all.
+        cache: Where texts are found and put.
+    """
+    wanted = list(_wanted(snapshot, chunks, links, outlines, writer, cache))
+    missing = cache.missing(w.key for w in wanted)
+    to_write = [w for w in wanted if w.key in missing]
+    written = to_write if budget is None else to_write[:budget]
+    _write(written, writer, cache)
+    completions, dropped = _accepted(wanted, writer, cache)
+    return Generated(
+        completions,
+        generated=len(written),
+        reused=len(wanted) - len(to_write),
+        dropped=dropped,
+        degraded=len(written) < len(to_write),
+        engine=writer.statistics(model),
+    )
+
+
+def _wanted(
+    snapshot: Snapshot,
+    chunks: list[Chunk],
+    links: Mapping[str, str],
+    outlines: Mapping[str, Outline],
+    writer: Writer,
+    cache: ResultCache,
+) -> Iterator[_Wanted]:
+    """The requests for public symbols that have no text, in order of path."""
+    parsed = iter([chunk for chunk in chunks if chunk.path in links])
+    while batch := list(islice(parsed, _BATCH)):
+        asked = _asked(snapshot.root, batch, writer, cache)
+        found = cache.get_many(links[chunk.path] for chunk in batch)
+        for chunk in batch:
+            linked = msgspec.json.decode(found[links[chunk.path]], type=Links)
+            public = set(linked.public)
+            for request in asked[chunk.path]:
+                inherits = overridden_text(linked.overrides.get(request.symbol, ()), outlines)
+                if request.symbol in public and inherits is None:
+                    yield _Wanted(chunk.path, request, _text_key(request, writer))
+
+
+def _text_key(asked: Asked, writer: Writer) -> str:
+    return key("text", TEXT_VERSION, asked.prompt, asked.frames, writer.identity)
+
+
+def _asked(root: str, chunks: list[Chunk], writer: Writer, cache: ResultCache) -> dict[str, list[Asked]]:
+    """The requests of some files, made where the cache does not hold them."""
+    manner = [writer.manner, writer.identity["fingerprint"], writer.identity["generation"]]
+    keys = {chunk.path: key("asked", 1, ASKING_VERSION, chunk.key, manner) for chunk in chunks}
+    found = cache.get_many(keys.values())
+    new = [chunk for chunk in chunks if keys[chunk.path] not in found]
+    modules = load_modules(cache, new)
+    for chunk in new:
+        requests = asked_of(modules[chunk.path], _source(root, chunk), writer.manner, writer.fits)
+        found[keys[chunk.path]] = msgspec.json.encode(requests)
+    cache.put_many({keys[chunk.path]: found[keys[chunk.path]] for chunk in new})
+    return {path: msgspec.json.decode(found[k], type=list[Asked]) for path, k in keys.items()}
+
+
+def _source(root: str, chunk: Chunk) -> str:
+    data = Path(root, chunk.path).read_bytes()
+    if digest_bytes(data) != chunk.digest:
+        raise SourceError(f"{chunk.path}: changed while it was being read; run again")
+    return data.decode("utf-8-sig")
+
+
+def _write(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> None:
+    """Send requests to the engine, each distinct one once, and store what comes back."""
+    by_key = {w.key: w for w in wanted}
+    answers = writer.write(Request(k, w.asked.prompt, _frames(w.asked)) for k, w in by_key.items())
+    while batch := list(islice(answers, _COMPLETIONS_A_WRITE)):
+        cache.put_many({answer.id: msgspec.json.encode(_raw(answer)) for answer in batch})
+
+
+def _frames(asked: Asked) -> tuple[Frame, ...]:
+    return tuple(Frame(frame.text, frame.limit) for frame in asked.frames)
+
+
+def _raw(answer: Completion) -> RawText:
+    return RawText(answer.texts, answer.ended, answer.logprobs)
+
+
+def _accepted(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> tuple[Completions, int]:
+    """The texts that may be shown, by path, symbol and slot, and how many sentences may not."""
+    floor = writer.meta.min_logprob
+    accepted: dict[str, dict[str, dict[str, str]]] = {}
+    dropped = 0
+    remaining = iter(wanted)
+    while batch := list(islice(remaining, _BATCH)):
+        found = cache.get_many(w.key for w in batch)
+        for w in batch:
+            if w.key not in found:
+                continue  # beyond the budget
+            raw = msgspec.json.decode(found[w.key], type=RawText)
+            for frame, text, ended, logprob in zip(
+                w.asked.frames, raw.texts, raw.ended, raw.logprobs, strict=True
+            ):
+                kept, lost = checked(text, w.asked.prompt, ended)
+                dropped += lost
+                if kept and (floor is None or logprob >= floor):
+                    accepted.setdefault(w.path, {}).setdefault(w.asked.symbol, {})[frame.slot] = kept
+    return accepted, dropped

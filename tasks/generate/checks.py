@@ -1,0 +1,44 @@
+"""What of a model's text may be shown: whole sentences that name nothing unknown."""
+
+from __future__ import annotations
+
+import re
+
+_SENTENCE = re.compile(r"[^.!?]*(?:[.!?](?!\s)[^.!?]*)*[.!?]?")
+_SPACES = re.compile(r"\s+")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_QUOTED = re.compile(r"`([^`]+)`")
+_IDENTIFIER = re.compile(
+    r"""
+    [A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\(\)     # a call
+  | \w*[A-Za-z0-9]_\w+ | _\w+               # an underscore
+  | [A-Za-z]*[a-z][A-Z]\w*                  # an inner capital
+    """,
+    re.VERBOSE,
+)
+
+
+def checked(text: str, prompt: str, ended: bool) -> tuple[str, int]:
+    """The sentences of a text that may stand, and how many were dropped.
+
+    A sentence goes if it names an identifier (in backticks, or with `_`, an inner
+    capital or `()`) that the prompt does not hold, and the last one if the model was cut
+    off in it.
+
+    Args:
+        text: As the model wrote it.
+        prompt: What it was asked about; its words are what a text may name.
+        ended: Whether the model ended the text itself.
+    """
+    known = set(_WORD.findall(prompt))
+    sentences = [s.strip() for s in _SENTENCE.findall(_SPACES.sub(" ", text)) if s.strip()]
+    cut = bool(sentences) and not ended and not sentences[-1].endswith((".", "!", "?"))
+    kept = [s for s in (sentences[:-1] if cut else sentences) if _unknown(s) <= known]
+    return " ".join(kept), len(sentences) - len(kept)
+
+
+def _unknown(sentence: str) -> set[str]:
+    """The words of all that looks like code."""
+    quoted = " ".join(_QUOTED.findall(sentence))
+    named = " ".join(_IDENTIFIER.findall(sentence))
+    return set(_WORD.findall(f"{quoted} {named}"))

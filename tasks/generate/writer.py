@@ -1,0 +1,76 @@
+"""The model as the generate stage sees it: how it is asked, what its texts depend on, its answers.
+
+Loading a model takes seconds, so that this is done when the first text is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from models.config import GenerationConfig, ModelConfig, ModelError
+from models.engine import Completion, Engine, Request
+from models.load import load
+from tasks.documents import SourceError
+from tasks.generate.asking import INSTRUCTION, Manner, chat_manner, trained_manner
+
+_LONGEST_ANSWER = 256
+_LONGEST_PROMPT = 1024
+
+
+class Writer:
+    """A loaded model.
+
+    Raises:
+        SourceError: The model cannot be loaded or is not one that the engine serves.
+    """
+
+    def __init__(self, model: str, quantize: str, device: str) -> None:
+        try:
+            loaded = load(
+                ModelConfig.model_validate({"model": model, "quantize": quantize, "device": device})
+            )
+            self.meta = loaded.meta
+            if loaded.meta.prompt is not None:
+                prefix, self.manner = "", trained_manner(loaded.meta.kinds, loaded.meta.slots)
+                generation = GenerationConfig(
+                    max_prompt_tokens=loaded.meta.max_prompt_tokens or _LONGEST_PROMPT, max_new_tokens=64
+                )
+            else:
+                prefix, opening = loaded.render_chat(INSTRUCTION)
+                self.manner: Manner = chat_manner(opening)
+                room = loaded.context - _LONGEST_ANSWER - len(loaded.encode_opening(prefix))
+                generation = GenerationConfig(
+                    max_prompt_tokens=min(_LONGEST_PROMPT, room), max_new_tokens=_LONGEST_ANSWER
+                )
+            self.engine = Engine(loaded, generation, prefix=prefix)
+        except (ModelError, ValueError) as error:
+            raise SourceError(f"model {model!r}: {str(error).splitlines()[0]}") from error
+        self._prompt_room = generation.max_prompt_tokens
+        self.identity: dict[str, Any] = {
+            "fingerprint": loaded.fingerprint,
+            "prefix": prefix,
+            "generation": generation.model_dump(mode="json"),
+            "profile": self.engine.profile.as_key(),
+        }
+
+    def fits(self, prompt: str) -> bool:
+        """Whether a prompt, with what is forced after it, is short enough."""
+        return self.engine.count_tokens(prompt) < self._prompt_room - 16
+
+    def write(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Answers, as they are finished."""
+        return self.engine.generate(requests)
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        """What the report says of the engine."""
+        stats = self.engine.stats
+        return {
+            "model": model,
+            "profile": self.identity["profile"],
+            "prompt_tokens": stats.prompt_tokens,
+            "output_tokens": stats.output_tokens,
+            "seconds": round(stats.seconds, 3),
+            "padding_efficiency": round(stats.padding_efficiency, 4),
+            "occupancy": round(stats.occupancy, 4),
+        }
