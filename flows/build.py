@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,9 @@ from flows.settings import Settings, cache_home
 from tasks.documents import DocmillError, Snapshot
 from tasks.ingest import OpenedSource
 from tasks.keys import digest, digest_bytes
+
+if TYPE_CHECKING:
+    from tasks.plan import Change
 
 _CODE = ("flows", "tasks", "models")
 _LIBRARIES = ("griffelib", "jinja2", "markdown-it-py", "mdit-py-plugins", "msgspec", "nh3", "pygments")
@@ -79,12 +82,20 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
         else:
             built = pipeline.build(snapshot, run)
             report_built(report, snapshot, built)
+            pipeline.remember(pipeline.ledger(built))
             _remember(stamp_file, Stamp(inputs, built.published.release, report))
     if settings.strict and report.skipped_files:
         first = report.skipped_files[0]
         raise DocmillError(
             f"strict: {len(report.skipped_files)} skipped, the first {first.path}: {first.detail}"
         )
+
+
+def plan(source: OpenedSource, settings: Settings, progress: Progress) -> list[Change]:
+    """What `build` would make anew, and why."""
+    run = TimedRun(Report(source={}), progress)
+    with Pipeline(source, settings) as pipeline:
+        return pipeline.plan(run("ingest", None, pipeline.ingest), run)
 
 
 def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:

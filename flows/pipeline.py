@@ -8,24 +8,35 @@ loads next to nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import msgspec
 from msgspec import Struct
 
 from flows.settings import Settings, cache_home
-from tasks.documents import Generated, Published, Rendered, SkippedFile, Snapshot
+from tasks.documents import Generated, PageEntry, Published, Rendered, SkippedFile, Snapshot
 from tasks.ingest import OpenedSource, ingest
 from tasks.ingest.tree import Selection
+from tasks.keys import digest, key
 from tasks.publish import LocalTarget
 
 if TYPE_CHECKING:
     from flows.workers import Workers
     from tasks.chunk import Chunk
+    from tasks.generate import Asking
+    from tasks.generate.writer import Writer
+    from tasks.plan import Change, Ledger
+    from tasks.render import Drawing
     from tasks.render.pages import Site
     from tasks.result_cache import ResultCache
+
+
+STAGES = ("ingest", "chunk", "generate", "render", "publish")
 
 
 class Parsed(Struct, frozen=True):
@@ -113,43 +124,101 @@ class Pipeline:
         settings = self.settings
         if settings.model == "none":
             return Generated()
-        from tasks.chunk import load_outlines
         from tasks.generate import generate
+
+        asking, writer = self._asking(snapshot, parsed)
+        return generate(asking, writer, settings.model, settings.budget, self.cache)
+
+    def _asking(self, snapshot: Snapshot, parsed: Parsed) -> tuple[Asking, Writer]:
+        from tasks.chunk import load_outlines
+        from tasks.generate import plan_asking
         from tasks.generate.writer import Writer
 
-        writer = Writer(settings.model, settings.quantize, settings.device)
+        writer = Writer(self.settings.model, self.settings.quantize, self.settings.device)
         outlines = load_outlines(self.cache, parsed.chunks)
-        return generate(
-            snapshot,
-            parsed.chunks,
-            parsed.links,
-            outlines,
-            writer,
-            settings.model,
-            settings.budget,
-            self.cache,
-        )
+        return plan_asking(snapshot, parsed.chunks, parsed.links, outlines, writer, self.cache), writer
 
     def render(self, snapshot: Snapshot, parsed: Parsed, generated: Generated) -> Rendered:
         """Docs → Pages."""
         from tasks.render import render
 
-        return render(
-            snapshot,
-            parsed.chunks,
-            parsed.links,
-            self.settings.private,
-            generated.completions,
-            self._site(),
-            self.cache,
-            self.workers,
-        )
+        return render(self._drawing(parsed, generated), snapshot, self._site(), self.cache, self.workers)
+
+    def _drawing(self, parsed: Parsed, generated: Generated) -> Drawing:
+        from tasks.render import plan_drawing
+
+        private, completions = self.settings.private, generated.completions
+        return plan_drawing(parsed.chunks, parsed.links, private, completions, self._site(), self.cache)
 
     def publish(self, rendered: Rendered) -> Published:
         """Site → target."""
         return self.target.publish(rendered.files, self.cache)
 
-    # --- what the stages' results depend on
+    def plan(self, snapshot: Snapshot, run: Run) -> list[Change]:
+        """What the next build makes anew, and why; parses, but writes and draws nothing."""
+        from tasks.generate import accepted
+        from tasks.plan import changes
+
+        parsed = run("chunk", None, self.chunk, snapshot)
+        generated, unwritten = Generated(), {}
+        if self.settings.model != "none":
+            asking, writer = self._asking(snapshot, parsed)
+            completions, _ = accepted(asking.wanted, writer, self.cache)
+            generated = Generated(completions, texts=asking.texts, origin=writer.origin)
+            unwritten = asking.unwritten
+        ledger = self._ledger(parsed, generated, self._drawing(parsed, generated).entries)
+        return changes(self.standing_ledger(), ledger, unwritten, self.cache)
+
+    # --- what a build was made from
+
+    def ledger(self, built: Built) -> Ledger:
+        """The ledger of a build."""
+        return self._ledger(built.parsed, built.generated, built.rendered.pages)
+
+    def _ledger(self, parsed: Parsed, generated: Generated, pages: dict[str, PageEntry]) -> Ledger:
+        from tasks.plan import Ledger
+        from tasks.render import RENDER_VERSION
+        from tasks.render.pages import templates_digest
+
+        parameters = digest([self._site(), templates_digest(), RENDER_VERSION, self.settings.private])
+        chunks = {chunk.path: chunk for chunk in parsed.chunks}
+        return Ledger(
+            parameters,
+            chunks,
+            pages,
+            generated.origin,
+            generated.texts,
+        )
+
+    def explain(self, old: Ledger | None, built: Built) -> list[Change]:
+        """What a build made anew, and why, given the ledger of the site that stood before."""
+        from tasks.plan import changes
+
+        return changes(old, self.ledger(built), built.generated.written, self.cache)
+
+    def standing_ledger(self) -> Ledger | None:
+        """The ledger of the standing site, if there is one and it was built from here."""
+        from tasks.plan import Ledger
+
+        try:
+            return (
+                msgspec.json.decode(self._ledger_file.read_bytes(), type=Ledger)
+                if self.target.standing()
+                else None
+            )
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def remember(self, ledger: Ledger) -> None:
+        """Keep a ledger for the next build's explanation."""
+        self._ledger_file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._ledger_file.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(msgspec.json.encode(ledger))
+        temporary.replace(self._ledger_file)
+
+    @property
+    def _ledger_file(self) -> Path:
+        return cache_home() / "ledgers" / f"{digest(str(self.target.path))}.json"
 
     def _site(self) -> Site:
         from tasks.render.pages import Site
@@ -158,26 +227,38 @@ class Pipeline:
 
     def _stage_keys(self, snapshot: Snapshot) -> StageKeys:
         from tasks.chunk import CHUNK_VERSION, PARSER
-        from tasks.keys import key
         from tasks.resolve import RESOLVE_VERSION
 
-        store = self.cache.identity()
-        chunk = key(
-            "chunk", CHUNK_VERSION, RESOLVE_VERSION, PARSER, store, snapshot.digest, self.settings.private
-        )
-        return StageKeys(chunk, key("generate", 1, chunk), self._site())
+        store, private = self.cache.identity(), self.settings.private
+        chunk = key("chunk", CHUNK_VERSION, RESOLVE_VERSION, PARSER, store, snapshot.digest, private)
+        return StageKeys(chunk, self._generate_key(chunk), self._site())
+
+    def _generate_key(self, chunk: str) -> str | None:
+        """The generate stage's key, unless its result hangs on what cannot be known beforehand.
+
+        A budget leaves texts for the next build to write; a hub id may come to mean another
+        model. The stage then runs, and finds in the result cache what is there.
+        """
+        settings = self.settings
+        if settings.model == "none":
+            return key("generate", 0, chunk)
+        if settings.budget is not None:
+            return None
+        from tasks.generate import machine_digest
+
+        machine = machine_digest(settings.model)
+        return machine and key("generate", 1, chunk, machine, settings.quantize, settings.device)
 
 
 class StageKeys(Struct, frozen=True):
     """Keys of the stages' manifests; they hold as long as the result cache keeps its content."""
 
     chunk: str
-    generate: str
-    site: Any
+    generate: str | None
+    site: Site
 
     def render(self, generated: Generated) -> str:
         """The key of the render stage, which depends on what the model wrote."""
-        from tasks.keys import key
         from tasks.render import RENDER_VERSION
         from tasks.render.pages import templates_digest
 

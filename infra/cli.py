@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flows.report import Report
+    from flows.settings import Settings
+    from tasks.ingest import OpenedSource
 
+_FLAGS = ("out", "model", "quantize", "device", "strict", "budget")
 _EPILOG = "exit status: 0 built; 1 failed; 2 unusable arguments or source, nothing touched; 3 published but degraded"
 
 
@@ -49,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--prefect", action="store_true", help="run as a Prefect flow")
     build.add_argument("--report", type=Path, metavar="FILE", help="write a JSON report, also on failure")
     build.set_defaults(run=_build)
+    plan = commands.add_parser("plan", help="what a build would make anew, and why")
+    _add_source(plan)
+    plan.set_defaults(run=_plan)
     config = commands.add_parser("config", help="settings").add_subparsers(dest="action", required=True)
     show = config.add_parser("show", help="print each setting with where it comes from")
     _add_source(show, optional=True)
@@ -73,27 +79,27 @@ def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None
     parser.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
 
 
-def _settings(arguments: argparse.Namespace, root: Path | None) -> Any:
-    from flows.settings import resolve_settings
+def _opened(arguments: argparse.Namespace) -> tuple[OpenedSource, Settings]:
+    from flows.settings import cache_home, resolve_settings
+    from tasks.ingest import open_source
 
-    names = ("out", "model", "quantize", "device", "strict", "budget")
-    flags = {name: getattr(arguments, name) for name in names}
-    return resolve_settings(root, flags, arguments.config)
+    source = open_source(arguments.source, arguments.revision, cache_home())
+    flags = {name: getattr(arguments, name) for name in _FLAGS}
+    return source, resolve_settings(source.root, flags, arguments.config).settings
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    from flows.build import build
     from flows.report import Report
-    from flows.settings import cache_home
     from tasks.documents import DocmillError
-    from tasks.ingest import open_source
 
     report = Report(source={"location": arguments.source, "revision": None})
     try:
-        source = open_source(arguments.source, arguments.revision, cache_home())
-        settings = _settings(arguments, source.root).settings
-        from flows.build import build
-
-        build(source, settings, report, _progress())
+        if arguments.prefect:
+            report = _build_in_prefect(arguments)
+        else:
+            source, settings = _opened(arguments)
+            build(source, settings, report, _progress())
     except DocmillError as error:
         report.error = str(error)
         raise
@@ -102,6 +108,17 @@ def _build(arguments: argparse.Namespace) -> int:
             report.write(arguments.report)
     print(_summary(report))
     return 3 if report.degraded else 0
+
+
+def _build_in_prefect(arguments: argparse.Namespace) -> Report:
+    import msgspec
+
+    from flows.build_docs import build_docs
+    from flows.report import Report
+
+    given = {name: getattr(arguments, name) for name in (*_FLAGS, "revision", "config")}
+    parameters = {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
+    return msgspec.convert(build_docs(source=arguments.source, **parameters), Report)
 
 
 def _progress() -> Any:
@@ -129,11 +146,25 @@ def _summary(report: Report) -> str:
     )
 
 
+def _plan(arguments: argparse.Namespace) -> int:
+    from flows.build import plan
+
+    changes = plan(*_opened(arguments), _progress())
+    for certain, title in ((True, "certain"), (False, "possible")):
+        listed = [change for change in changes if change.certain is certain]
+        print(f"{title}: {len(listed)}")
+        for change in listed:
+            print(f"  {change.what:<5} {change.reason:<11} {change.id}")
+    return 0
+
+
 def _show_config(arguments: argparse.Namespace) -> int:
-    from flows.settings import cache_home
+    from flows.settings import cache_home, resolve_settings
     from tasks.ingest import open_source
 
-    resolved = _settings(arguments, open_source(arguments.source, arguments.revision, cache_home()).root)
+    source = open_source(arguments.source, arguments.revision, cache_home())
+    flags = {name: getattr(arguments, name) for name in _FLAGS}
+    resolved = resolve_settings(source.root, flags, arguments.config)
     for name, origin in resolved.origins.items():
         print(f"{name} = {getattr(resolved.settings, name)!r}  ({origin})")
     return 0

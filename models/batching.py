@@ -52,7 +52,9 @@ class BucketTable:
         if self.decode_rows < _PREFILL_ROWS[1]:
             raise ValueError(f"decode_rows must be at least {_PREFILL_ROWS[1]}, not {self.decode_rows}")
         if uneven := [n for n in self.prompt_lengths if n * self.prefill_rows(n) % _WHOLE_VECTORS]:
-            raise ValueError(f"a group of prompts must fill whole vectors of {_WHOLE_VECTORS}: not so at {uneven}")
+            raise ValueError(
+                f"a group of prompts must fill whole vectors of {_WHOLE_VECTORS}: not so at {uneven}"
+            )
 
     @classmethod
     def fitting(

@@ -5,9 +5,12 @@ execution profile, which is part of every key of generated text; the one root of
 Not in scope: reading the environment or files, loading, and anything that needs torch.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+BUNDLED = Path(__file__).parent / "bundled"
 
 
 class ModelError(Exception):

@@ -1,12 +1,12 @@
 """Text from a language model, many requests at a time, each bit for bit as if it were alone.
 
-Every forward pass has one of a small set of fixed shapes (`models.batching`), and a request's shapes follow from
-its own lengths, so what else is computed never shows in its text. A prefill computes the KV of all but the last
-token of a prompt; logits only ever come from decoding steps, which begin with that last token.
+Every forward pass has one of a small set of fixed shapes (`models.batching`), and the shapes of a request
+follow from its own lengths, so what else is computed never shows in its text. The loop is `Engine._steps`:
+take requests in, let the scheduler decide, run the step, hand out what is finished.
 
-In scope: tokens in and out, forced tokens, stop strings, the shared prefix, the running of scheduled steps.
+In scope: streams of requests, forced tokens, what ends a text, log-probabilities, statistics.
 Not in scope: what a text is about, eliding prompts that are too long, sampling, recovery from running out of
-memory (the error is torch's own), several processes or devices.
+memory (torch's own error reaches the caller), several processes or devices.
 """
 
 import itertools
@@ -57,11 +57,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model wrote for a request, frame by frame.
+    """What the model wrote for a request; the tuples have one entry per frame.
 
     `texts` is the model's part only, without what ended it. `ended` tells which frames the model ended itself;
-    the others were cut at their limit. `logprobs` is the mean natural log-probability of the tokens the model
-    chose in a frame, the ending one included. `prompt_tokens` counts what was fed (without the shared prefix),
+    the others were cut at their limit. `logprobs` is the mean natural log-probability of the tokens that the
+    model chose, the ending one included. `prompt_tokens` counts what was fed (without the shared prefix),
     `output_tokens` what the model chose.
     """
 
@@ -89,71 +89,8 @@ class EngineStats:
 
     @property
     def occupancy(self) -> float:
-        """Decoder row-steps that advanced a request, per executed one."""
+        """Row-steps of the decoder that advanced a request, per executed one."""
         return self.accounting.occupancy
-
-
-@dataclass(slots=True)
-class _Sequence:
-    """A request in the making: what is still to be fed, and what the model wrote so far."""
-
-    request: Request
-    bucket: Bucket
-    prompt: list[int]
-    forced: list[list[int]]  # tokens of the second frame and those after it
-    feed: deque[int] = field(default_factory=deque)
-    position: int = 0
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    ended: list[bool] = field(default_factory=list)
-    means: list[float] = field(default_factory=list)
-    output_tokens: int = 0
-
-    @property
-    def frame(self) -> Frame | None:
-        """The frame being written; None when all are."""
-        frames = self.request.frames
-        return frames[len(self.texts)] if len(self.texts) < len(frames) else None
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens that are fed: the prompt and all forced ones."""
-        return len(self.prompt) + sum(map(len, self.forced))
-
-    def next_fed(self) -> tuple[int, int]:
-        """Take the next token to feed, and its position."""
-        self.position += 1
-        return self.feed.popleft(), self.position - 1
-
-    def choose(self, token: int, logprob: float) -> None:
-        """Add a token that the model chose; unless it closes the frame, it is fed next."""
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        self.feed.append(token)
-
-    def close_frame(self, text: str, *, ended: bool) -> None:
-        """Finish the frame and line up the next one's forced tokens; a token that ended the frame is not fed."""
-        if ended:
-            self.feed.pop()
-        self.texts.append(text)
-        self.ended.append(ended)
-        self.means.append(sum(self.logprobs) / len(self.logprobs))
-        self.output_tokens += len(self.logprobs)
-        if self.frame is not None:
-            self.feed.extend(self.forced[len(self.texts) - 1])
-        self.tokens, self.logprobs = [], []
-
-    @property
-    def completion(self) -> Completion:
-        return Completion(
-            self.request.id,
-            tuple(self.texts),
-            tuple(self.ended),
-            tuple(self.means),
-            self.prompt_tokens,
-            self.output_tokens,
-        )
 
 
 class Engine:
@@ -173,15 +110,15 @@ class Engine:
     ) -> None:
         self._loaded = loaded
         self._generation = generation or GenerationConfig()
-        prefix_tokens = loaded.encode_opening(prefix)
-        self._table = buckets or self._default_table(len(prefix_tokens))
-        if self._table.prefix_length != len(prefix_tokens):
+        opening = loaded.encode_opening(prefix)
+        self._table = buckets or _default_table(loaded, self._generation, len(opening))
+        if self._table.prefix_length != len(opening):
             raise ModelError(
                 f"the bucket table is for a prefix of {self._table.prefix_length} tokens, "
-                f"but this one has {len(prefix_tokens)}: make a table for it"
+                f"but this one has {len(opening)}: make a table for it"
             )
-        self._runner = Runner(loaded, self._table, prefix_tokens)
-        self._stoppers: dict[int, bool] = {}
+        self._runner = Runner(loaded, self._table, opening)
+        self._ends = _Ends(loaded, self._generation.stop)
         self._generating = False
         self.stats = EngineStats()
 
@@ -198,8 +135,8 @@ class Engine:
         """Yield completions as they finish, taking requests in as there is room for them.
 
         An iterator whose next request waits for an earlier completion yields None meanwhile. Raises
-        PromptTooLongError for a request that no bucket holds, and ModelError for an empty one, for a None while
-        nothing is being computed, and for a second stream beside a running one.
+        PromptTooLongError for a request that no bucket holds, and ModelError for an empty one, for a None
+        while nothing is being computed, and for a second stream beside a running one.
         """
         for _, completion in self._stream(requests):
             yield completion
@@ -218,18 +155,19 @@ class Engine:
             self._generating = False
 
     def _steps(self, arrivals: "_Arrivals") -> Iterator[tuple[int, Completion]]:
+        """Run until nothing is left, yielding the number of each request with its completion."""
         scheduler = Scheduler(self._table, self.stats.accounting)
         sequences: dict[int, _Sequence] = {}
         while True:
             for ticket, request in arrivals.take(_LOOK_AHEAD - len(sequences)):
-                sequences[ticket] = self._admit(ticket, request, scheduler)
+                sequences[ticket] = sequence = self._admit(request)
+                scheduler.add(ticket, sequence.bucket, len(sequence.prompt) - 1)
             started = time.perf_counter()
-            step = scheduler.next_step(more_may_come=arrivals.open)
-            match step:
-                case Prefill():
+            finished: list[int] = []
+            match scheduler.next_step(more_may_come=arrivals.open):
+                case Prefill() as step:
                     self._prefill(step, sequences)
-                    finished = []
-                case Decode():
+                case Decode() as step:
                     finished = self._decode(step, sequences, scheduler)
                 case None if arrivals.open:
                     raise ModelError("the stream waits for completions of requests that it has not handed in")
@@ -237,93 +175,161 @@ class Engine:
                     return
             self.stats.seconds += time.perf_counter() - started
             for ticket in finished:
-                yield ticket, sequences.pop(ticket).completion
+                yield ticket, sequences.pop(ticket).completion()
 
-    def _admit(self, ticket: int, request: Request, scheduler: Scheduler) -> _Sequence:
-        sequence = self._sequence(request)
-        scheduler.add(ticket, sequence.bucket, len(sequence.prompt) - 1)
-        return sequence
-
-    def _default_table(self, prefix: int) -> BucketTable:
-        try:
-            return BucketTable.fitting(
-                max_prompt=self._generation.max_prompt_tokens,
-                max_new=self._generation.max_new_tokens,
-                prefix=prefix,
-                context=self._loaded.context,
-                kv_bytes_per_token=self._loaded.kv_bytes_per_token,
-            )
-        except ValueError as error:
-            raise ModelError(f"a prefix of {prefix} tokens does not fit this model: {error}") from error
-
-    def _sequence(self, request: Request) -> _Sequence:
-        encode = self._loaded.encode
-        opening, *forced = (encode(frame.text, trusted=True) for frame in request.frames)
-        prompt = encode(request.prompt, trusted=False) + opening
+    def _admit(self, request: Request) -> "_Sequence":
+        """Tokenize a request and find its bucket."""
+        opening, *forced = (self._loaded.encode(frame.text, trusted=True) for frame in request.frames)
+        prompt = self._loaded.encode(request.prompt, trusted=False) + opening
         if not prompt:
             raise ModelError(f"request {request.id!r} is empty: there is nothing to continue")
-        new = 1 + sum(frame.limit for frame in request.frames) + sum(map(len, forced))
+        new = sum(frame.limit for frame in request.frames) + sum(map(len, forced))
         bucket = self._table.bucket(len(prompt) - 1, new)
         if bucket is None:
             raise PromptTooLongError(
-                f"request {request.id!r} has {len(prompt)} prompt tokens and up to {new - 1} after them; the largest "
-                f"bucket holds {self._table.prompt_lengths[-1] + 1}, and "
-                f"{self._table.kv_lengths[-1] - self._table.prefix_length} together: shorten the prompt"
+                f"request {request.id!r} has {len(prompt)} prompt tokens and up to {new} after them, but the "
+                f"largest bucket holds {self._table.prompt_lengths[-1] + 1}, and "
+                f"{self._table.kv_lengths[-1] - self._table.prefix_length} in all: shorten the prompt"
             )
         return _Sequence(request, bucket, prompt, forced)
 
-    def _prefill(self, step: Prefill, sequences: dict[int, _Sequence]) -> None:
+    def _prefill(self, step: Prefill, sequences: dict[int, "_Sequence"]) -> None:
+        """Compute all but the last token of a group of prompts; that one begins the decoding."""
         group = [sequences[ticket] for ticket in step.tickets]
         self._runner.prefill(step.bucket, [sequence.prompt[:-1] for sequence in group], step.slots)
         for sequence in group:
-            sequence.feed.append(sequence.prompt[-1])
-            sequence.position = self._table.prefix_length + len(sequence.prompt) - 1
+            sequence.begin(self._table.prefix_length)
             self.stats.prompt_tokens += sequence.prompt_tokens
 
-    def _decode(self, step: Decode, sequences: dict[int, _Sequence], scheduler: Scheduler) -> list[int]:
+    def _decode(self, step: Decode, sequences: dict[int, "_Sequence"], scheduler: Scheduler) -> list[int]:
         """Advance a pool by one token and return the tickets of the requests that this finished."""
         fed = {slot: sequences[ticket].next_fed() for slot, ticket in step.tickets.items()}
         tokens, logprobs = self._runner.decode(step.kv_length, fed)
         finished = []
         for slot, ticket in step.tickets.items():
             sequence = sequences[ticket]
-            if not sequence.feed:
-                self._choose(sequence, tokens[slot], logprobs[slot])
-            if sequence.complete:
+            if sequence.feed:
+                continue  # forced tokens are left: what the model would have chosen does not matter
+            self.stats.output_tokens += 1
+            sequence.choose(tokens[slot], logprobs[slot], self._ends)
+            if sequence.is_complete:
                 scheduler.release(step.kv_length, slot)
                 finished.append(ticket)
         return finished
 
-    def _choose(self, sequence: _Sequence, token: int, logprob: float) -> None:
-        """Let a sequence have the token that the model chose, and close its frame if this ends it."""
-        sequence.choose(token, logprob)
-        self.stats.output_tokens += 1
-        if token in self._loaded.end_tokens:
-            sequence.close_frame(self._text(sequence.tokens[:-1]), ended=True)
-        elif (text := self._text_before_stop(sequence.tokens)) is not None:
-            sequence.close_frame(text, ended=True)
-        elif len(sequence.tokens) == frame.limit:
-            sequence.close_frame(self._text(sequence.tokens), ended=False)
 
-    def _text(self, tokens: list[int]) -> str:
+def _default_table(loaded: LoadedModel, generation: GenerationConfig, prefix: int) -> BucketTable:
+    try:
+        return BucketTable.fitting(
+            max_prompt=generation.max_prompt_tokens,
+            max_new=generation.max_new_tokens,
+            prefix=prefix,
+            context=loaded.context,
+            kv_bytes_per_token=loaded.kv_bytes_per_token,
+        )
+    except ValueError as error:
+        raise ModelError(f"a shared prefix of {prefix} tokens is too long for this model: {error}") from error
+
+
+class _Ends:
+    """Tells whether the tokens of a frame end it, and what text they are."""
+
+    def __init__(self, loaded: LoadedModel, stop: tuple[str, ...]) -> None:
+        self._loaded = loaded
+        self._stop = stop
+        self._may_complete: dict[int, bool] = {}
+
+    def ending(self, tokens: list[int]) -> str | None:
+        """Return the text before the end, if the last token brought one; None if the frame goes on."""
+        if tokens[-1] in self._loaded.end_tokens:
+            return self.text(tokens[:-1])
+        if not self._may_complete_stop(tokens[-1]):
+            return None
+        text = self._loaded.decode(tokens)
+        places = [place for place in map(text.find, self._stop) if place >= 0]
+        return text[: min(places)].rstrip(_BROKEN_CHARACTER) if places else None
+
+    def text(self, tokens: list[int]) -> str:
         """Return the text of tokens, without the first bytes of a character that was not finished."""
         return self._loaded.decode(tokens).rstrip(_BROKEN_CHARACTER)
 
-    def _text_before_stop(self, tokens: list[int]) -> str | None:
-        """Return the text before the first stop string; None if there is no stop string in it."""
-        if not self._can_complete_stop(tokens[-1]):
-            return None
-        text = self._loaded.decode(tokens)
-        ends = [at for at in map(text.find, self._generation.stop) if at >= 0]
-        return text[: min(ends)].rstrip(_BROKEN_CHARACTER) if ends else None
+    def _may_complete_stop(self, token: int) -> bool:
+        """Tell whether a stop string can end in this token, so that texts are decoded only where it matters."""
+        if token not in self._may_complete:
+            ends = {stop[-1] for stop in self._stop} | {_BROKEN_CHARACTER}
+            self._may_complete[token] = not ends.isdisjoint(self._loaded.decode([token]))
+        return self._may_complete[token]
 
-    def _can_complete_stop(self, token: int) -> bool:
-        """Tell whether a stop string may end in this token, so that a text is decoded only where it matters."""
-        if token not in self._stoppers:
-            piece = self._loaded.decode([token])
-            last_characters = {stop[-1] for stop in self._generation.stop} | {_BROKEN_CHARACTER}
-            self._stoppers[token] = not last_characters.isdisjoint(piece)
-        return self._stoppers[token]
+
+@dataclass(slots=True)
+class _Written:
+    """What the model chose in one frame."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    text: str = ""
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """A request in the making: what is still to be fed, and what the model wrote so far."""
+
+    request: Request
+    bucket: Bucket
+    prompt: list[int]
+    forced: list[list[int]]  # tokens of the second frame's text and of those after it
+    feed: deque[int] = field(default_factory=deque)
+    position: int = 0
+    written: list[_Written] = field(default_factory=lambda: [_Written()])
+    is_complete: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens that are fed, whatever the model chooses."""
+        return len(self.prompt) + sum(map(len, self.forced))
+
+    def begin(self, prefix_length: int) -> None:
+        """Line up the last token of the prompt, the others being in the KV cache."""
+        self.feed.append(self.prompt[-1])
+        self.position = prefix_length + len(self.prompt) - 1
+
+    def next_fed(self) -> tuple[int, int]:
+        """Take the next token to feed, and its position."""
+        self.position += 1
+        return self.feed.popleft(), self.position - 1
+
+    def choose(self, token: int, logprob: float, ends: _Ends) -> None:
+        """Add a token that the model chose to the frame; a token that ends the frame is not fed."""
+        current = self.written[-1]
+        current.tokens.append(token)
+        current.logprob += logprob
+        text = ends.ending(current.tokens)
+        if text is None:
+            self.feed.append(token)
+            if len(current.tokens) < self.request.frames[len(self.written) - 1].limit:
+                return
+        current.ended = text is not None
+        current.text = ends.text(current.tokens) if text is None else text
+        self._next_frame()
+
+    def _next_frame(self) -> None:
+        if len(self.written) == len(self.request.frames):
+            self.is_complete = True
+            return
+        self.feed.extend(self.forced[len(self.written) - 1])
+        self.written.append(_Written())
+
+    def completion(self) -> Completion:
+        """Return what the model wrote."""
+        return Completion(
+            self.request.id,
+            tuple(frame.text for frame in self.written),
+            tuple(frame.ended for frame in self.written),
+            tuple(frame.logprob / len(frame.tokens) for frame in self.written),
+            self.prompt_tokens,
+            sum(len(frame.tokens) for frame in self.written),
+        )
 
 
 class _Arrivals:

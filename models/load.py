@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from models.config import (
+    BUNDLED,
     BundledModelMissingError,
     CorruptModelError,
     ModelConfig,
@@ -29,7 +30,6 @@ from models.config import (
     UnsupportedModelError,
 )
 
-BUNDLED = Path(__file__).parent / "bundled"
 META_FILE = "docmill.json"
 
 # Architectures that tests/models/test_engine.py proves equal to transformers' own generate.

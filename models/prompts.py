@@ -11,11 +11,12 @@ Not in scope: finding definitions in files, tokens (the caller says what fits), 
 import ast
 import copy
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 PROMPT_VERSION = 1  # part of every key of generated text: raise it when the text below changes
+SUMMARY_SEPARATOR = "<|summary|>"  # one token of the bundled model, between the code and its summary
 NEUTRAL_NAME = "func"
 
 _LONGEST_TEXT = 60  # characters of a string or bytes literal
@@ -25,10 +26,11 @@ _ELLIPSIS = "..."
 
 _BLOCKS = ("body", "orelse", "finalbody")
 _Node = TypeVar("_Node", bound=ast.AST)
+_Literal = ast.List | ast.Tuple | ast.Set | ast.Dict
 
 
 class PromptError(ValueError):
-    """A definition cannot be turned into a prompt: it is nested too deeply, or its signature is too long."""
+    """A definition cannot become a prompt: it is nested too deeply, or its signature alone is too long."""
 
 
 def normalized(node: Definition) -> str:
@@ -80,6 +82,8 @@ def _source(tree: ast.AST) -> str:
         return ast.unparse(tree)
     except RecursionError:
         raise PromptError("the code is nested too deeply to be read") from None
+    except ValueError as error:  # formatted strings that only a newer Python can write in one line
+        raise PromptError(f"the code cannot be written as source: {error}") from None
 
 
 def _readable(node: Definition) -> Definition:
@@ -91,33 +95,26 @@ def _readable(node: Definition) -> Definition:
 
 def _rewritten(node: _Node) -> _Node:
     """Return `node` as the model may see it; what needs no change is shared with the original, not copied."""
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     for field, value in node.__dict__.items():
-        if isinstance(value, ast.AST):
-            new: object = _shortened(value) if isinstance(value, ast.Constant) else _rewritten(value)
-        elif isinstance(value, list) and value:
-            new = _rewritten_list(field, value)
-        else:
-            continue
+        new = _rewritten_list(field, value) if isinstance(value, list) else _rewritten_value(value)
         if new is not value:
             changes[field] = new
-    if isinstance(node, ast.List | ast.Tuple | ast.Set | ast.Dict):
+    if isinstance(node, _Literal):
         changes |= _first_elements(node, changes)
     return _changed(node, changes) if changes else node
 
 
+def _rewritten_value(value: object) -> object:
+    if isinstance(value, ast.Constant):
+        return _shortened(value)
+    return _rewritten(value) if isinstance(value, ast.AST) else value
+
+
 def _rewritten_list(field: str, values: list[object]) -> list[object]:
-    """Rewrite each node of a list; string statements, docstrings among them, are left out."""
-    new = [
-        _shortened(value)
-        if isinstance(value, ast.Constant)
-        else _rewritten(value)
-        if isinstance(value, ast.AST)
-        else value
-        for value in values
-        if not _is_text_statement(value)
-    ]
-    if not new and field == "body":
+    """Rewrite each node of a list; statements that are only text, docstrings among them, are left out."""
+    new = [_rewritten_value(value) for value in values if not _is_text_statement(value)]
+    if values and not new and field in _BLOCKS:
         return [_ellipsis_statement()]
     if len(new) == len(values) and all(a is b for a, b in zip(new, values, strict=True)):
         return values
@@ -143,18 +140,17 @@ def _shortened(constant: ast.Constant) -> ast.Constant:
     return constant
 
 
-def _first_elements(
-    node: ast.List | ast.Tuple | ast.Set | ast.Dict, changes: dict[str, object]
-) -> dict[str, object]:
+def _first_elements(node: _Literal, changes: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a long literal cut to its first elements, with `...` for the rest."""
     fields = ("keys", "values") if isinstance(node, ast.Dict) else ("elts",)
-    if len(getattr(node, fields[0])) <= _LONGEST_LITERAL or not isinstance(getattr(node, "ctx", None), ast.Load | None):
-        return {}
     elements = {field: changes.get(field, getattr(node, field)) for field in fields}
+    is_target = isinstance(getattr(node, "ctx", None), ast.Store | ast.Del)
+    if is_target or len(elements[fields[0]]) <= _LONGEST_LITERAL:
+        return {}
     return {field: [*values[:_LONGEST_LITERAL], ast.Constant(...)] for field, values in elements.items()}
 
 
-def _changed(node: _Node, changes: dict[str, object]) -> _Node:
+def _changed(node: _Node, changes: dict[str, Any]) -> _Node:
     new = copy.copy(node)
     new.__dict__.update(changes)
     return new
@@ -187,7 +183,7 @@ def _child_lists(node: ast.AST) -> Iterator[tuple[str, list[ast.AST]]]:
 
 def _hide(node: _Node, places: set[tuple[int, str]]) -> _Node:
     """Return `node` with the blocks at `places` replaced by `...`."""
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     for field, children in _child_lists(node):
         if (id(node), field) in places:
             changes[field] = [_ellipsis_statement()]

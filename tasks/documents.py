@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 Origin = Literal["human", "derived", "model"]
 Kind = Literal["module", "package", "class", "function", "method", "property", "attribute"]
@@ -82,7 +83,8 @@ class Symbol(Struct, frozen=True, omit_defaults=True):
 
     `name` is the qualified name inside the module ("" for the module itself, with `#2`
     for a second definition of the same name). `signature` is the source text of the
-    definition's head on one line. `slots` holds what a human wrote and what the file
+    definition's head on one line. `code` digests a function's code without docstring,
+    comments and formatting. `slots` holds what a human wrote and what the file
     itself lets one derive. `names` are the dotted names that the definition refers to,
     as written, including those of its signature.
     """
@@ -101,6 +103,7 @@ class Symbol(Struct, frozen=True, omit_defaults=True):
     slots: dict[str, Slot] = {}
     expected: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    code: str = ""
 
 
 class Module(Struct, frozen=True, omit_defaults=True):
@@ -126,7 +129,7 @@ class Surface(Struct, frozen=True, omit_defaults=True):
     path: str
     name: str
     package: bool
-    members: dict[str, str]
+    members: dict[str, Kind]
     imports: dict[str, str] = {}
     stars: tuple[str, ...] = ()
     exports: tuple[str, ...] | None = None
@@ -183,19 +186,36 @@ class Links(Struct, frozen=True, omit_defaults=True):
 Completions = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 
+class TextOrigin(Struct, frozen=True):
+    """Digests of the model, the decoding and the execution profile that texts come from."""
+
+    model: str
+    decoding: str
+    profile: str
+
+
 class Generated(Struct, frozen=True):
     """What a model added, how many symbols it took, and how many sentences were dropped.
 
     `generated` symbols went to the engine, `reused` ones were answered from the cache;
-    `degraded` says that the budget left some unanswered. `engine` is None where no model ran.
+    `degraded` says that the budget left some unanswered. `engine` is None where no model
+    ran. `model`, `decoding` and `profile` are digests, `texts` one of each symbol's
+    request, and `written` names, by path, the symbols that went to the engine.
     """
 
-    completions: dict[str, dict[str, dict[str, str]]] = {}
+    completions: Completions = {}
     generated: int = 0
     reused: int = 0
     dropped: int = 0
     degraded: bool = False
     engine: dict[str, Any] | None = None
+    origin: TextOrigin | None = None
+    texts: dict[str, dict[str, str]] = {}
+    written: dict[str, tuple[str, ...]] = {}
+
+    def as_reused(self) -> Generated:
+        """The same texts, as a build tells of them that wrote none."""
+        return replace(self, generated=0, reused=self.generated + self.reused, engine=None, written={})
 
 
 class SiteFile(Struct, frozen=True):
@@ -223,10 +243,19 @@ class SlotCounts(Struct, frozen=True):
         )
 
 
+class PageEntry(Struct, frozen=True):
+    """What one page was made from: its key, and digests of its module and of its links."""
+
+    key: str
+    module: str
+    links: str
+
+
 class Rendered(Struct, frozen=True):
-    """All files of a site by path, and what the report says of them."""
+    """All files of a site by path, what its pages were made from, and what the report says of them."""
 
     files: dict[str, SiteFile]
+    pages: dict[str, PageEntry]
     symbols: int
     slots: SlotCounts
 

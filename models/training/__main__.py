@@ -17,17 +17,21 @@ SHAPE = (4, 256)  # layers, width
 def main() -> None:
     arguments = _arguments()
     work: Path = arguments.work
-    wheels, data, tokens, runs = work / "packages", work / "pairs", work / "tokenizer", work / "run"
+    wheels, data, tokens, runs, whole = (
+        work / name for name in ("packages", "pairs", "tokenizer", "run", "whole")
+    )
     corpus.download(corpus.packages(), wheels)
     if not (data / "test.jsonl").exists():
         pairs.prepare(wheels, data)
     taught = pairs.load(data / "train.jsonl")[:: arguments.every]
     if not (tokens / "tokenizer.json").exists():
         tokenizer.train((text for pair in taught for text in (pair.code, pair.summary)), tokens)
-    encoder = tokenizer.Encoder(tokens)
-    validation = tokenizer.examples(pairs.load(data / "validation.jsonl"), tokens)
-    train.run(tokenizer.examples(taught, tokens), validation, encoder.padding, runs, arguments.minutes, SHAPE)
-    export.store(runs / "best", tokens, arguments.out)
+    held_back = pairs.load(data / "validation.jsonl")
+    if not train.is_finished(runs, arguments.minutes):
+        examples, validation = (tokenizer.examples(some, tokens) for some in (taught, held_back))
+        train.run(examples, validation, tokenizer.Encoder(tokens).padding, runs, arguments.minutes, SHAPE)
+    export.assemble(runs / "best", tokens, whole)
+    export.store(whole, evaluate.median_certainty(whole, held_back), arguments.out)
     figures = evaluate.run(arguments.out, taught, pairs.load(data / "test.jsonl"), work / "evaluation.json")
     card.write(arguments.out, figures, runs / "curve.json", len(taught), arguments.minutes)
 
@@ -35,10 +39,16 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser = argparse.ArgumentParser(prog="python -m models.training", description=__doc__)
-    parser.add_argument("--work", type=Path, default=cache / "docmill" / "training", help="folder of all intermediate results")
+    parser.add_argument(
+        "--work", type=Path, default=cache / "docmill" / "training", help="folder of all intermediate results"
+    )
     parser.add_argument("--out", type=Path, default=BUNDLED, help="folder of the finished model")
-    parser.add_argument("--minutes", type=float, default=75, help="time for training itself, pauses not counted")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="use every Nth pair only: a trial of the chain")
+    parser.add_argument(
+        "--minutes", type=float, default=75, help="time for training itself, pauses not counted"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="use every Nth pair only: a trial of the chain"
+    )
     return parser.parse_args()
 
 

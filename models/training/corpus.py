@@ -1,4 +1,4 @@
-"""The sources the bundled model learns from: pinned packages, fetched as wheels and read without running them.
+"""The sources the bundled model learns from: pinned packages, fetched as wheels, read but never run.
 
 In scope: the list with its licences and its split, downloading, the Python files of a wheel.
 Not in scope: what is taken from a file (pairs), which pairs are kept (pairs).
@@ -20,7 +20,16 @@ _WHEELS_FOR = "3.13"  # the Python whose wheels are fetched; only their source f
 _LARGEST_FILE = 2_000_000  # bytes; what is larger is generated data
 
 # Copies of other projects may carry another licence, or be a package that is held out.
-_NOT_THE_PACKAGE_ITSELF = {"vendor", "vendored", "_vendor", "_vendored", "vendors", "extern", "externals", "_extern"}
+_NOT_THE_PACKAGE_ITSELF = {
+    "vendor",
+    "vendored",
+    "_vendor",
+    "_vendored",
+    "vendors",
+    "extern",
+    "externals",
+    "_extern",
+}
 _NOT_THE_PRODUCT = {"test", "tests", "testing", "_tests", "_testing", "conftest.py", "migrations", "locale"}
 
 

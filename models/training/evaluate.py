@@ -31,31 +31,48 @@ _METRIC_TOKEN = re.compile(r"[^\W_]+|_|[^\w\s]")
 _CODE_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 
 
+def median_certainty(model: Path, pairs: list[Pair]) -> float:
+    """Return the mean log-probability that half of the model's sentences for `pairs` reach."""
+    loaded = _load(model)
+    _, certainty = summarize(loaded, Encoder(model), [pair.code for pair in pairs])
+    return float(np.median(certainty))
+
+
 def run(model: Path, taught: list[Pair], test: list[Pair], report: Path) -> dict[str, Any]:
     """Return the figures for `model` on the `test` pairs, and keep them with every sentence in `report`."""
-    neighbours = Neighbours([pair.masked_code for pair in taught], [pair.summary for pair in taught])
-    named_neighbours = Neighbours([pair.code for pair in taught], [pair.summary for pair in taught])
-    codes, masked_codes = [pair.code for pair in test], [pair.masked_code for pair in test]
-    loaded, encoder = load(ModelConfig(model=str(model), dtype="float32")), Encoder(model)
-    written, certainty = summarize(loaded, encoder, codes)
-    written_masked, _ = summarize(loaded, encoder, masked_codes)
-    answers = {
-        "name": ([sentence_of(pair.name) for pair in test], [sentence_of(NEUTRAL_NAME)] * len(test)),
-        "neighbour": (named_neighbours.nearest(codes), neighbours.nearest(masked_codes)),
-        "model": (written, written_masked),
-    }
-    references = [pair.summary for pair in test]
+    loaded, encoder = _load(model), Encoder(model)
+    forms = [[pair.code for pair in test], [pair.masked_code for pair in test]]
+    taught_forms = [[pair.code for pair in taught], [pair.masked_code for pair in taught]]
+    summaries, references = [pair.summary for pair in taught], [pair.summary for pair in test]
+    (written, certainty), (written_masked, _) = (summarize(loaded, encoder, codes) for codes in forms)
+    neighbours = [
+        Neighbours(known, summaries).nearest(codes) for known, codes in zip(taught_forms, forms, strict=True)
+    ]
+    names = [[sentence_of(pair.name) for pair in test], [sentence_of(NEUTRAL_NAME)] * len(test)]
+    answers = {"name": names, "neighbour": neighbours, "model": [written, written_masked]}
     figures = {
         "pairs": len(test),
+        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
+        "min_logprob": loaded.meta.min_logprob,
         "bleu": {who: [mean_bleu(given, references) for given in both] for who, both in answers.items()},
         "surest": {share: _surest(share, written, certainty, references) for share in SURE_SHARES},
     }
     sentences = [
-        {"package": pair.package, "function": pair.name, "human": pair.summary, "model": sentence, "masked": masked}
-        for pair, sentence, masked in zip(test, written, written_masked, strict=True)
+        {
+            "package": pair.package,
+            "function": pair.name,
+            "human": pair.summary,
+            "model": mine,
+            "masked": masked,
+        }
+        for pair, mine, masked in zip(test, written, written_masked, strict=True)
     ]
     report.write_text(json.dumps(figures | {"sentences": sentences}, indent=1) + "\n", encoding="utf-8")
     return figures
+
+
+def _load(model: Path) -> LoadedModel:
+    return load(ModelConfig(model=str(model), device="cpu", dtype="float32"))
 
 
 def summarize(loaded: LoadedModel, encoder: Encoder, codes: list[str]) -> tuple[list[str], list[float]]:
@@ -66,7 +83,9 @@ def summarize(loaded: LoadedModel, encoder: Encoder, codes: list[str]) -> tuple[
     asked = [index for index in order if prompts[index]]
     for start in range(0, len(asked), _ROWS):
         rows = asked[start : start + _ROWS]
-        for index, (sentence, logprob) in zip(rows, _continue(loaded, encoder, [prompts[i] or [] for i in rows]), strict=True):
+        for index, (sentence, logprob) in zip(
+            rows, _continue(loaded, encoder, [prompts[i] or [] for i in rows]), strict=True
+        ):
             sentences[index], certainty[index] = sentence, logprob
     return sentences, certainty
 
@@ -132,7 +151,7 @@ def words(code: str) -> list[str]:
 
 
 class Neighbours:
-    """Finds the taught function whose code is most like a given one, by the cosine of TF-IDF over its words."""
+    """Finds the taught function whose code is most like a given one: cosine of TF-IDF over its words."""
 
     def __init__(self, codes: list[str], summaries: list[str]) -> None:
         self._summaries = summaries
@@ -162,7 +181,9 @@ class Neighbours:
 
     def _vector(self, count: Counter[str]) -> dict[str, float]:
         weights = {
-            word: (1 + math.log(number)) * self._idf[word] for word, number in count.items() if word in self._idf
+            word: (1 + math.log(number)) * self._idf[word]
+            for word, number in count.items()
+            if word in self._idf
         }
         length = math.sqrt(sum(weight * weight for weight in weights.values())) or 1.0
         return {word: weight / length for word, weight in weights.items()}

@@ -10,26 +10,28 @@ from pathlib import Path
 
 from models.load import META_FILE, TOKENIZER_FILES
 from models.quantize import quantize_folder
-from models.training.tokenizer import MAX_PROMPT_TOKENS, SEPARATOR
+from models.training.tokenizer import MAX_PROMPT_TOKENS
 
-PROMPT = "code-summary"  # the code as models.prompts writes it, then the separator
+_DESCRIPTION = {
+    "prompt": "code-summary",  # the code and the separator of models.prompts
+    "kinds": ["function", "method", "property"],
+    "slots": ["summary"],
+    "max_prompt_tokens": MAX_PROMPT_TOKENS,
+}
 
 
-def store(weights: Path, tokenizer: Path, target: Path) -> None:
-    """Write the model in `weights` to `target` as int8; files that are not the model's stay."""
-    description = {
-        "prompt": PROMPT,
-        "separator": SEPARATOR,
-        "kinds": ["function", "method", "property"],
-        "slots": ["summary"],
-        "max_prompt_tokens": MAX_PROMPT_TOKENS,
-    }
+def assemble(weights: Path, tokenizer: Path, folder: Path) -> None:
+    """Put weights and tokenizer into one `folder` that can be loaded, not quantized."""
+    shutil.copytree(weights, folder, dirs_exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, folder / name)
+
+
+def store(whole: Path, min_logprob: float, target: Path) -> None:
+    """Write the model in `whole` to `target` as int8, silent below `min_logprob`; other files there stay."""
+    description = _DESCRIPTION | {"min_logprob": round(min_logprob, 3)}
+    (whole / META_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as scratch:
-        whole, small = Path(scratch) / "docmill", Path(scratch) / "int8"
-        shutil.copytree(weights, whole)
-        for name in TOKENIZER_FILES:
-            if (tokenizer / name).is_file():
-                shutil.copyfile(tokenizer / name, whole / name)
-        (whole / META_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        quantize_folder(whole, small)
+        small = quantize_folder(whole, Path(scratch) / "int8")
         shutil.copytree(small, target, dirs_exist_ok=True)

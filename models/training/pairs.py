@@ -12,7 +12,7 @@ import json
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,13 +32,13 @@ _SENTENCE_END = re.compile(r"(?<![ .(]\w)(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)(?<!cf
 _ROLE = re.compile(r":(?:\w+:)?\w+:`[~!]?(?:([^`<]+?)\s*<[^`>]*>|([^`]*))`")
 _MARKUP = re.compile(r"``?|\*\*|\\")
 _NOT_A_SENTENCE = re.compile(
-    r"https?:|>>>|::|[<>{}|\[\]=]|^\W|:$|^(args|returns?|parameters?|raises|yields?|example|examples|notes?)\b\s*:",
+    r"https?:|>>>|::|---| : |[<>{}|\[\]=]|^\W|:$|^(args|returns?|parameters?|raises|yields?|example|examples|notes?)\b\s*:",
     re.IGNORECASE,
 )
 _SAYS_NOTHING = re.compile(
-    r"^(test|tests|todo|fixme|see|same as|inherit|overrid|overload|internal|private|deprecated|docstring|noqa|copyright"
-    r"|initiali[sz]e self|alias|wrapper|placeholder|dummy|constructor|no-?op|do nothing|does nothing|not implemented"
-    r"|implements? |helper|magic|dunder)\b",
+    r"^(test|tests|todo|fixme|see|same as|inherit|overrid|overload|internal|private|deprecated|docstring|noqa"
+    r"|copyright|initiali[sz]e self|alias|wrapper|placeholder|dummy|constructor|no-?op|do nothing"
+    r"|does nothing|not implemented|implements? |helper|magic|dunder)\b",
     re.IGNORECASE,
 )
 _ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\xa0": " "})
@@ -81,7 +81,12 @@ def read(text: str, package: str) -> Iterator[Pair]:
 
 def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, package: str) -> Pair | None:
     docstring = ast.get_docstring(node, clean=False)
-    if docstring is None or node.name.startswith("test") or not (text := summary(docstring)) or _is_stub(node):
+    if (
+        docstring is None
+        or node.name.startswith("test")
+        or not (text := summary(docstring))
+        or _is_stub(node)
+    ):
         return None
     try:
         return Pair(package, node.name, normalized(node), normalized(masked(node)), text)

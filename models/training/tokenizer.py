@@ -19,13 +19,13 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from models.prompts import PromptError, elided
+from models.prompts import SUMMARY_SEPARATOR, PromptError, elided
 from models.training.pairs import Pair
 
 VOCABULARY = 8192
 MAX_PROMPT_TOKENS = 160  # with the separator
 MAX_SUMMARY_TOKENS = 48
-SEPARATOR, END, PADDING = "<|summary|>", "<|end|>", "<|padding|>"
+END, PADDING = "<|end|>", "<|padding|>"
 
 _CHUNK = 2000  # pairs that a process encodes at a time
 _PIECES = Regex(r"\n *|self\.| ?[A-Z]?[a-z]+| ?[A-Z]+(?![a-z])| ?[0-9]{1,3}| ?[^\sA-Za-z0-9]+ ?|\s+")
@@ -43,7 +43,7 @@ def train(texts: Iterable[str], folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[PADDING, END, SEPARATOR],
+        special_tokens=[PADDING, END, SUMMARY_SEPARATOR],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -52,7 +52,7 @@ def train(texts: Iterable[str], folder: Path) -> None:
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PADDING,
-        additional_special_tokens=[SEPARATOR],
+        additional_special_tokens=[SUMMARY_SEPARATOR],
         clean_up_tokenization_spaces=False,
     )
     wrapped.save_pretrained(folder)
@@ -72,9 +72,7 @@ class Encoder:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._separator = self.tokenizer.token_to_id(SEPARATOR)
-        self._end = self.tokenizer.token_to_id(END)
-        self.padding = self.tokenizer.token_to_id(PADDING)
+        self._separator, self._end, self.padding = map(self._special, (SUMMARY_SEPARATOR, END, PADDING))
 
     def examples(self, pairs: list[Pair]) -> list[Example]:
         prompts = self.prompts([pair.code for pair in pairs])
@@ -98,6 +96,12 @@ class Encoder:
             except PromptError:
                 return None
         return [*ids, self._separator]
+
+    def _special(self, token: str) -> int:
+        number = self.tokenizer.token_to_id(token)
+        if number is None:
+            raise ValueError(f"the tokenizer has no {token}: train it again")
+        return number
 
     def _fits(self, code: str) -> bool:
         return len(code) < MAX_PROMPT_TOKENS * 16 and len(self._ids(code)) < MAX_PROMPT_TOKENS

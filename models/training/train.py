@@ -88,6 +88,17 @@ def run(
     torch.multiprocessing.start_processes(_worker, arguments, nprocs=workers, start_method="fork")
 
 
+def is_finished(folder: Path, minutes: float) -> bool:
+    """Whether the run in `folder` has had its `minutes`."""
+    state = _saved(folder)
+    return state is not None and state["progress"]["seconds"] >= minutes * 60
+
+
+def _saved(folder: Path) -> dict[str, Any] | None:
+    path = folder / "checkpoint.pt"
+    return torch.load(path, weights_only=True) if path.exists() else None
+
+
 def _worker(
     rank: int,
     workers: int,
@@ -194,7 +205,8 @@ class Trainer:
 
     def _validate(self, validation: list[Example]) -> None:
         as_it_is, masked = (
-            summary_loss(self.model, validation[:VALIDATION_PAIRS], self.padding, masked) for masked in (False, True)
+            summary_loss(self.model, validation[:VALIDATION_PAIRS], self.padding, masked)
+            for masked in (False, True)
         )
         point = {
             "minutes": round(self.progress.seconds / 60, 1),
@@ -222,10 +234,9 @@ class Trainer:
         partial.replace(self.folder / "checkpoint.pt")
 
     def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        state = _saved(self.folder)
+        if state is None:
             return
-        state: dict[str, Any] = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -233,9 +244,9 @@ class Trainer:
         self.curve = state["curve"]
 
     def _position(self) -> str:
-        minutes = self.progress.seconds / 60
-        rate = self.progress.tokens / max(self.progress.seconds, 1)
-        return f"{minutes:5.1f} min, epoch {self.progress.epoch}, step {self.progress.step}, {rate:,.0f} tokens/s,"
+        now = self.progress
+        rate = now.tokens / max(now.seconds, 1)
+        return f"{now.seconds / 60:5.1f} min, epoch {now.epoch}, step {now.step}, {rate:,.0f} tokens/s,"
 
 
 def _optimizers(model: LlamaForCausalLM) -> list[Optimizer]:
@@ -250,7 +261,7 @@ def _optimizers(model: LlamaForCausalLM) -> list[Optimizer]:
 
 
 def _epoch(examples: list[Example], random: np.random.Generator) -> list[list[np.ndarray]]:
-    """Return all examples once, in batches of similar length; each is prompt, then summary, marked by dtype."""
+    """Return all examples once, in batches of similar length and in random order."""
     order = random.permutation(len(examples))
     hidden = random.random(len(examples)) < MASKED_SHARE
     batches = []

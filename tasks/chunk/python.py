@@ -17,15 +17,15 @@ from msgspec.structs import replace
 
 from tasks.chunk import docstrings
 from tasks.documents import Kind, Parameter, Slot, Surface, Symbol
+from tasks.keys import digest_bytes
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = FunctionNode | ast.ClassDef
 
-_OPERATORS = (ast.operator, ast.unaryop, ast.cmpop, ast.boolop, ast.expr_context)
 _CHILD_FIELDS = {
-    kind: tuple(name for name in kind._fields if name not in ("ctx", "op", "ops", "type_comment", "kind"))
+    kind: tuple(name for name in kind._fields if name not in ("ctx", "type_comment", "kind"))
     for kind in vars(ast).values()
-    if isinstance(kind, type) and issubclass(kind, ast.AST) and not issubclass(kind, _OPERATORS)
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
 }
 _CONDITIONAL = (ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.ExceptHandler)
 _DATACLASS = {"dataclass", "define", "frozen", "mutable", "attrs"}
@@ -60,12 +60,16 @@ def parse_module(source: str, path: str, name: str) -> ParsedModule:
 
 
 class _Body(Struct):
-    """What the statements of one definition refer to, raise and return."""
+    """What the statements of one definition refer to, raise and return.
+
+    `trace` spells out the syntax tree without docstrings, comments and formatting.
+    """
 
     names: dict[str, None]
     raises: dict[str, list[str]]
     returns: bool
     nested: list[Definition]
+    trace: list[str]
 
 
 class _Chunker:
@@ -175,9 +179,7 @@ class _Chunker:
 
     def _assignment(self, node: ast.stmt, scope: str, docstring: str | None, names: dict[str, None]) -> None:
         value = getattr(node, "value", None)
-        targets = (
-            node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None) or node.name]
-        )  # type: ignore[attr-defined]
+        targets = getattr(node, "targets", None) or [getattr(node, "target", None) or getattr(node, "name", None)]
         if not scope and any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
             self._export(value, replace_all=not isinstance(node, ast.AugAssign))
             return
@@ -303,7 +305,7 @@ class _Chunker:
             self._fold_accessor(name, node)
             return
         in_class = not inside_function and bool(scope)
-        symbol, body, parsed = self._signature_symbol(node, name, decorators, in_class)
+        symbol, body = self._signature_symbol(node, name, decorators, in_class)
         if any(_last(d) == "overload" for d in decorators):
             self.pending_overloads.setdefault(name, []).append(symbol)
             return
@@ -320,7 +322,7 @@ class _Chunker:
 
     def _signature_symbol(
         self, node: FunctionNode, name: str, decorators: list[str], in_class: bool
-    ) -> tuple[Symbol, _Body, docstrings.ParsedDocstring]:
+    ) -> tuple[Symbol, _Body]:
         parameters = tuple(self._parameters(node.args))
         returns = self._optional_text(node.returns)
         head = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
@@ -354,8 +356,11 @@ class _Chunker:
             slots=_function_slots(parsed, parameters, body),
             expected=tuple(expected),
             names=tuple(body.names),
+            code=digest_bytes(
+                "\0".join([signature, *decorators, *body.trace]).encode("utf-8", "surrogatepass")
+            ),
         )
-        return symbol, body, parsed
+        return symbol, body
 
     def _parameters(self, arguments: ast.arguments) -> Iterator[Parameter]:
         positional = [*arguments.posonlyargs, *arguments.args]
@@ -420,14 +425,15 @@ class _Chunker:
         bound = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
         bound |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a}
         receiver = next(iter([*arguments.posonlyargs, *arguments.args]), None)
-        body = _Body({}, {}, False, [])
+        body = _Body({}, {}, False, [], [])
         head = [*node.decorator_list, arguments, *([node.returns] if node.returns else [])]
         for part in head:
             body.names.update(_names_in([part], set()))
         found: dict[str, None] = {}
         stores: set[str] = set()
         for statement in node.body:
-            self._walk_body(statement, body, found, stores)
+            if not _is_text(statement):
+                self._walk_body(statement, body, found, stores)
         bound |= stores - self.local_imports.keys()
         for name in found:
             root, _, rest = name.partition(".")
@@ -439,18 +445,21 @@ class _Chunker:
 
     def _walk_body(self, statement: ast.stmt, body: _Body, found: dict[str, None], stores: set[str]) -> None:
         stack: list[ast.AST] = [statement]
+        trace = body.trace
         while stack:
             node = stack.pop()
             kind = type(node)
+            trace.append(kind.__name__)
             if kind is ast.Name:
+                trace.append(node.id)  # type: ignore[attr-defined]
                 if type(node.ctx) is ast.Load:  # type: ignore[attr-defined]
                     found.setdefault(node.id)  # type: ignore[attr-defined]
                 else:
                     stores.add(node.id)  # type: ignore[attr-defined]
             elif kind is ast.Attribute:
-                _attribute_chain(node, found, stack)  # type: ignore[arg-type]
+                trace += _attribute_chain(node, found, stack)  # type: ignore[arg-type]
             elif kind is ast.Constant:
-                continue
+                trace.append(repr(node.value))  # type: ignore[attr-defined]
             elif kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
                 body.nested.append(node)  # type: ignore[arg-type]
                 stores.add(node.name)  # type: ignore[attr-defined]
@@ -463,7 +472,7 @@ class _Chunker:
                     body.returns = body.returns or not _is_none(node.value)  # type: ignore[attr-defined]
                 elif kind in (ast.Yield, ast.YieldFrom):
                     body.returns = True
-                _push_children(node, stack)
+                _push_children(node, stack, trace)
 
     def _note_raise(self, node: ast.Raise, body: _Body) -> None:
         raised = node.exc
@@ -655,16 +664,23 @@ def _own_statements(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str | None
                 yield from _own_statements(getattr(node, field, []))
 
 
-def _push_children(node: ast.AST, stack: list[ast.AST]) -> None:
+def _push_children(node: ast.AST, stack: list[ast.AST], trace: list[str]) -> None:
     for field in _CHILD_FIELDS[type(node)]:
         child = getattr(node, field, None)
         if type(child) is list:
-            stack.extend(item for item in reversed(child) if isinstance(item, ast.AST))
+            for item in reversed(child):
+                if isinstance(item, ast.AST):
+                    stack.append(item)
+                else:
+                    trace.append(repr(item))
         elif isinstance(child, ast.AST):
             stack.append(child)
+        elif child is not None:
+            trace.append(repr(child))
 
 
-def _attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[ast.AST]) -> None:
+def _attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[ast.AST]) -> list[str]:
+    """Note a dotted name, or push what the attributes are of; return the names in the chain."""
     root: ast.expr = node
     parts: list[str] = []
     while type(root) is ast.Attribute:
@@ -676,6 +692,15 @@ def _attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[as
         found.setdefault(".".join(parts))
     else:
         stack.append(root)
+    return parts
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _names_in(nodes: Iterable[ast.AST], bound: set[str]) -> dict[str, None]:
@@ -694,7 +719,7 @@ def _names_in(nodes: Iterable[ast.AST], bound: set[str]) -> dict[str, None]:
             if _is_quoted_class(node.value):  # type: ignore[attr-defined]
                 found.setdefault(node.value)  # type: ignore[attr-defined]
         elif kind in _CHILD_FIELDS:
-            _push_children(node, stack)
+            _push_children(node, stack, [])
     return found
 
 

@@ -6,22 +6,28 @@ profile. What is cached is the raw completion; checks and thresholds apply on ev
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from models.engine import Completion, Frame, Request
+from models.config import BUNDLED
 from tasks.chunk import Chunk, load_modules
 from tasks.documents import Completions, Generated, Links, Outline, Snapshot, SourceError
-from tasks.generate.asking import ASKING_VERSION, Asked, asked_of
+from tasks.generate.asking import ASKING_VERSION, Asked, RawText, asked_of
 from tasks.generate.checks import checked
-from tasks.generate.writer import Writer
-from tasks.keys import digest_bytes, key
+from tasks.keys import digest, digest_bytes, key
 from tasks.resolve import overridden_text
 from tasks.result_cache import ResultCache
+
+if TYPE_CHECKING:  # torch is slow to import, and a build whose texts are all there needs none
+    from tasks.generate.writer import Writer
 
 # Raised whenever the same completion would be stored otherwise.
 TEXT_VERSION = 1
@@ -30,31 +36,41 @@ _BATCH = 100
 _COMPLETIONS_A_WRITE = 64
 
 
-class RawText(Struct, frozen=True):
-    """A completion as the engine gave it: per frame the text, whether the model ended it, log-probability."""
-
-    texts: tuple[str, ...]
-    ended: tuple[bool, ...]
-    logprobs: tuple[float, ...]
-
-
 class _Wanted(Struct, frozen=True):
     path: str
     asked: Asked
     key: str
 
 
-def generate(
+class Asking(Struct, frozen=True):
+    """All that a model is asked for a source, and which of it has no answer yet."""
+
+    wanted: list[_Wanted]
+    missing: set[str]
+
+    @property
+    def texts(self) -> dict[str, dict[str, str]]:
+        """By path and symbol, a digest of the request."""
+        found: dict[str, dict[str, str]] = {}
+        for wanted in self.wanted:
+            found.setdefault(wanted.path, {})[wanted.asked.symbol] = digest(wanted.asked)
+        return found
+
+    @property
+    def unwritten(self) -> dict[str, tuple[str, ...]]:
+        """By path, the symbols that have no answer yet."""
+        return _by_path([w for w in self.wanted if w.key in self.missing])
+
+
+def plan_asking(
     snapshot: Snapshot,
     chunks: list[Chunk],
     links: Mapping[str, str],
     outlines: Mapping[str, Outline],
     writer: Writer,
-    model: str,
-    budget: int | None,
     cache: ResultCache,
-) -> Generated:
-    """Have the model write what no human wrote and nothing derives.
+) -> Asking:
+    """Work out all requests of a source, and look their keys up.
 
     Args:
         snapshot: The source.
@@ -62,24 +78,44 @@ def generate(
         links: By path, the key of each module's Links.
         outlines: Their outlines, by path.
         writer: The model.
+        cache: Where texts are found.
+    """
+    wanted = list(_wanted(snapshot, chunks, links, outlines, writer, cache))
+    return Asking(wanted, cache.missing(w.key for w in wanted))
+
+
+def generate(asking: Asking, writer: Writer, model: str, budget: int | None, cache: ResultCache) -> Generated:
+    """Have the model write what no human wrote and nothing derives.
+
+    Args:
+        asking: The requests.
+        writer: The model.
         model: Its name, for the report.
         budget: At most so many symbols are sent to the model; None for all.
         cache: Where texts are found and put.
     """
-    wanted = list(_wanted(snapshot, chunks, links, outlines, writer, cache))
-    missing = cache.missing(w.key for w in wanted)
-    to_write = [w for w in wanted if w.key in missing]
+    to_write = [w for w in asking.wanted if w.key in asking.missing]
     written = to_write if budget is None else to_write[:budget]
     _write(written, writer, cache)
-    completions, dropped = _accepted(wanted, writer, cache)
+    completions, dropped = accepted(asking.wanted, writer, cache)
     return Generated(
         completions,
         generated=len(written),
-        reused=len(wanted) - len(to_write),
+        reused=len(asking.wanted) - len(to_write),
         dropped=dropped,
         degraded=len(written) < len(to_write),
         engine=writer.statistics(model),
+        texts=asking.texts,
+        written=_by_path(written),
+        origin=writer.origin,
     )
+
+
+def _by_path(wanted: list[_Wanted]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for w in wanted:
+        found.setdefault(w.path, []).append(w.asked.symbol)
+    return {path: tuple(names) for path, names in found.items()}
 
 
 def _wanted(
@@ -132,21 +168,13 @@ def _source(root: str, chunk: Chunk) -> str:
 def _write(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> None:
     """Send requests to the engine, each distinct one once, and store what comes back."""
     by_key = {w.key: w for w in wanted}
-    answers = writer.write(Request(k, w.asked.prompt, _frames(w.asked)) for k, w in by_key.items())
+    answers = writer.write((k, w.asked) for k, w in by_key.items())
     while batch := list(islice(answers, _COMPLETIONS_A_WRITE)):
-        cache.put_many({answer.id: msgspec.json.encode(_raw(answer)) for answer in batch})
+        cache.put_many({k: msgspec.json.encode(raw) for k, raw in batch})
 
 
-def _frames(asked: Asked) -> tuple[Frame, ...]:
-    return tuple(Frame(frame.text, frame.limit) for frame in asked.frames)
-
-
-def _raw(answer: Completion) -> RawText:
-    return RawText(answer.texts, answer.ended, answer.logprobs)
-
-
-def _accepted(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> tuple[Completions, int]:
-    """The texts that may be shown, by path, symbol and slot, and how many sentences may not."""
+def accepted(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> tuple[Completions, int]:
+    """What may be shown of the texts that are there, by path, symbol and slot, and how many sentences may not."""
     floor = writer.meta.min_logprob
     accepted: dict[str, dict[str, dict[str, str]]] = {}
     dropped = 0
@@ -165,3 +193,25 @@ def _accepted(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> tupl
                 if kept and (floor is None or logprob >= floor):
                     accepted.setdefault(w.path, {}).setdefault(w.asked.symbol, {})[frame.slot] = kept
     return accepted, dropped
+
+
+def machine_digest(model: str) -> str | None:
+    """A digest of all that decides a model's texts, found without loading it; None for a model elsewhere."""
+    folder = BUNDLED if model == "bundled" else Path(model).expanduser()
+    if not folder.is_dir():
+        return None
+    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
+    libraries = [version(name) for name in ("torch", "transformers", "optimum-quanto")]
+    return digest([TEXT_VERSION, ASKING_VERSION, files, libraries, _processor()])
+
+
+def _processor() -> list[str]:
+    """What kernels are chosen by: the processor's name and extensions, and how many there are."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    told = sorted(
+        {line for line in lines if line.startswith(("flags", "Features", "model name"))} or set(lines)
+    )
+    return [*told, str(len(os.sched_getaffinity(0))), os.environ.get("OMP_NUM_THREADS", "")]

@@ -45,6 +45,14 @@ class Asked(Struct, frozen=True):
     frames: tuple[SlotFrame, ...]
 
 
+class RawText(Struct, frozen=True):
+    """A completion as the engine gave it: per frame the text, whether the model ended it, log-probability."""
+
+    texts: tuple[str, ...]
+    ended: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+
+
 class Manner(Struct, frozen=True):
     """How a model is asked: for which kinds of symbols and which slots.
 

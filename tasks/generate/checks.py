@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _SENTENCE = re.compile(r"[^.!?]*(?:[.!?](?!\s)[^.!?]*)*[.!?]?")
+_BROKEN = re.compile(r"[\ufffd\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SPACES = re.compile(r"\s+")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _QUOTED = re.compile(r"`([^`]+)`")
@@ -22,8 +23,8 @@ def checked(text: str, prompt: str, ended: bool) -> tuple[str, int]:
     """The sentences of a text that may stand, and how many were dropped.
 
     A sentence goes if it names an identifier (in backticks, or with `_`, an inner
-    capital or `()`) that the prompt does not hold, and the last one if the model was cut
-    off in it.
+    capital or `()`) that the prompt does not hold, if it holds bytes that are no text, and
+    the last one if the model was cut off in it.
 
     Args:
         text: As the model wrote it.
@@ -33,7 +34,8 @@ def checked(text: str, prompt: str, ended: bool) -> tuple[str, int]:
     known = set(_WORD.findall(prompt))
     sentences = [s.strip() for s in _SENTENCE.findall(_SPACES.sub(" ", text)) if s.strip()]
     cut = bool(sentences) and not ended and not sentences[-1].endswith((".", "!", "?"))
-    kept = [s for s in (sentences[:-1] if cut else sentences) if _unknown(s) <= known]
+    whole = sentences[:-1] if cut else sentences
+    kept = [s for s in whole if _unknown(s) <= known and not _BROKEN.search(s)]
     return " ".join(kept), len(sentences) - len(kept)
 
 

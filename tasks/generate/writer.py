@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from models.config import GenerationConfig, ModelConfig, ModelError
-from models.engine import Completion, Engine, Request
+from models.engine import Engine, Frame, Request
 from models.load import load
-from tasks.documents import SourceError
-from tasks.generate.asking import INSTRUCTION, Manner, chat_manner, trained_manner
+from tasks.documents import SourceError, TextOrigin
+from tasks.generate.asking import INSTRUCTION, Asked, Manner, RawText, chat_manner, trained_manner
+from tasks.keys import digest
 
 _LONGEST_ANSWER = 256
 _LONGEST_PROMPT = 1024
@@ -24,6 +25,8 @@ class Writer:
     Raises:
         SourceError: The model cannot be loaded or is not one that the engine serves.
     """
+
+    manner: Manner
 
     def __init__(self, model: str, quantize: str, device: str) -> None:
         try:
@@ -38,7 +41,7 @@ class Writer:
                 )
             else:
                 prefix, opening = loaded.render_chat(INSTRUCTION)
-                self.manner: Manner = chat_manner(opening)
+                self.manner = chat_manner(opening)
                 room = loaded.context - _LONGEST_ANSWER - len(loaded.encode_opening(prefix))
                 generation = GenerationConfig(
                     max_prompt_tokens=min(_LONGEST_PROMPT, room), max_new_tokens=_LONGEST_ANSWER
@@ -54,13 +57,23 @@ class Writer:
             "profile": self.engine.profile.as_key(),
         }
 
+    @property
+    def origin(self) -> TextOrigin:
+        """What this model's texts come from, to tell why one is new."""
+        decoding = digest([self.identity["prefix"], self.identity["generation"]])
+        return TextOrigin(digest(self.identity["fingerprint"]), decoding, digest(self.identity["profile"]))
+
     def fits(self, prompt: str) -> bool:
         """Whether a prompt, with what is forced after it, is short enough."""
         return self.engine.count_tokens(prompt) < self._prompt_room - 16
 
-    def write(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Answers, as they are finished."""
-        return self.engine.generate(requests)
+    def write(self, asked: Iterable[tuple[str, Asked]]) -> Iterator[tuple[str, RawText]]:
+        """Answers under the keys of their requests, as they are finished."""
+        requests = (
+            Request(key, a.prompt, tuple(Frame(f.text, f.limit) for f in a.frames)) for key, a in asked
+        )
+        for answer in self.engine.generate(requests):
+            yield answer.id, RawText(answer.texts, answer.ended, answer.logprobs)
 
     def statistics(self, model: str) -> dict[str, Any]:
         """What the report says of the engine."""

@@ -1,0 +1,50 @@
+"""What a build made anew and why, as the Markdown artifact of its flow run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from flows.report import Report
+from tasks.plan import Change
+
+_LISTED = 40
+
+
+def explanation(report: Report, changes: list[Change]) -> str:
+    """The artifact's text: figures, reasons, and the first of the changes by name."""
+    slots, pages = report.slots, report.pages
+    target = report.published["target"] if report.published else "nowhere"
+    lines = [
+        f"**{report.symbols:,} symbols**, {pages['total']:,} pages, {pages['written']:,} written, "
+        f"{pages['removed']:,} removed → `{_code(target)}`",
+        "",
+        "| texts | human | derived | model | empty | sentences dropped |",
+        "|---|---|---|---|---|---|",
+        f"| | {slots['human']:,} | {slots['derived']:,} | {slots['model']:,} "
+        f"| {slots['empty']:,} | {slots['dropped']:,} |",
+        "",
+        f"{report.generated:,} symbols written by the model, {report.reused:,} answered from the cache.",
+        "",
+        *_reasons(changes),
+    ]
+    lines += [
+        f"- skipped `{_code(f.path)}`: {f.reason}, {_code(f.detail)}" for f in report.skipped_files[:_LISTED]
+    ]
+    return "\n".join(lines)
+
+
+def _reasons(changes: list[Change]) -> list[str]:
+    if not changes:
+        return ["Nothing changed: every stage was answered from the cache, or led to the same pages.", ""]
+    counts = Counter((change.what, change.reason) for change in changes)
+    lines = ["| made anew | because of | how many |", "|---|---|---|"]
+    lines += [f"| {what} | {reason} | {count:,} |" for (what, reason), count in sorted(counts.items())]
+    lines += ["", *(f"- {c.what}, {c.reason}: `{_code(c.id)}`" for c in changes[:_LISTED])]
+    if len(changes) > _LISTED:
+        lines.append(f"- and {len(changes) - _LISTED:,} more")
+    return [*lines, ""]
+
+
+def _code(text: str) -> str:
+    """Text of a repository inside backticks: it cannot close them."""
+    return text.replace("`", "'").replace("\n", " ").replace("|", "\\|")

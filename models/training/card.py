@@ -1,0 +1,144 @@
+"""The bundled model's card: models/bundled/README.md, made from the measured figures.
+
+In scope: the text. Not in scope: measuring (evaluate), the curve (train).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from models.training.corpus import Package, packages
+from models.training.tokenizer import MAX_PROMPT_TOKENS, VOCABULARY
+from models.training.train import CODE_SHARE, CODE_WEIGHT, MASKED_SHARE, SEED
+
+_CARD = """\
+# docmill's bundled model
+
+A decoder-only language model that reads one Python function and writes one sentence about it. It is what
+docmill uses unless it is told otherwise; every sentence it wrote carries the model's mark on the page.
+
+- **Input**: a function's code as `models/prompts.py` writes it (no docstring, no comment, no formatting, long
+  blocks elided to {prompt_tokens} tokens), then the separator token. **Output**: one sentence.
+- **Shape**: Llama, {layers} layers, {width} wide, {heads} heads over {kv_heads} key/value heads,
+  {parameters:.1f} M parameters, byte-level BPE tokenizer of {vocabulary:,} tokens.
+- **Stored** as int8 through optimum-quanto (embedding in bfloat16): {megabytes:.1f} MB in all.
+- **Licence**: Apache-2.0, like docmill. The sources it was trained on are listed below with theirs.
+
+## How good it is
+
+{pairs:,} functions of {test_names}, none of which it saw in training, against the first sentence of the human
+docstring. The metric is CodeXGLUE's smoothed sentence BLEU-4, lower case; other test sets give other figures.
+"Masked": the function's own name is hidden, so that only the code can tell.
+
+| | name as it is | name masked |
+|---|---|---|
+{table}
+
+{verdict} Greedy decoding in float32 from the int8 weights. Ordered by the model's own mean log-probability,
+{surest}. Below {min_logprob:.2f}, the median on the validation packages, docmill lets it be silent
+(`min_logprob` in docmill.json).
+
+## What it cannot do
+
+- It is small and was trained for {minutes:.0f} minutes on two processor cores: its sentences are fluent and
+  often wrong, above all on algorithms, long functions, and where the name says nothing: take them as hints.
+- It sees one function at a time: not the class, not the callers, not the module.
+- It writes summaries only: no parameters, no return values, no classes, no modules; Python, in English.
+- It repeats the habits of the packages below ("Return True if ...", "Initialize the ..."), mistakes included.
+
+## How it was trained
+
+`python -m models.training` makes it again: it downloads the packages pinned in `models/training/corpus.toml`
+as wheels, reads them without running them, and takes each function with the first sentence of its docstring:
+{taught:,} pairs. Left out: tests, stubs, copies of other projects, sentences that say nothing about the code,
+functions that are equal but for their name, and functions nearly equal to one in the validation or test
+packages.
+
+In {masked_share:.0%} of the examples the function's name is masked. Loss on the summary, and on a random
+{code_share:.0%} of the code's tokens with weight {code_weight}. Muon for the matrices in the layers, AdamW
+for the rest, learning rates falling to zero over {minutes:.0f} minutes. The schedule follows the clock, so a
+second run sees the same examples in the same order (seed {seed}) but ends at another step. The checkpoint
+with the lowest loss on {validation_names} was kept; the test packages took no part in any choice.
+
+| minutes | step | tokens | validation loss | name masked |
+|---|---|---|---|---|
+{curve}
+
+## Sources
+
+{sources}
+"""
+
+
+def write(folder: Path, figures: dict[str, Any], curve: Path, taught: int, minutes: float) -> None:
+    """Write the card into the model's `folder`."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    of_split = {
+        split: [p for p in packages() if p.split == split] for split in ("train", "validation", "test")
+    }
+    text = _CARD.format(
+        prompt_tokens=MAX_PROMPT_TOKENS,
+        layers=config["num_hidden_layers"],
+        width=config["hidden_size"],
+        heads=config["num_attention_heads"],
+        kv_heads=config["num_key_value_heads"],
+        parameters=figures["parameters"] / 1e6,
+        vocabulary=VOCABULARY,
+        megabytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != "README.md") / 1e6,
+        pairs=figures["pairs"],
+        test_names=_names(of_split["test"]),
+        validation_names=_names(of_split["validation"]),
+        table=_table(figures["bleu"]),
+        verdict=_verdict(figures["bleu"]),
+        surest=_surest(figures["surest"]),
+        min_logprob=figures["min_logprob"],
+        minutes=minutes,
+        taught=taught,
+        masked_share=MASKED_SHARE,
+        code_share=CODE_SHARE,
+        code_weight=CODE_WEIGHT,
+        seed=SEED,
+        curve=_curve(json.loads(curve.read_text(encoding="utf-8"))),
+        sources="\n".join(f"- {p.name} {p.version} ({p.licence})" for p in of_split["train"]),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _table(bleu: dict[str, list[float]]) -> str:
+    labels = {
+        "name": "the name, split into words",
+        "neighbour": "nearest neighbour among the training functions (TF-IDF of the code)",
+        "model": "**this model**",
+    }
+    return "\n".join(
+        f"| {label} | {bleu[who][0]:.1f} | {bleu[who][1]:.1f} |" for who, label in labels.items()
+    )
+
+
+def _verdict(bleu: dict[str, list[float]]) -> str:
+    wins = [mine > theirs for mine, theirs in zip(bleu["model"], bleu["neighbour"], strict=True)]
+    match wins:
+        case [True, True]:
+            return "It beats the nearest neighbour with the name and without."
+        case [True, False]:
+            return "It beats the nearest neighbour with the name, but **not with the name masked**."
+        case [False, True]:
+            return "It beats the nearest neighbour with the name masked, but **not with the name as it is**."
+    return "**It does not beat the nearest neighbour.**"
+
+
+def _surest(surest: dict[float, float]) -> str:
+    return ", ".join(f"the surest {share:.0%} score {score:.1f}" for share, score in surest.items())
+
+
+def _curve(points: list[dict[str, float]]) -> str:
+    return "\n".join(
+        f"| {point['minutes']:.0f} | {point['step']:,} | {point['tokens'] / 1e6:.1f} M | {point['loss']:.3f} "
+        f"| {point['loss_masked']:.3f} |"
+        for point in points
+    )
+
+
+def _names(listed: list[Package]) -> str:
+    names = [package.name for package in listed]
+    return f"{', '.join(names[:-1])} and {names[-1]}"
