@@ -84,11 +84,18 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
             report_built(report, snapshot, built)
             pipeline.remember(pipeline.ledger(built))
             _remember(stamp_file, Stamp(inputs, built.published.release, report))
+    fail_if_strict(report, settings)
+
+
+def fail_if_strict(report: Report, settings: Settings) -> None:
+    """Under `strict`, a skipped file is a failure, though the site stands.
+
+    Raises:
+        DocmillError: A file was skipped.
+    """
     if settings.strict and report.skipped_files:
         first = report.skipped_files[0]
-        raise DocmillError(
-            f"strict: {len(report.skipped_files)} skipped, the first {first.path}: {first.detail}"
-        )
+        raise DocmillError(f"strict: {len(report.skipped_files)} skipped, the first {first.path}: {first.detail}")
 
 
 def plan(source: OpenedSource, settings: Settings, progress: Progress) -> list[Change]:

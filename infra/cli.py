@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"docmill: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read along has seen enough
+        return 0
     except KeyboardInterrupt:
         print("docmill: interrupted; the standing site is as it was", file=sys.stderr)
         return 130
