@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import zstandard
@@ -66,7 +67,7 @@ class ResultCache:
         try:
             self._engine = _open(url)
             _METADATA.create_all(self._engine)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             raise ResultCacheError(f"result cache {_shown(url)}: {_first_line(error)}") from error
 
     def identity(self) -> str:
@@ -114,6 +115,8 @@ class ResultCache:
 def _open(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
+    if (file := make_url(url).database) and file != ":memory:":
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
 
     @event.listens_for(engine, "connect")

@@ -1,0 +1,37 @@
+"""What all tests share: a home of their own, and docmill as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch) -> Path:
+    """Caches and settings of this test alone."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    return folder
+
+
+@pytest.fixture
+def docmill(tmp_path, capsys):
+    """Run `docmill build` and give its status, report and what it printed."""
+
+    def run(source, *flags: str, out: Path | None = None):
+        report = tmp_path / "report.json"
+        status = main(["build", str(source), "--out", str(out or tmp_path / "site"), "--report", str(report), *flags])
+        printed = capsys.readouterr()
+        return status, json.loads(report.read_bytes()), printed
+
+    return run
+
+
+def tree_bytes(site: Path) -> dict[str, bytes]:
+    """Every file of a site by its path."""
+    return {str(p.relative_to(site)): p.read_bytes() for p in sorted(site.rglob("*")) if p.is_file()}

@@ -1,0 +1,251 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from models.config import ModelConfig
+from models.load import load
+from models.prompts import SUMMARY_SEPARATOR
+from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
+from models.training.pairs import Pair, summary
+
+HELD_OUT = {"networkx", "click", "requests", "attrs", "httpx", "werkzeug"}
+PERMISSIVE = ("MIT", "BSD-", "Apache-2.0", "PSF-", "ISC")
+
+
+def make_pairs(count):
+    verbs = ["open", "close", "read", "write", "count"]
+    nouns = ["file", "pool", "socket", "table", "graph"]
+    return [
+        Pair(
+            "package",
+            f"{verb}_{noun}",
+            f"def {verb}_{noun}(self, x{index}):\n    return self.{noun}.{verb}(x{index})",
+            f"def func(self, x{index}):\n    return self.{noun}.{verb}(x{index})",
+            f"{verb.capitalize()} the {noun}.",
+        )
+        for index, (verb, noun) in enumerate((verb, noun) for verb in verbs for noun in nouns)
+    ][:count]
+
+
+# corpus
+
+
+def test_the_held_out_packages_are_in_the_test_split_only():
+    splits = {package.name: package.split for package in corpus.packages()}
+    assert {name for name, split in splits.items() if split == "test"} == HELD_OUT
+
+
+def test_every_package_is_pinned_and_permissively_licensed():
+    for package in corpus.packages():
+        assert package.version[0].isdigit()
+        assert package.licence.startswith(PERMISSIVE), package
+
+
+# pairs
+
+
+@pytest.mark.parametrize(
+    ("docstring", "expected"),
+    [
+        ("Return the sum of all items.", "Return the sum of all items."),
+        ("\n    return the sum\n    of all items\n\n    More.", "Return the sum of all items."),
+        ("Return the size. It is cached.", "Return the size."),
+        ("Return names, e.g. of files. More.", "Return names, e.g. of files."),
+        ("Return a :class:`~a.Pool` of ``size``.", "Return a a.Pool of size."),
+        ("Return the user’s name.", "Return the user's name."),
+    ],
+)
+def test_the_first_sentence_is_cleaned(docstring, expected):
+    assert summary(docstring) == expected
+
+
+@pytest.mark.parametrize(
+    "docstring",
+    [
+        "",
+        "Sum.",
+        "Test that the sum is right.",
+        "See base class.",
+        "Args:\n    x: a number of items",
+        "Parameters\n----------\nx : int",
+        ":param x: the number of things",
+        "Visit https://example.org for more.",
+        ">>> total([1, 2])",
+        "Return the größte of the items.",
+        "word " * 40,
+    ],
+)
+def test_what_says_nothing_about_the_code_is_left_out(docstring):
+    assert summary(docstring) is None
+
+
+def test_functions_are_read_without_docstring_and_stubs_are_not():
+    source = '''
+class Pool:
+    def close(self):
+        """Close all connections."""
+        self.close()
+
+    def open(self):
+        """Open all connections."""
+        raise NotImplementedError
+
+def test_pool():
+    """Return nothing at all."""
+    assert True
+'''
+    (pair,) = pairs.read(source, "package")
+    assert pair == Pair(
+        "package",
+        "close",
+        "def close(self):\n    self.close()",
+        "def func(self):\n    self.func()",
+        "Close all connections.",
+    )
+
+
+def test_a_file_that_does_not_parse_has_no_pairs():
+    assert list(pairs.read("def f(:", "package")) == []
+
+
+def test_near_duplicates_of_held_out_functions_are_removed():
+    body = "\n".join(f"    total += weights[{index}] * values[{index}]" for index in range(20))
+    held_out = Pair("test", "f", "", f"def func(weights, values):\n{body}", "Sum it all up.")
+    near = Pair("train", "g", "", held_out.masked_code.replace("weights[3]", "ws[3]"), "Sum it all up.")
+    other = make_pairs(1)[0]
+    assert pairs.apart_from([held_out], [near, other]) == [other]
+
+
+# tokenizer, training, storage: a tiny model, end to end
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    threads = torch.get_num_threads()
+    folder = tmp_path_factory.mktemp("training")
+    taught = make_pairs(25)
+    tokenizer.train((text for pair in taught for text in (pair.code, pair.summary)), folder / "tokenizer")
+    encoder = tokenizer.Encoder(folder / "tokenizer")
+    examples = encoder.examples(taught)
+    train.run(examples, examples[:5], encoder.padding, folder / "run", 0.05, (1, 64), workers=1)
+    export.assemble(folder / "run" / "best", folder / "tokenizer", folder / "whole")
+    export.store(folder / "whole", -1.5, folder / "model")
+    yield folder, taught
+    torch.set_num_threads(threads)  # a worker takes one
+
+
+def test_examples_are_code_separator_summary_end(trained):
+    folder, taught = trained
+    encoder = tokenizer.Encoder(folder / "tokenizer")
+    (example,) = encoder.examples(taught[:1])
+    separator = encoder.tokenizer.token_to_id(SUMMARY_SEPARATOR)
+    assert example.prompt[-1] == separator and separator not in example.prompt[:-1]
+    assert encoder.tokenizer.decode(example.prompt.tolist()) == taught[0].code
+    assert encoder.tokenizer.decode(example.summary.tolist()) == taught[0].summary
+
+
+def test_long_code_is_elided_to_the_prompts_length(trained):
+    folder, _ = trained
+    code = "def f():\n" + "\n".join(f"    x{index} = {index}" for index in range(500))
+    (prompt,) = tokenizer.Encoder(folder / "tokenizer").prompts([code])
+    assert len(prompt) <= tokenizer.MAX_PROMPT_TOKENS
+
+
+def test_a_signature_that_is_too_long_has_no_prompt(trained):
+    folder, _ = trained
+    code = f"def f({', '.join(f'argument{index}' for index in range(500))}):\n    pass"
+    assert tokenizer.Encoder(folder / "tokenizer").prompts([code]) == [None]
+
+
+def test_the_folder_loads_as_docmill_loads_it(trained):
+    folder, _ = trained
+    loaded = load(ModelConfig(model=str(folder / "model"), dtype="float32", device="cpu"))
+    assert loaded.meta.prompt == "code-summary"
+    assert loaded.meta.min_logprob == -1.5
+    assert loaded.meta.max_prompt_tokens == tokenizer.MAX_PROMPT_TOKENS
+    assert loaded.encode(SUMMARY_SEPARATOR, trusted=True) == [
+        tokenizer.Encoder(folder / "tokenizer").tokenizer.token_to_id(SUMMARY_SEPARATOR)
+    ]
+
+
+def test_a_finished_run_is_known_as_such(trained):
+    folder, _ = trained
+    assert train.is_finished(folder / "run", 0.05)
+    assert not train.is_finished(folder / "run", 10)
+    assert not train.is_finished(folder / "nothing", 0.05)
+
+
+def test_a_run_goes_on_from_its_checkpoint(trained):
+    folder, taught = trained
+    encoder = tokenizer.Encoder(folder / "tokenizer")
+    examples = encoder.examples(taught)
+    before = json.loads((folder / "run" / "curve.json").read_text())
+    train.run(examples, examples[:5], encoder.padding, folder / "run", 0.08, (1, 64), workers=1)
+    after = json.loads((folder / "run" / "curve.json").read_text())
+    assert after[: len(before)] == before
+    assert after[-1]["step"] > before[-1]["step"]
+
+
+def test_the_card_carries_the_measured_figures(trained):
+    folder, taught = trained
+    figures = evaluate.run(folder / "model", taught, taught[:5], folder / "evaluation.json")
+    assert figures["bleu"]["neighbour"] == [100.0, 100.0]
+    card.write(folder / "model", figures, folder / "run" / "curve.json", len(taught), 0.05)
+    text = (folder / "model" / "README.md").read_text()
+    assert "| 100.0 | 100.0 |" in text and "does not beat the nearest neighbour" in text
+    assert "- django " in text and "- networkx " not in text
+
+
+def test_the_loss_counts_the_summary_and_a_share_of_the_code():
+    prompt, said = np.array([5, 6, 7, 2]), np.array([8, 9, 1]) + tokenizer.VOCABULARY
+    ids, targets, weights = train._tensors(
+        [np.concatenate([prompt, said])], padding=0, seed=0, code_share=0.0
+    )
+    assert ids.tolist() == [[5, 6, 7, 2, 8, 9, 1]]
+    assert targets.tolist() == [[-100, -100, -100, 8, 9, 1, -100]]
+    assert weights.sum().item() == pytest.approx(1)
+    _, targets, weights = train._tensors([np.concatenate([prompt, said])], padding=0, seed=0, code_share=1.0)
+    assert targets.tolist() == [[6, 7, 2, 8, 9, 1, -100]]
+    assert weights.sum().item() == pytest.approx(1 + train.CODE_WEIGHT)
+
+
+# evaluation
+
+
+def test_bleu_of_an_equal_sentence_is_one():
+    assert evaluate.bleu("Return the name.", "return the name .") == pytest.approx(1)
+
+
+def test_bleu_agrees_with_values_computed_by_hand():
+    # words 2/3, pairs (1+1)/(2+1), triples (0+1)/(1+1), fours (0+1)/(0+1); brevity exp(1 - 5/4)
+    expected = (2 / 3 * 2 / 3 * 1 / 2) ** 0.25 * math.exp(-0.25)
+    assert evaluate.bleu("return the cat", "Return the dog today") == pytest.approx(expected)
+    # five words, two of them matched once each although "the" is said twice; no pair matches
+    expected = (2 / 5 * 1 / 5 * 1 / 4 * 1 / 3) ** 0.25
+    assert evaluate.bleu("the a the b c", "c x y the") == pytest.approx(expected)
+
+
+def test_bleu_without_a_common_word_is_zero():
+    assert evaluate.bleu("one two", "three four") == 0
+
+
+def test_underscores_are_words_of_the_metric():
+    assert evaluate.bleu("read_csv", "read csv") < 1
+
+
+def test_a_name_becomes_a_sentence():
+    assert evaluate.sentence_of("read_csvFile") == "Read csv file."
+    assert evaluate.sentence_of("__init__") == "Init."
+
+
+def test_the_nearest_neighbour_shares_the_rare_words():
+    known = [
+        "def f(self): return self.pool",
+        "def g(self): return self.graph",
+        "def h(self): return self.name",
+    ]
+    neighbours = evaluate.Neighbours(known, ["pool", "graph", "name"])
+    assert neighbours.nearest(["def x(self): return len(self.graph)"]) == ["graph"]
