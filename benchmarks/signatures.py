@@ -135,7 +135,7 @@ def modules(package: str) -> Iterator[ModuleType]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield importlib.import_module(info.name)
-        except BaseException:  # noqa: BLE001, S112 - a module that cannot be imported here has no oracle
+        except BaseException:  # noqa: BLE001 - a module that cannot be imported here has no oracle
             continue
 
 

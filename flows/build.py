@@ -95,7 +95,9 @@ def fail_if_strict(report: Report, settings: Settings) -> None:
     """
     if settings.strict and report.skipped_files:
         first = report.skipped_files[0]
-        raise DocmillError(f"strict: {len(report.skipped_files)} skipped, the first {first.path}: {first.detail}")
+        raise DocmillError(
+            f"strict: {len(report.skipped_files)} skipped, the first {first.path}: {first.detail}"
+        )
 
 
 def plan(source: OpenedSource, settings: Settings, progress: Progress) -> list[Change]:

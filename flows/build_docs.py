@@ -19,7 +19,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 import msgspec
 from msgspec.structs import replace
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -47,7 +47,7 @@ class TaskRun:
     def __init__(self, report: Report) -> None:
         self.report = report
         self.cached: set[str] = set()
-        self._progress = create_progress_artifact(0.0, description="stages done")
+        self._progress: Any = create_progress_artifact(0.0, description="stages done")
 
     def __call__(self, name: str, key: str | None, function: Callable[..., Any], *inputs: Any) -> Any:
         # Closed over, not passed: Prefect would look through every manifest for futures.
@@ -64,10 +64,10 @@ class TaskRun:
         return result
 
     @staticmethod
-    def _task(stage: Callable[[], Any], name: str, key: str | None) -> Any:
+    def _task(stage: Callable[[], Any], name: str, key: str | None) -> Task[[], Any]:
         if key is None:
-            return task(stage, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
-        return task(
+            return Task(stage, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+        return Task(
             stage,
             name=name,
             task_run_name=name,

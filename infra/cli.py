@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,8 @@ def _build_in_prefect(arguments: argparse.Namespace) -> Report:
 
     given = {name: getattr(arguments, name) for name in (*_FLAGS, "revision", "config")}
     parameters = {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
-    return msgspec.convert(build_docs(source=arguments.source, **parameters), Report)
+    run: Callable[..., Any] = build_docs
+    return msgspec.convert(run(source=arguments.source, **parameters), Report)
 
 
 def _progress() -> Any:

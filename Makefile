@@ -1,0 +1,34 @@
+# Everything runs in .venv, made from constraints.txt and pyproject.toml.
+
+REPO ?= .
+OUT ?= site
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: docs test check bench clean
+
+docs: $(READY)  ## build the documentation of REPO (a folder or a git address) into OUT
+	$(BIN)/docmill build "$(REPO)" --out "$(OUT)" --prefect
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## lint, types, the layer rule
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## run the benchmarks; results go to benchmarks/results/
+	$(BIN)/python benchmarks/build.py
+	$(BIN)/python benchmarks/signatures.py
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:  ## remove the virtual environment
+	rm -rf $(VENV)

@@ -1,0 +1,113 @@
+"""The flow on a real Prefect server: the same site as in place, stages cached, an artifact."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+
+from infra.cli import main
+from tests.conftest import tree_bytes
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A Prefect server of this test session's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.setenv("PREFECT_LOCAL_STORAGE_PATH", str(tmp_path_factory.mktemp("results")))
+        from prefect.testing.utilities import prefect_test_harness
+
+        with prefect_test_harness(server_startup_timeout=120):
+            yield
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    folder = tmp_path / "click"
+    shutil.copytree(Path(click.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def run_flow(repository: Path, out: Path):
+    """One flow run: its report, and the states of its tasks by name."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter
+    from prefect.states import State
+
+    from flows.build_docs import build_docs
+
+    state: State = build_docs(source=str(repository), out=str(out), model="none", return_state=True)
+    run_id = state.state_details.flow_run_id
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(run_id)
+        tasks = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])), task_run_filter=TaskRunFilter()
+        )
+    return state, run, {task.name: task.state.name for task in tasks}
+
+
+def test_the_flow_builds_what_the_command_line_builds(server, repository, tmp_path, monkeypatch):
+    assert main(["build", str(repository), "--out", str(tmp_path / "plain"), "--model", "none"]) == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other-cache"))
+    state, run, tasks = run_flow(repository, tmp_path / "flow")
+    assert state.is_completed()
+    assert run.name == "click"
+    assert tasks == dict.fromkeys(("ingest", "chunk", "generate", "render", "publish"), "Completed")
+    assert tree_bytes(tmp_path / "flow") == tree_bytes(tmp_path / "plain")
+
+
+def test_a_second_run_shows_unchanged_stages_as_cached(server, repository, tmp_path):
+    from prefect.client.orchestration import get_client
+
+    run_flow(repository, tmp_path / "site")
+    _, run, tasks = run_flow(repository, tmp_path / "site")
+    assert tasks == {
+        "ingest": "Completed",
+        "chunk": "Cached",
+        "generate": "Cached",
+        "render": "Cached",
+        "publish": "Completed",
+    }
+    with get_client(sync_client=True) as client:
+        artifacts = client.request(
+            "POST", "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [str(run.id)]}}}
+        )
+    texts = [a["data"] for a in artifacts.json() if a["type"] == "markdown"]
+    assert len(texts) == 1
+    assert "Nothing changed" in texts[0]
+
+
+def test_an_edit_is_explained_and_a_deleted_site_comes_back(server, repository, tmp_path):
+    from prefect.client.orchestration import get_client
+
+    run_flow(repository, tmp_path / "site")
+    file = repository / "globals.py"
+    file.write_text(file.read_text().replace("def push_context(ctx:", "def push_context(other:"))
+    _, run, tasks = run_flow(repository, tmp_path / "site")
+    assert tasks["render"] == "Completed"
+    with get_client(sync_client=True) as client:
+        artifacts = client.request(
+            "POST", "/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [str(run.id)]}}}
+        )
+    text = next(a["data"] for a in artifacts.json() if a["type"] == "markdown")
+    assert "page, code: `globals.py::push_context`" in text
+
+    before = tree_bytes(tmp_path / "site")
+    (tmp_path / "site").unlink()
+    shutil.rmtree(tmp_path / ".site.docmill")
+    _, _, tasks = run_flow(repository, tmp_path / "site")
+    assert tasks["render"] == "Cached"
+    assert tree_bytes(tmp_path / "site") == before
+
+
+def test_an_unusable_source_fails_the_run_and_leaves_the_site(server, repository, tmp_path):
+    run_flow(repository, tmp_path / "site")
+    before = tree_bytes(tmp_path / "site")
+    shutil.rmtree(repository)
+    repository.mkdir()
+    state, _, _ = run_flow(repository, tmp_path / "site")
+    assert state.is_failed()
+    assert tree_bytes(tmp_path / "site") == before
