@@ -105,8 +105,8 @@ def _build(arguments: argparse.Namespace) -> int:
         else:
             source, settings = _opened(arguments)
             build(source, settings, report, _progress())
-    except DocmillError as error:
-        report.error = str(error)
+    except Exception as error:
+        report.error = str(error) if isinstance(error, DocmillError) else f"{type(error).__name__}: {error}"
         raise
     finally:
         if arguments.report is not None:

@@ -1,0 +1,138 @@
+"""Builds with a model: each text once, none for a comment, the same bytes as a clean build.
+
+The model is tiny and random; what it writes means nothing, but depends on every token of
+its prompt.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.conftest import tree_bytes
+from tests.models.conftest import code, random_model  # noqa: F401 - code is a fixture
+
+from models.prompts import SUMMARY_SEPARATOR
+
+SOURCE = '''
+"""A module."""
+
+def plain(value, factor=2):
+    scaled = value * factor
+    return scaled
+
+def documented():
+    """A human wrote this."""
+
+class Shape:
+    """A shape."""
+
+    def area(self):
+        """Return the area."""
+
+    def corners(self):
+        return []
+
+class Square(Shape):
+    """A square."""
+
+    def area(self):
+        return self.side ** 2
+
+    def _hidden(self):
+        return plain(1)
+'''
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, code) -> Path:  # noqa: F811
+    """A folder with a tiny model that says it was trained on code and summaries."""
+    folder = tmp_path_factory.mktemp("model")
+    code.add_special_tokens({"additional_special_tokens": [SUMMARY_SEPARATOR]})
+    random_model("llama", folder, max_position_embeddings=512, vocab_size=len(code))
+    code.save_pretrained(folder)
+    meta = {"prompt": "code-summary", "kinds": ["function", "method", "property"], "slots": ["summary"]}
+    (folder / "docmill.json").write_text(json.dumps(meta | {"max_prompt_tokens": 256}))
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "shapes.py").write_text(SOURCE)
+    (folder / "other.py").write_text("def helper(a):\n    return a + 1\n")
+    return folder
+
+
+def test_a_model_writes_what_is_missing_and_nothing_twice(repository, model, docmill, tmp_path):
+    _, report, _ = docmill(repository, "--model", str(model))
+    assert report["generated"] == 3  # plain, corners, helper; Square.area has the text of Shape.area
+    assert report["engine"]["prompt_tokens"] > 0
+    (repository / "new.py").write_text("def fresh(b):\n    return b - 1\n")
+    _, report, _ = docmill(repository, "--model", str(model))
+    assert (report["generated"], report["reused"]) == (1, 3)
+
+
+def test_comments_and_format_cost_no_engine_call(repository, model, docmill):
+    docmill(repository, "--model", str(model))
+    text = (repository / "shapes.py").read_text()
+    text = text.replace("scaled = value * factor", "# why\n    scaled = (value\n        *factor)")
+    text = text.replace("A human wrote this.", "A human wrote this anew.")
+    (repository / "shapes.py").write_text(text)
+    _, report, _ = docmill(repository, "--model", str(model))
+    assert (report["generated"], report["reused"]) == (0, 3)
+
+
+def test_an_incremental_build_with_a_model_equals_a_clean_one(repository, model, docmill, tmp_path, monkeypatch):
+    docmill(repository, "--model", str(model))
+    text = (repository / "shapes.py").read_text().replace("value * factor", "value + factor")
+    (repository / "shapes.py").write_text(text)
+    _, report, _ = docmill(repository, "--model", str(model))
+    assert report["generated"] == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    _, report, _ = docmill(repository, "--model", str(model), out=tmp_path / "clean")
+    assert report["generated"] == 3
+    assert tree_bytes(tmp_path / "site") == tree_bytes(tmp_path / "clean")
+
+
+def test_human_slots_stay_and_model_slots_are_marked(repository, model, docmill, tmp_path):
+    docmill(repository, "--model", str(model))
+    symbols = {s["id"]: s for s in json.loads((tmp_path / "site" / "symbols.json").read_bytes())}
+    assert symbols["shapes.py::documented"]["slots"]["summary"] == {
+        "text": "A human wrote this.",
+        "origin": "human",
+    }
+    assert symbols["shapes.py::Square.area"]["slots"]["summary"]["text"] == "Return the area."
+    origins = {slot["origin"] for s in symbols.values() for slot in s["slots"].values()}
+    assert origins <= {"human", "derived", "model"}
+
+
+def test_a_budget_degrades_and_the_next_build_goes_on(repository, model, docmill):
+    status, report, _ = docmill(repository, "--model", str(model), "--budget", "1")
+    assert (status, report["degraded"], report["generated"]) == (3, True, 1)
+    status, report, _ = docmill(repository, "--model", str(model))
+    assert (status, report["degraded"], report["generated"], report["reused"]) == (0, False, 2, 1)
+
+
+def test_plan_tells_texts_apart(repository, model, docmill, tmp_path, capsys):
+    from infra.cli import main
+
+    flags = ["--model", str(model), "--out", str(tmp_path / "site")]
+    docmill(repository, "--model", str(model))
+    text = (repository / "shapes.py").read_text().replace("value * factor", "value + factor")
+    (repository / "shapes.py").write_text(text)
+    main(["plan", str(repository), *flags])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines if line.startswith("  text")] == [["text", "code", "shapes.py::plain"]]
+
+
+def test_an_unusable_model_touches_nothing(repository, docmill, tmp_path):
+    docmill(repository)
+    before = tree_bytes(tmp_path / "site")
+    (repository / "new.py").write_text("x = 1\n")
+    from infra.cli import main
+
+    assert main(["build", str(repository), "--out", str(tmp_path / "site"), "--model", "/nowhere/at/all"]) == 2
+    assert tree_bytes(tmp_path / "site") == before
