@@ -123,7 +123,7 @@ class Surface(Struct, frozen=True, omit_defaults=True):
 
     `members` maps qualified names to kinds, `imports` local names to absolute dotted
     targets, `stars` lists modules imported with `*`, `bases` the written bases of each
-    class. `exports` is the static value of `__all__`.
+    class. `exports` is the static value of `__all__`, `module.*` standing for another module's.
     """
 
     path: str

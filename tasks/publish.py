@@ -63,6 +63,8 @@ class LocalTarget:
     """
 
     def __init__(self, location: str | Path) -> None:
+        if "://" in str(location):
+            raise SourceError(f"out {str(location)!r}: sites go to folders of this machine so far")
         self.path = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - the link itself, unresolved
         self.home = self.path.parent / f".{self.path.name}.docmill"
         self._refuse_foreign()

@@ -26,12 +26,14 @@ from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
 # Raised whenever the same surfaces would resolve to other Links.
-RESOLVE_VERSION = 1
+RESOLVE_VERSION = 2
 
 _ORDINAL = re.compile(r"#\d+$")
 _PLAIN_ANCHOR = re.compile(r"[A-Za-z0-9_.~-]+")
 _CLASH_DIGITS = 8
 _LONGEST_CHAIN = 40
+# A file system takes 255 bytes; a suffix and a digest come after.
+_LONGEST_NAME = 200
 
 
 def resolve(
@@ -88,16 +90,25 @@ class Target(Struct, frozen=True):
 
 
 def distinct_names(names: Iterable[str]) -> dict[str, str]:
-    """File names that stay distinct where case is folded: `name` or `name~digest`.
+    """Names of pages that stay distinct where case is folded: `name` or `name~digest`.
 
-    Every one of a clashing group is renamed, so that none depends on the others' order.
+    Every one of a clashing group is renamed, so that none depends on the others' order;
+    so is a page that would be called like a folder of others, or longer than a file may be.
     """
     names = list(names)
     folded = Counter(name.casefold() for name in names)
+    folders = {name.casefold()[:end] for name in names for end, c in enumerate(name.casefold()) if c == "/"}
     return {
-        name: f"{name}~{digest_bytes(name.encode())[:_CLASH_DIGITS]}" if folded[name.casefold()] > 1 else name
+        name: f"{_cut(name)}~{digest_bytes(name.encode())[:_CLASH_DIGITS]}"
+        if folded[name.casefold()] > 1 or f"{name.casefold()}.html" in folders or _cut(name) != name
+        else name
         for name in names
     }
+
+
+def _cut(name: str) -> str:
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.encode()[:_LONGEST_NAME].decode("utf-8", "ignore")
 
 
 def split_id(symbol_id: str) -> tuple[str, str]:
@@ -138,6 +149,7 @@ class Index:
         self._ancestors: dict[str, tuple[Target, ...]] = {}
         self._children: dict[str, dict[str, list[str]]] = {}
         self._public: dict[str, frozenset[str]] = {}
+        self._exports: dict[str, dict[str, None]] = {}
 
     @cached_property
     def pages(self) -> dict[str, str]:
@@ -171,8 +183,9 @@ class Index:
         With `__all__`, the names it lists; without, what a package imports by name from
         the package's own modules.
         """
-        if surface.exports is not None:
-            names = [name for name in surface.exports if name not in surface.members]
+        exports = self.exports(surface)
+        if exports is not None:
+            names = [name for name in exports if name not in surface.members]
         elif surface.package:
             inside = surface.name + "."
             names = [n for n, t in surface.imports.items() if not n.startswith("_") and t.startswith(inside)]
@@ -185,8 +198,20 @@ class Index:
                 found[name] = target
         return found
 
+    def exports(self, surface: Surface) -> dict[str, None] | None:
+        """The names in a module's `__all__`, those it takes over from other modules' included."""
+        if surface.exports is None:
+            return None
+        if surface.path not in self._exports:
+            found = self._exports[surface.path] = {}  # a module that takes over its own adds nothing
+            for name in surface.exports:
+                module = self.in_scope(surface, "", name[:-2], {}) if name.endswith(".*") else None
+                found.update((self.exports(module.module) or {}) if module else {name: None})
+        return self._exports[surface.path]
+
     def public_names(self, surface: Surface) -> tuple[str, ...]:
         """The qualified names of a module that its readers are meant to use; "" is itself."""
+        exports = self.exports(surface)
         promoted = self.promoted.get(surface.path, set())
         is_public = self._is_public_module(surface.name)
         found: dict[str, None] = {}
@@ -197,8 +222,8 @@ class Index:
                 visible = parent in found and surface.members.get(parent) == "class" and not is_private(last)
             elif plain in promoted:
                 visible = True
-            elif surface.exports is not None:
-                visible = is_public and plain in surface.exports
+            elif exports is not None:
+                visible = is_public and plain in exports
             else:
                 visible = is_public and not is_private(plain)
             if visible and not (kind == "attribute" and last.startswith("__")):
@@ -267,7 +292,8 @@ class Index:
             if source is None or source.path in seen or name.startswith("_"):
                 continue
             seen.add(source.path)
-            if source.exports is not None and name not in source.exports:
+            exports = self.exports(source)
+            if exports is not None and name not in exports:
                 continue
             if name in source.members:
                 return Target(source, name)

@@ -14,6 +14,7 @@ from tasks.documents import SkippedFile
 
 _TOO_DEEP = (
     "too many nested parentheses",
+    "nested too deeply",
     "too many levels of indentation",
     "too many statically nested blocks",
 )

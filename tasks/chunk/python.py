@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
+import tokenize
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
@@ -27,7 +29,14 @@ _CHILD_FIELDS = {
     for kind in vars(ast).values()
     if isinstance(kind, type) and issubclass(kind, ast.AST)
 }
-_CONDITIONAL = (ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.ExceptHandler)
+_CONDITIONAL = (
+    *(ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.Match),
+    *(ast.ExceptHandler, ast.match_case),
+)
+_BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
+_ACCESSORS = ("setter", "deleter", "getter")
+_OPENING, _CLOSING = ("(", "[", "{"), (")", "]", "}")
+_NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
 _DATACLASS = {"dataclass", "define", "frozen", "mutable", "attrs"}
 _LONGEST_VALUE = 200
 _TALLEST_VALUE = 8
@@ -88,8 +97,7 @@ class _Chunker:
 
     def run(self, tree: ast.Module) -> ParsedModule:
         kind: Kind = "package" if self.package else "module"
-        text = ast.get_docstring(tree)
-        slots = self._prose_slots(text)
+        slots = self._prose_slots(_docstring(tree))
         last_line = max(1, len(self.offsets) - 1)
         self.symbols[""] = Symbol("", kind, 1, last_line, expected=("summary",))
         module_names: dict[str, None] = {}
@@ -114,13 +122,13 @@ class _Chunker:
     # --- source text
 
     def _text(self, node: ast.AST) -> str:
-        """The node's source on one line; what spans lines is written out anew."""
-        start, end = node.lineno, node.end_lineno  # type: ignore[attr-defined]
-        if start != end:
-            return ast.unparse(node)
-        offset = self.offsets[start - 1]
-        piece = self.data[offset + node.col_offset : offset + node.end_col_offset]  # type: ignore[attr-defined]
-        return piece.decode()
+        """The node's source on one line."""
+        start = self.offsets[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
+        end = self.offsets[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
+        piece = self.data[start:end].decode()
+        if node.lineno == node.end_lineno:  # type: ignore[attr-defined]
+            return piece
+        return _on_one_line(piece) or ast.unparse(node)
 
     def _optional_text(self, node: ast.AST | None) -> str | None:
         return None if node is None else self._text(node)
@@ -147,10 +155,10 @@ class _Chunker:
                 names.update(_names_in([node], set()))
 
     def _conditional(self, node: ast.AST, scope: str, names: dict[str, None]) -> None:
-        for field in ("test", "iter", "items", "type"):
+        for field in ("test", "iter", "items", "type", "subject", "pattern", "guard"):
             part = getattr(node, field, None)
             names.update(_names_in(part if isinstance(part, list) else [part] if part else [], set()))
-        for field in ("body", "handlers", "orelse", "finalbody"):
+        for field in _BLOCKS:
             self._statements(getattr(node, field, []), scope, names)
 
     def _import(self, node: ast.Import | ast.ImportFrom, into: dict[str, str]) -> None:
@@ -179,7 +187,9 @@ class _Chunker:
 
     def _assignment(self, node: ast.stmt, scope: str, docstring: str | None, names: dict[str, None]) -> None:
         value = getattr(node, "value", None)
-        targets = getattr(node, "targets", None) or [getattr(node, "target", None) or getattr(node, "name", None)]
+        targets = getattr(node, "targets", None) or [
+            getattr(node, "target", None) or getattr(node, "name", None)
+        ]
         if not scope and any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
             self._export(value, replace_all=not isinstance(node, ast.AugAssign))
             return
@@ -221,7 +231,10 @@ class _Chunker:
         return written if len(written) <= _LONGEST_VALUE else "…"
 
     def _export(self, value: ast.expr | None, replace_all: bool) -> None:
-        written = list(_string_items(value))
+        """Note what `__all__` lists; a value that only a run could tell does not count."""
+        written = list(_exported(value))
+        if not written and not _is_empty(value):
+            return
         if replace_all or self.exports is None:
             self.exports = written
         else:
@@ -247,7 +260,7 @@ class _Chunker:
             ["dataclass"] if _DATACLASS & {_last(self._text(_callee(d))) for d in node.decorator_list} else []
         )
         names = _names_in([*node.decorator_list, *node.bases, *(k.value for k in node.keywords)], set())
-        text = ast.get_docstring(node)
+        text = _docstring(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
         self.symbols[qualified] = Symbol(
             qualified,
@@ -301,8 +314,8 @@ class _Chunker:
     def _function(self, node: FunctionNode, scope: str, inside_function: bool = False) -> None:
         decorators = [self._text(_callee(d)) for d in node.decorator_list]
         name = _join(scope, node.name)
-        if any(d == f"{node.name}.{role}" for d in decorators for role in ("setter", "deleter", "getter")):
-            self._fold_accessor(name, node)
+        if name in self.symbols and any(_is_accessor(d, node.name) for d in decorators):
+            self._fold_accessor(name, node, decorators)
             return
         in_class = not inside_function and bool(scope)
         symbol, body = self._signature_symbol(node, name, decorators, in_class)
@@ -327,10 +340,12 @@ class _Chunker:
         returns = self._optional_text(node.returns)
         head = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
         signature = f"{head} {node.name}({_written(parameters)})" + (f" -> {returns}" if returns else "")
-        is_property = in_class and any(_last(d).endswith("property") for d in decorators)
+        is_property = in_class and any(
+            _last(d).endswith("property") or _is_accessor(d, node.name) for d in decorators
+        )
         kind: Kind = "property" if is_property else "method" if in_class else "function"
         body = self._body(node)
-        text = ast.get_docstring(node)
+        text = _docstring(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
         receiver = (
             parameters[0].name if in_class and parameters and "staticmethod" not in decorators else None
@@ -380,13 +395,12 @@ class _Chunker:
             argument.arg, kind, self._optional_text(argument.annotation), self._optional_text(default)
         )
 
-    def _fold_accessor(self, name: str, node: FunctionNode) -> None:
-        """A setter or deleter belongs to its property, which becomes writable."""
-        base = self.symbols.get(name)
-        if base is not None:
-            names = dict.fromkeys([*base.names, *self._body(node).names])
-            labels = tuple(dict.fromkeys([*base.labels, "writable"]))
-            self.symbols[name] = replace(base, names=tuple(names), labels=labels)
+    def _fold_accessor(self, name: str, node: FunctionNode, decorators: list[str]) -> None:
+        """A setter or deleter belongs to its property."""
+        base = self.symbols[name]
+        names = dict.fromkeys([*base.names, *self._body(node).names])
+        labels = dict.fromkeys([*base.labels, *_labels(node, decorators)])
+        self.symbols[name] = replace(base, names=tuple(names), labels=tuple(labels))
 
     def _flush_overloads(self, prefix: str) -> None:
         """Overloads without an implementation (stubs): the first stands for all."""
@@ -581,6 +595,12 @@ def _dotted(node: ast.expr) -> str | None:
     return ".".join([node.id, *reversed(parts)])
 
 
+def _is_accessor(decorator: str, name: str) -> bool:
+    """`@x.setter` of a property `x`; `@Base.x.setter` where a base class has it."""
+    owner, _, role = decorator.rpartition(".")
+    return role in _ACCESSORS and _last(owner) == name
+
+
 def _is_none(node: ast.expr | None) -> bool:
     return node is None or (isinstance(node, ast.Constant) and node.value is None)
 
@@ -594,7 +614,7 @@ def _message(node: ast.expr) -> str:
     """The text of an exception's message, with an ellipsis for each computed part."""
     match node:
         case ast.Constant(value=str(text)):
-            return " ".join(text.split())
+            return " ".join(_encodable(text).split())
         case ast.JoinedStr(values=parts):
             return " ".join("".join(_message(part) or "…" for part in parts).split())
         case ast.BinOp(left=left, op=ast.Mod() | ast.Add()):
@@ -606,6 +626,8 @@ def _message(node: ast.expr) -> str:
 
 def _labels(node: FunctionNode, decorators: list[str]) -> tuple[str, ...]:
     labels = ["async"] if isinstance(node, ast.AsyncFunctionDef) else []
+    if any(_last(d) == "setter" and _is_accessor(d, node.name) for d in decorators):
+        labels.append("writable")
     known = ("classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override")
     return (*labels, *(name for name in known if any(_last(d) == name for d in decorators)))
 
@@ -635,23 +657,71 @@ def _plain_targets(targets: Iterable[ast.expr]) -> Iterator[str]:
             yield from _plain_targets(target.elts)
 
 
-def _string_items(node: ast.expr | None) -> Iterator[str]:
+def _exported(node: ast.expr | None) -> Iterator[str]:
+    """The names that a value of `__all__` lists; `module.*` for all that another module's lists."""
     match node:
         case ast.Constant(value=str(text)):
-            yield text
+            yield _encodable(text)
         case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
             for item in items:
-                yield from _string_items(item)
+                yield from _exported(item)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            yield from _string_items(left)
-            yield from _string_items(right)
+            yield from _exported(left)
+            yield from _exported(right)
+        case ast.Starred(value=inner) | ast.Call(func=ast.Name(id="list" | "tuple" | "sorted"), args=[inner]):
+            yield from _exported(inner)
+        case ast.Attribute(value=module, attr="__all__") if (name := _dotted(module)) is not None:
+            yield f"{name}.*"
+
+
+def _is_empty(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.List | ast.Tuple) and not node.elts
+
+
+def _docstring(node: Definition | ast.Module) -> str:
+    return _encodable(ast.get_docstring(node) or "")
+
+
+def _encodable(text: str) -> str:
+    """A literal's text; a lone surrogate, which no encoding has, as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _on_one_line(code: str) -> str | None:
+    """Code without comments and line breaks, else as written; None where a string spans lines.
+
+    The comma that ends a last line goes too, unless it makes a tuple of one.
+    """
+    parts: list[str] = []
+    commas = [0]
+    row, column = 1, 0
+    for token in tokenize.generate_tokens(io.StringIO(f"({code})").readline):
+        text = token.string
+        if token.type in _NOT_CODE:
+            continue
+        if "\n" in text:
+            return None
+        before = parts[-1] if parts else ""
+        breaks = token.start[0] != row
+        if text in _CLOSING and commas.pop() > 1 and before == "," and breaks:
+            parts.pop()
+        if not breaks:
+            parts.append(token.line[column : token.start[1]])
+        elif before not in _OPENING and text not in (*_CLOSING, "."):
+            parts.append(" ")
+        parts.append(text)
+        if text in _OPENING:
+            commas.append(0)
+        commas[-1] += text == ","
+        row, column = token.end
+    return "".join(parts)[1:-1]
 
 
 def _following_docstring(body: list[ast.stmt], position: int) -> str | None:
     """The string below an assignment documents it."""
     match body[position + 1 : position + 2]:
         case [ast.Expr(value=ast.Constant(value=str(text)))]:
-            return inspect.cleandoc(text)
+            return inspect.cleandoc(_encodable(text))
     return None
 
 
@@ -660,7 +730,7 @@ def _own_statements(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str | None
     for position, node in enumerate(body):
         yield node, _following_docstring(body, position)
         if isinstance(node, _CONDITIONAL):
-            for field in ("body", "handlers", "orelse", "finalbody"):
+            for field in _BLOCKS:
                 yield from _own_statements(getattr(node, field, []))
 
 

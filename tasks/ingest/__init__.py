@@ -40,17 +40,21 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
     Raises:
         SourceError: There is no such source or revision.
     """
-    name = project_name(location)
     if git.is_url(location):
         root, sha, links = git.fetch(location, revision, cache / "sources")
-        return OpenedSource(name, root, sha, tuple(links), fetched=True)
-    if "::" in location or location.startswith("-") or "\0" in location:
+        return OpenedSource(project_name(location), root, sha, tuple(links), fetched=True)
+    if not location or "::" in location or location.startswith("-") or "\0" in location:
         raise SourceError(f"source {location!r}: give a folder or a git address (https, ssh, git or file)")
-    folder = Path(location).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = Path(location).expanduser().resolve()
+        str(folder).encode()
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:  # too long, `~` of nobody, not UTF-8
+        raise SourceError(f"source {location!r}: {error}") from error
+    if not is_folder:
         what = "is a file" if folder.is_file() else "no such folder, and not a git address"
         raise SourceError(f"source {location!r}: {what}; give a folder or a git address")
-    folder = folder.resolve()
+    name = project_name(location)
     if revision is None:
         return OpenedSource(name, folder, git.head_of(folder), (), fetched=False)
     root, sha, links = git.fetch(folder.as_uri(), revision, cache / "sources")

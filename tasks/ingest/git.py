@@ -8,17 +8,19 @@ before git sees them.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from tasks.documents import SkippedFile, SourceError
-from tasks.ingest.tree import CODE_SUFFIXES, PROSE_SUFFIXES
+from tasks.ingest.tree import is_documented
 from tasks.keys import digest
 
 _PROTOCOLS = ("https", "http", "ssh", "git", "file")
@@ -60,21 +62,28 @@ def head_of(folder: Path) -> str | None:
     git itself is not run: a repository's configuration can make it execute commands.
     """
     try:
-        head = (folder / ".git" / "HEAD").read_text().strip()
+        head = _file_text(folder / ".git" / "HEAD").strip()
         if not head.startswith("ref: "):
             return head if _SHA.fullmatch(head) else None
         name = head.removeprefix("ref: ")
         loose = folder / ".git" / validated_revision(name)
         if loose.is_file():
-            sha = loose.read_text().strip()
+            sha = _file_text(loose).strip()
             return sha if _SHA.fullmatch(sha) else None
-        for line in (folder / ".git" / "packed-refs").read_text().splitlines():
+        for line in _file_text(folder / ".git" / "packed-refs").splitlines():
             sha, _, packed = line.partition(" ")
             if packed == name and _SHA.fullmatch(sha):
                 return sha
     except (OSError, UnicodeDecodeError, SourceError):
         return None
     return None
+
+
+def _file_text(path: Path) -> str:
+    """A file's text; of what is no regular file (a pipe would never end), an error."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path.read_text()
 
 
 def fetch(location: str, revision: str | None, cache: Path) -> tuple[Path, str, list[SkippedFile]]:
@@ -94,17 +103,32 @@ def fetch(location: str, revision: str | None, cache: Path) -> tuple[Path, str, 
     wanted = "HEAD" if revision is None else validated_revision(revision)
     home = cache / digest(location)
     repository = home / "repository"
-    if not (repository / "HEAD").is_file():
-        repository.mkdir(parents=True, exist_ok=True)
-        _git(repository, location, "init", "--quiet", "--bare", ".")
-    _git(repository, location, "fetch", "--quiet", "--no-tags", "--depth=1", "--", location, wanted)
-    sha = _git(repository, location, "rev-parse", "--verify", "FETCH_HEAD^{commit}").decode().strip()
-    entries = list(_entries(repository, location, sha))
-    tree = _extracted(repository, sha, [e for e in entries if e.mode in _REGULAR], home / "trees")
+    with _locked(home):
+        if not (repository / "HEAD").is_file():
+            repository.mkdir(exist_ok=True)
+            _git(repository, location, "init", "--quiet", "--bare", ".")
+        for left in repository.glob("*.lock"):  # by a git that was killed; none other runs here
+            left.unlink()
+        _git(repository, location, "fetch", "--quiet", "--no-tags", "--depth=1", "--", location, wanted)
+        sha = _git(repository, location, "rev-parse", "--verify", "FETCH_HEAD^{commit}").decode().strip()
+        entries = list(_entries(repository, location, sha))
+        try:
+            tree = _extracted(repository, sha, [e for e in entries if e.mode in _REGULAR], home / "trees")
+        except OSError as error:
+            raise SourceError(f"source {location!r}: {error.filename!r}: {error.strerror}") from error
     links = [
         SkippedFile(e.path, "symlink", "symbolic links are not followed") for e in entries if e.mode == _LINK
     ]
     return tree, sha, links
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """One fetch of a repository at a time; the system frees the lock of a build that was killed."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 _REGULAR = ("100644", "100755")
@@ -118,14 +142,19 @@ class _Entry(NamedTuple):
 
 
 def _entries(repository: Path, location: str, sha: str) -> Iterator[_Entry]:
-    """The files of a commit that docmill can read; a path that leaves the tree is left out."""
+    """The files of a commit that docmill can read.
+
+    Raises:
+        SourceError: A path leaves the tree; no honest repository has one.
+    """
     listing = _git(repository, location, "ls-tree", "-r", "-z", "--full-tree", sha)
-    for line in listing.decode("utf-8", "replace").split("\0")[:-1]:
+    for line in os.fsdecode(listing).split("\0")[:-1]:
         description, _, path = line.partition("\t")
         mode, _, blob = description.split(" ")
         parts = path.split("/")
-        escapes = any(part in ("", ".", "..") or part.lower() == ".git" or "\\" in part for part in parts)
-        if not escapes and (path.endswith(CODE_SUFFIXES + PROSE_SUFFIXES) or path == "docmill.toml"):
+        if not {"", ".", ".."}.isdisjoint(parts):
+            raise SourceError(f"source {location!r}: holds {path!r}, which leaves the tree")
+        if is_documented(parts[-1]) or path == "docmill.toml":
             yield _Entry(mode, blob, path)
 
 
@@ -176,9 +205,7 @@ def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
 
 
 def _git(repository: Path, location: str, *arguments: str) -> bytes:
-    safe = ["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never"]
-    for protocol in _PROTOCOLS:
-        safe += ["-c", f"protocol.{protocol}.allow=always"]
+    safe = ["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]
     command = ["git", "--git-dir", str(repository), *safe, *arguments]
     if arguments[0] == "init":
         command = ["git", *safe, *arguments]
@@ -205,4 +232,5 @@ def _git(repository: Path, location: str, *arguments: str) -> bytes:
 def _environment() -> dict[str, str]:
     """The caller's environment without what would point git at another repository."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    kept |= {"GIT_ALLOW_PROTOCOL": ":".join(_PROTOCOLS), "GIT_NO_LAZY_FETCH": "1"}
     return kept | {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C"}

@@ -7,14 +7,18 @@ so that an unchanged tree is not read again.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from tasks.documents import SkippedFile, SkipReason, SourceFile
 from tasks.keys import digest_bytes
@@ -24,6 +28,15 @@ PROSE_SUFFIXES = (".md", ".markdown")
 
 # A file changed this recently may change again within the clock's resolution.
 _RACY_NS = 2_000_000_000
+
+# What a hostile pattern could cost grows with every wildcard in a name, and every `**`.
+_MOST_WILDCARDS = 3
+_LARGEST_IGNORE_FILE = 1_000_000
+
+
+def is_documented(name: str) -> bool:
+    """Whether files of this name are read at all; hidden ones are not."""
+    return name.endswith(CODE_SUFFIXES + PROSE_SUFFIXES) and not name.startswith(".")
 
 
 class Selection(Struct, frozen=True):
@@ -83,8 +96,8 @@ class Walk:
         self.selection = selection
         self.hidden = {str(path) for path in hidden}
         self.cache = cache
-        self.include = GitIgnoreSpec.from_lines(selection.include) if selection.include else None
-        self.exclude = GitIgnoreSpec.from_lines(selection.exclude) if selection.exclude else None
+        self.include = _patterns(selection.include) if selection.include else None
+        self.exclude = _patterns(selection.exclude) if selection.exclude else None
         self.files: list[SourceFile] = []
         self.skipped: list[SkippedFile] = []
 
@@ -113,13 +126,14 @@ class Walk:
             if entry.is_dir(follow_symlinks=False):
                 if self._enters(entry, path, ignores):
                     yield from self._selected(entry.path, path + "/", ignores)
-            elif entry.name.endswith(CODE_SUFFIXES + PROSE_SUFFIXES) and self._wanted(path, names, ignores):
+            elif is_documented(entry.name) and self._wanted(path, names, ignores):
                 yield entry, path
 
     def _ignore_file(self, folder: str, prefix: str) -> Iterator[tuple[str, GitIgnoreSpec]]:
         file = Path(folder, ".gitignore")
-        if file.is_file() and not file.is_symlink():
-            yield prefix, GitIgnoreSpec.from_lines(file.read_text("utf-8", "replace").splitlines())
+        info = file.lstat()
+        if stat.S_ISREG(info.st_mode) and info.st_size <= _LARGEST_IGNORE_FILE:
+            yield prefix, _patterns(file.read_text("utf-8", "replace").split("\n"))
 
     def _enters(
         self, entry: os.DirEntry[str], path: str, ignores: tuple[tuple[str, GitIgnoreSpec], ...]
@@ -171,6 +185,26 @@ class Walk:
         except UnicodeDecodeError as error:
             return _Remembered(stamp, "", "encoding", f"not UTF-8 at byte {error.start}")
         return _Remembered(stamp, digest_bytes(data), None, "")
+
+
+def _patterns(lines: Iterable[str]) -> GitIgnoreSpec:
+    """Patterns in gitignore syntax."""
+    return GitIgnoreSpec.from_lines(lines, _pattern)
+
+
+def _pattern(line: str) -> GitIgnoreSpecPattern:
+    """One line's pattern; it counts for nothing if it is malformed, as in git, or could match forever."""
+    if _wildcards(line) <= _MOST_WILDCARDS:
+        with suppress(ValueError, re.error), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `[[` may once mean something else to re
+            return GitIgnoreSpecPattern(line)
+    return GitIgnoreSpecPattern(None)
+
+
+def _wildcards(pattern: str) -> int:
+    """The most in one name, or of those that span folders."""
+    names = pattern.split("/")
+    return max(names.count("**"), *(len(re.findall(r"\*+", name)) for name in names))
 
 
 def _ignored(path: str, ignores: tuple[tuple[str, GitIgnoreSpec], ...]) -> bool:

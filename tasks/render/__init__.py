@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from tasks.chunk import Chunk, load_modules, load_outlines, surfaces
-from tasks.documents import Completions, Links, Outline, Rendered, Slot, Snapshot, SourceError
+from tasks.documents import Completions, Links, Outline, PageEntry, Rendered, Slot, Snapshot, SourceError
 from tasks.generate.docs import docs_of
 from tasks.keys import digest_bytes, key
+from tasks.render.diagram import Uses
 from tasks.render.fragments import Fragment, fragment_of
 from tasks.render.inputs import InputsBuilder
 from tasks.render.pages import (
@@ -71,45 +72,66 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def render(
-    snapshot: Snapshot,
+class Drawing(Struct, frozen=True):
+    """All pages of a site with their keys: what is to be drawn, if the cache does not hold it."""
+
+    pages: list[PageJob]
+    sources: list[SourceJob]
+    headlines: dict[str, str]
+    uses: dict[str, Uses]
+
+    @property
+    def entries(self) -> dict[str, PageEntry]:
+        """By path, what each module's page is made from."""
+        return {
+            job.inputs.path: PageEntry(job.key, job.inputs.module_digest, job.inputs.links_digest)
+            for job in self.pages
+        }
+
+
+def plan_drawing(
     chunks: list[Chunk],
     links: Mapping[str, str],
     private: tuple[str, ...],
     completions: Completions,
     site: Site,
     cache: ResultCache,
-    spread: Spread,
-) -> Rendered:
-    """Draw what changed, and put the site's files together.
+) -> Drawing:
+    """Work out every page's inputs, and from them its key.
 
     Args:
-        snapshot: The source.
-        chunks: Its parsed files.
+        chunks: The parsed files.
         links: By path, the key of each module's Links.
         private: Globs of dotted module names that are not public.
         completions: By path, symbol and slot, what a model wrote.
         site: What all pages share.
-        cache: Where parts are found and pages are put.
-        spread: How the drawing is spread.
+        cache: Where outlines and Links are found.
     """
     outlines = load_outlines(cache, chunks)
     index = Index(surfaces(outlines), private)
     sources = {} if site.source_url else _source_pages(chunks)
     builder = _inputs(index, outlines, links, cache)
-    page_jobs = _page_jobs(builder.build(sources, completions), chunks, links, site)
-    source_jobs = _source_jobs(chunks, sources, {p: index.page_hrefs[p] for p in builder.documented}, site)
-    missing = cache.missing(_drawn(job.key) for job in (*page_jobs, *source_jobs))
-    spread(draw_pages, [job for job in page_jobs if _drawn(job.key) in missing], site)
-    spread(draw_sources, [job for job in source_jobs if _drawn(job.key) in missing], site, snapshot.root)
+    documented = {path: index.page_hrefs[path] for path in builder.documented}
+    return Drawing(
+        _page_jobs(builder.build(sources, completions), chunks, links, site),
+        _source_jobs(chunks, sources, documented, site),
+        {path: outline.headline for path, outline in outlines.items()},
+        {package: builder.uses(package) for package in ("", *index.by_name) if "." not in package},
+    )
 
-    files = SiteFiles(site, snapshot, cache)
-    for job, fragment in _fragments(cache, page_jobs):
-        files.add_module(job.inputs, job.key, fragment, outlines[job.inputs.path].headline)
-    for source, drawn in _drawn_sources(cache, source_jobs):
+
+def render(drawing: Drawing, snapshot: Snapshot, site: Site, cache: ResultCache, spread: Spread) -> Rendered:
+    """Draw what the cache does not hold, and put the site's files together."""
+    missing = cache.missing(_drawn(job.key) for job in (*drawing.pages, *drawing.sources))
+    spread(draw_pages, [job for job in drawing.pages if _drawn(job.key) in missing], site)
+    spread(draw_sources, [job for job in drawing.sources if _drawn(job.key) in missing], site, snapshot.root)
+
+    files = SiteFiles(site, snapshot, cache, drawing.uses)
+    for job, fragment in _fragments(cache, drawing.pages):
+        files.add_module(job.inputs, job.key, fragment, drawing.headlines[job.inputs.path])
+    for source, drawn in _drawn_sources(cache, drawing.sources):
         files.add_source(source.path, source.page, source.key, drawn.digest, drawn.size)
-    symbols, slots = files.symbols, files.slots
-    return Rendered(files.finish(), symbols, slots)
+    return Rendered(files.finish(), drawing.entries, files.symbols, files.slots)
 
 
 def _drawn(page_key: str) -> str:

@@ -12,8 +12,9 @@ import msgspec
 
 from tasks.documents import Completions, Links, Outline
 from tasks.keys import digest_bytes
-from tasks.render.pages import Child, PageInputs, Reference, References
-from tasks.resolve import Index, anchor, overridden_text, split_id, without_ordinal
+from tasks.render.diagram import Uses
+from tasks.render.pages import Child, PageInputs, Reference, References, Users
+from tasks.resolve import Index, overridden_text, split_id
 
 # A page names this many users of a symbol; the rest are counted.
 _REFERENCES_SHOWN = 40
@@ -34,6 +35,7 @@ class InputsBuilder:
         self._inherited: dict[str, dict[str, tuple[str, str]]] = {}
         self._users: dict[str, list[_User]] = {}
         self._subclasses: dict[str, list[_User]] = {}
+        self._parts_used: dict[str, dict[str, set[str]]] = {}
         order = sorted(index.by_path.values(), key=lambda s: (_is_test(s.path), s.name, s.path))
         self._modules = [(surface.path, surface.name) for surface in order]
         self._ranks = {surface.path: rank for rank, surface in enumerate(order)}
@@ -48,10 +50,28 @@ class InputsBuilder:
         for used, users in links.uses.items():
             shown = {user if user in public else self._public_ancestor(user, public) for user in users}
             self._users.setdefault(used, []).extend((rank, user) for user in shown if user is not None)
+        self._add_parts(path, {split_id(used)[0] for used in links.uses})
         for name, bases in links.bases.items():
             if name in public:
                 for base in bases:
                     self._subclasses.setdefault(base, []).append((rank, name))
+
+    def _add_parts(self, path: str, used: set[str]) -> None:
+        """Note which part of which package uses which, for one module and the files that it uses."""
+        if _is_test(path):
+            return
+        user = self.index.by_path[path].name.split(".")
+        for other in used:
+            parts = self.index.by_path[other].name.split(".")
+            depth = next((i for i, (a, b) in enumerate(zip(user, parts, strict=False)) if a != b), None)
+            if depth is not None:
+                package = self._parts_used.setdefault(".".join(user[:depth]), {})
+                package.setdefault(user[depth], set()).add(parts[depth])
+
+    def uses(self, package: str) -> Uses:
+        """Which parts of a package use which; the parts of "" are the top-level modules."""
+        found = self._parts_used.get(package, {})
+        return tuple((user, tuple(sorted(used))) for user, used in sorted(found.items()))
 
     def _texts_of_overridden(self, links: Links, public: frozenset[str]) -> dict[str, tuple[str, str]]:
         """For each public override: the definition that its text can come from."""
@@ -91,6 +111,7 @@ class InputsBuilder:
                 self._links_digests[path],
                 self._crumbs(self.index.by_path[path].name),
                 tuple(children.get(self.index.by_path[path].name, ())),
+                self.uses(self.index.by_path[path].name),
                 used_by.get(path, {}),
                 subclasses.get(path, {}),
                 {n: t for n, t in self._inherited[path].items() if n not in self.outlines[path].texts},
@@ -112,14 +133,14 @@ class InputsBuilder:
     def _references(self, users: list[_User]) -> References:
         """Users in reading order, tests last."""
         first = sorted(users)[:_REFERENCES_SHOWN]
-        return References(tuple(self._reference(*user) for user in first), len(users))
+        groups: dict[int, list[str]] = {}
+        for rank, name in first:
+            groups.setdefault(rank, []).append(name)
+        return References(tuple(self._group(rank, names) for rank, names in groups.items()), len(users))
 
-    def _reference(self, rank: int, name: str) -> Reference:
+    def _group(self, rank: int, names: list[str]) -> Users:
         path, module = self._modules[rank]
-        page = self.index.page_hrefs[path]
-        if not name:
-            return Reference(module, page)
-        return Reference(f"{module}.{without_ordinal(name)}", f"{page}#{anchor(name)}")
+        return Users(module, self.index.page_hrefs[path], tuple(names))
 
     def _crumbs(self, name: str) -> tuple[Reference, ...]:
         parts = name.split(".")

@@ -19,12 +19,15 @@ from msgspec import Struct
 
 from tasks.documents import Links, Module, Parameter, Slot, Symbol
 from tasks.keys import digest_bytes
+from tasks.render.diagram import Uses, diagram
 from tasks.render.prose import docstring_html, inline_html, plain_html
 from tasks.render.source import highlighted_lines
 from tasks.resolve import anchor, without_ordinal
 
 _DOTTED = re.compile(r"""(?P<string>'[^']*'|"[^"]*")|(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)""")
+_SECTION = re.compile(r"^\*\*[A-Z][\w ]*\*\*$", re.MULTILINE)
 _SPECIAL_KINDS = {"var_positional": "*", "var_keyword": "**"}
+_GROUPS = (("class", "Classes"), ("function", "Functions"), ("attribute", "Attributes"))
 _KIND_NOTES = {"positional_only": "positional only", "keyword_only": "keyword only"}
 
 
@@ -42,10 +45,18 @@ class Reference(Struct, frozen=True):
     href: str
 
 
-class References(Struct, frozen=True):
-    """The first of many references, and how many there are."""
+class Users(Struct, frozen=True):
+    """Symbols of one module; `page` is its href from the site's root."""
 
-    first: tuple[Reference, ...]
+    module: str
+    page: str
+    names: tuple[str, ...]
+
+
+class References(Struct, frozen=True):
+    """The first of many symbols that refer to one, by module, and how many there are."""
+
+    groups: tuple[Users, ...]
     total: int
 
 
@@ -60,9 +71,9 @@ class Child(Struct, frozen=True):
 class PageInputs(Struct, frozen=True):
     """What one module's page shows beyond its own Module and Links.
 
-    `inherited` names, for an override without a text of its own, the id and the slots'
-    digest of the definition that has one; `completions` holds what a model wrote, by
-    symbol and slot.
+    `uses` tells which of a package's parts use which. `inherited` names, for an override
+    without a text of its own, the id and the slots' digest of the definition that has one;
+    `completions` holds what a model wrote, by symbol and slot.
     """
 
     path: str
@@ -73,6 +84,7 @@ class PageInputs(Struct, frozen=True):
     links_digest: str
     crumbs: tuple[Reference, ...]
     children: tuple[Child, ...]
+    uses: Uses
     used_by: dict[str, References]
     subclasses: dict[str, References]
     inherited: dict[str, tuple[str, str]]
@@ -94,10 +106,11 @@ class ParameterView(Struct):
 
 
 class SlotView(Struct):
-    """A text, and whose it is."""
+    """A text, and whose it is; `block` where it is paragraphs, not words of one."""
 
     html: Markup
     origin: str
+    block: bool
 
 
 class RaiseView(Struct):
@@ -107,11 +120,26 @@ class RaiseView(Struct):
     text: SlotView | None
 
 
+class GroupView(Struct):
+    """Symbols of one module that refer to a symbol; the page's own module is not named."""
+
+    module: str
+    members: list[Reference]
+
+
+class ReferencesView(Struct):
+    """Symbols that refer to one, and how many more there are."""
+
+    groups: list[GroupView]
+    total: int
+    more: int
+
+
 class SymbolView(Struct):
     """One symbol as a template draws it."""
 
     name: str
-    title: str
+    owner: str
     anchor: str
     href: str
     kind: str
@@ -121,19 +149,23 @@ class SymbolView(Struct):
     line: int
     summary: SlotView | None
     description: SlotView | None
+    sections: Markup | None
     parameters: list[ParameterView]
     returns: SlotView | None
     returns_type: Markup | None
     raises: list[RaiseView]
-    used_by: References | None
-    subclasses: References | None
-    inherited: list[tuple[Reference, list[Reference]]]
+    used_by: ReferencesView | None
+    subclasses: ReferencesView | None
+    inherited: list[tuple[Reference, str, int]]
     inherits_text_from: str | None
     members: list[SymbolView]
 
 
 def relative(page: str, href: str) -> str:
     """An href from the site's root, as seen from a page."""
+    folder = page[: page.rfind("/") + 1]
+    if folder and href.startswith(folder):
+        return href[len(folder) :]
     return "../" * page.count("/") + href
 
 
@@ -144,7 +176,9 @@ class PageView:
         self, inputs: PageInputs, module: Module, links: Links, docs: Mapping[str, Mapping[str, Slot]]
     ) -> None:
         self.inputs, self.module, self.links, self.docs = inputs, module, links, docs
-        self.targets = {name: relative(inputs.page, href) for name, href in links.targets.items()}
+        self.origins: set[str] = set()
+        self._own_page = quote(inputs.page) + "#"
+        self.targets = {name: self._seen_from_here(href) for name, href in links.targets.items()}
         own = {s.name: f"#{anchor(s.name)}" for s in module.symbols if s.name in links.public}
         self.prose_targets = self.targets | own
 
@@ -162,14 +196,20 @@ class PageView:
                 (views[parent].members if parent in views and parent else top).append(view)
         return views[""], top
 
+    def _seen_from_here(self, href: str) -> str:
+        if href.startswith(self._own_page):
+            return href[len(self._own_page) - 1 :]
+        return relative(self.inputs.page, href)
+
     def _symbol(self, symbol: Symbol) -> SymbolView:
         slots = self.docs.get(symbol.name, {})
         name = without_ordinal(symbol.name)
         mark = anchor(symbol.name)
-        parent = symbol.name.rpartition(".")[0]
+        owner, dot, last = name.rpartition(".")
+        description, sections = self._description(symbol, slots.get("description"))
         return SymbolView(
-            name=name.rpartition(".")[2] or self.module.name,
-            title=name if not parent else name,
+            name=last or self.module.name,
+            owner=owner + dot,
             anchor=symbol.name,
             href=f"#{mark}",
             kind=symbol.kind,
@@ -178,7 +218,8 @@ class PageView:
             overloads=tuple(self._linked(text) for text in symbol.overloads),
             line=symbol.line,
             summary=self._slot(slots.get("summary"), inline=True),
-            description=self._slot(slots.get("description")),
+            description=description,
+            sections=sections,
             parameters=[self._parameter(p, slots.get(f"param.{p.name}")) for p in _shown(symbol)],
             returns=self._slot(slots.get("returns")),
             returns_type=self._linked(symbol.returns)
@@ -193,6 +234,18 @@ class PageView:
             members=[],
         )
 
+    def _description(self, symbol: Symbol, slot: Slot | None) -> tuple[SlotView | None, Markup | None]:
+        """The description; its titled sections (notes, examples) apart, for they follow the parameters."""
+        titled = _SECTION.search(slot.text) if slot and slot.origin == "human" and symbol.parameters else None
+        if slot is None or titled is None:
+            return self._slot(slot), None
+        self.origins.add(slot.origin)
+        before, after = slot.text[: titled.start()].rstrip(), slot.text[titled.start() :]
+        description = (
+            SlotView(docstring_html(before, self.prose_targets), slot.origin, True) if before else None
+        )
+        return description, docstring_html(after, self.prose_targets)
+
     def _raised(self, symbol: Symbol, slots: Mapping[str, Slot]) -> Iterator[tuple[str, Slot | None]]:
         names = dict.fromkeys(name for name in (*symbol.expected, *slots) if name.startswith("raises."))
         documented = {n.rpartition(".")[2] for n in slots if n.startswith("raises.")}
@@ -206,10 +259,12 @@ class PageView:
     def _slot(self, slot: Slot | None, inline: bool = False) -> SlotView | None:
         if slot is None:
             return None
+        self.origins.add(slot.origin)
         if slot.origin != "human":
-            return SlotView(plain_html(slot.text), slot.origin)
-        render = inline_html if inline and "\n\n" not in slot.text else docstring_html
-        return SlotView(render(slot.text, self.prose_targets), slot.origin)
+            return SlotView(plain_html(slot.text), slot.origin, block=False)
+        block = not inline or "\n\n" in slot.text
+        render = docstring_html if block else inline_html
+        return SlotView(render(slot.text, self.prose_targets), slot.origin, block)
 
     def _parameter(self, parameter: Parameter, slot: Slot | None) -> ParameterView:
         text = self._slot(slot, inline=True)
@@ -224,22 +279,25 @@ class PageView:
 
     def _signature(self, symbol: Symbol) -> Markup:
         """The signature with its types linked; one parameter a line where it is long."""
+        if symbol.kind == "class" and symbol.signature == f"class {symbol.name.rpartition('.')[2]}":
+            return Markup("")  # the heading says as much
         head, opened, rest = symbol.signature.partition("(")
+        itself = f"#{anchor(symbol.name)}"
         if not opened or len(symbol.signature) <= 88 or symbol.kind in ("attribute", "class"):
-            return self._linked(symbol.signature)
+            return self._linked(symbol.signature, itself)
         _, _, tail = symbol.signature.rpartition(")")
         body = rest[: len(rest) - len(tail) - 1]
         pieces = Markup(",\n    ").join(self._linked(piece) for piece in split_arguments(body))
-        return Markup("{}(\n    {},\n){}").format(self._linked(head), pieces, self._linked(tail))
+        return Markup("{}(\n    {},\n){}").format(self._linked(head, itself), pieces, self._linked(tail))
 
-    def _linked(self, text: str) -> Markup:
-        """Source text in which every known dotted name is a link."""
+    def _linked(self, text: str, itself: str = "") -> Markup:
+        """Source text in which every known dotted name is a link, but for a symbol's own href."""
         parts: list[str] = []
         position = 0
         for match in _DOTTED.finditer(text):
             name = match["name"] or match["string"][1:-1]
             href = self.targets.get(name)
-            if href is None:
+            if href is None or href == itself:
                 continue
             parts.append(escape(text[position : match.start()]))
             parts.append(Markup('<a href="{}">{}</a>').format(href, match.group()))
@@ -247,18 +305,28 @@ class PageView:
         parts.append(escape(text[position:]))
         return Markup("").join(parts)
 
-    def _references(self, found: References | None) -> References | None:
+    def _references(self, found: References | None) -> ReferencesView | None:
         if found is None:
             return None
-        first = tuple(Reference(r.title, relative(self.inputs.page, r.href)) for r in found.first)
-        return References(first, found.total)
+        groups = []
+        for group in found.groups:
+            own = group.module == self.inputs.name
+            page = "" if own else relative(self.inputs.page, group.page)
+            members = [
+                Reference(without_ordinal(name), f"{page}#{anchor(name)}")
+                if name
+                else Reference("the module itself", page or "#dm-main")
+                for name in group.names
+            ]
+            groups.append(GroupView("" if own else group.module, members))
+        return ReferencesView(groups, found.total, found.total - sum(len(g.names) for g in found.groups))
 
-    def _inherited(self, symbol: Symbol) -> list[tuple[Reference, list[Reference]]]:
+    def _inherited(self, symbol: Symbol) -> list[tuple[Reference, str, int]]:
+        """By base, the names of what a class has from it; a script makes them links when they are shown."""
         groups = []
         for group in self.links.inherits.get(symbol.name, ()):
-            base = relative(self.inputs.page, group.href)
-            members = [Reference(name, f"{base}.{anchor(name)}") for name in group.members]
-            groups.append((Reference(group.base, base), members))
+            base = self._seen_from_here(group.href)
+            groups.append((Reference(group.base, base), " ".join(group.members), len(group.members)))
         return groups
 
 
@@ -347,10 +415,15 @@ def module_page(
             root=relative(inputs.page, ""),
             module=module,
             head=head,
-            classes=[s for s in symbols if s.kind == "class"],
-            functions=[s for s in symbols if s.kind == "function"],
-            attributes=[s for s in symbols if s.kind == "attribute"],
+            groups=[
+                (title, found) for kind, title in _GROUPS if (found := [s for s in symbols if s.kind == kind])
+            ],
+            marks=view.origins - {"human"},
             children=inputs.children,
+            diagram=diagram(
+                inputs.uses,
+                {c.name.rpartition(".")[2]: relative(inputs.page, c.href) for c in inputs.children},
+            ),
             reexports=reexports,
             crumbs=[
                 Reference(c.title, relative(inputs.page, c.href) if c.href else "") for c in inputs.crumbs

@@ -11,6 +11,7 @@ from __future__ import annotations
 import html
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -20,17 +21,28 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
-from mdit_py_plugins.anchors import anchors_plugin
 from mdit_py_plugins.tasklists import tasklists_plugin
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
+from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
+
+from tasks.render.source import coloured, coloured_console
 
 # Text in which nothing can be markup is a paragraph as it stands; most summaries are.
 _PLAIN = re.compile(r"[\w ,.;:'\"()/?!%=+-]*")
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
-_EXTERNAL = re.compile(r"\s*(?:[a-zA-Z][a-zA-Z0-9+.-]*:|//)")
+_EXTERNAL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
+_IGNORED_IN_URLS = re.compile(r"^[\x00-\x20]+|[\t\n\r]")
+_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
+_UNCLOSED = {"area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"} | {
+    *("dd", "dt", "li", "option", "p", "td", "th", "tr")
+}
+# Time to sanitize grows with depth, that of some lexers with the square of the length.
+_DEEPEST_HTML = 500
+_LONGEST_COLOURED = 10_000
+_DEEPEST_DIRECTIVE = 10
 
 _TAGS = {
     *(
@@ -60,6 +72,7 @@ _TAGS = {
         "img",
         "input",
         "kbd",
+        "label",
         "li",
         "ol",
         "p",
@@ -81,19 +94,27 @@ _ATTRIBUTES = {
     "details": {"open"},
     **{tag: {"id"} for tag in ("h1", "h2", "h3", "h4", "h5", "h6")},
 }
-_CLASSED = ("pre", "span", "code", "p", "div", "li", "ul")
+_PYTHON = {"python", "py", "python3", "py3"}
+_CONSOLE = {"pycon", "python-console", "doctest"}
+_FORMATTER = HtmlFormatter(nowrap=True)
+_CLASSED = ("b", "pre", "span", "code", "p", "div", "li", "ul")
 _ATTRIBUTES |= {tag: _ATTRIBUTES.get(tag, set()) | {"class"} for tag in _CLASSED}
 
 
 def _kept_attribute(tag: str, attribute: str, value: str) -> str | None:
     """Images come from the site itself or not at all; ids cannot take the page's own names."""
     if attribute == "src":
-        return None if _EXTERNAL.match(value) else value
+        return None if is_external(value) else value
     if attribute == "id" and not value.startswith("md-"):
         return f"md-{value}"
     if attribute in ("type", "tabindex"):
         return {"type": "checkbox", "tabindex": "0"}[attribute]
     return value
+
+
+def is_external(href: str) -> bool:
+    """Whether a browser would take an address to another host or scheme."""
+    return _EXTERNAL.match(_IGNORED_IN_URLS.sub("", href)) is not None
 
 
 def sanitized(markup: str) -> Markup:
@@ -141,7 +162,23 @@ def page_html(text: str, rewrite: Callable[[str], str | None]) -> Markup:
         rewrite: From a relative link, as written, to where it leads in the site; None
             where it leads nowhere, and the link is dropped.
     """
-    return sanitized(_page_parser().render(text, {"rewrite": rewrite}))
+    markup = _page_parser().render(text, {"rewrite": rewrite, "slugs": set(), "repeated": Counter()})
+    if _depth(markup) > _DEEPEST_HTML:
+        return Markup("<pre>{}</pre>").format(text)
+    return sanitized(markup)
+
+
+def _depth(markup: str) -> int:
+    """How deep elements are nested, at most, in HTML that may leave them open."""
+    opened: Counter[str] = Counter()
+    depth = deepest = 0
+    for closes, name in _TAG.findall(markup):
+        if name not in _UNCLOSED and (not closes or opened[name]):
+            step = -1 if closes else 1
+            opened[name] += step
+            depth += step
+            deepest = max(deepest, depth)
+    return deepest
 
 
 # --- parsers
@@ -160,12 +197,27 @@ def _docstring_parser() -> MarkdownIt:
 @lru_cache(maxsize=1)
 def _page_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    parser.use(anchors_plugin, max_level=4, slug_func=slug)
-    parser.use(tasklists_plugin)
+    parser.add_render_rule("heading_open", _heading_open)
+    parser.use(tasklists_plugin, label=True)
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("link_open", _link_open)
     parser.add_render_rule("image", _image)
     return parser
+
+
+def _heading_open(
+    renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    """A heading with an anchor; of repeated ones, with `-1`, `-2` …."""
+    children = tokens[index + 1].children or []
+    title = slug("".join(t.content for t in children if t.type in ("text", "code_inline")))
+    anchor = title
+    while anchor in env["slugs"]:
+        env["repeated"][title] += 1
+        anchor = f"{title}-{env['repeated'][title]}"
+    env["slugs"].add(anchor)
+    tokens[index].attrSet("id", anchor)
+    return renderer.renderToken(tokens, index, options, env)
 
 
 def slug(title: str) -> str:
@@ -194,7 +246,7 @@ def _link_open(
     renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
 ) -> str:
     href = str(tokens[index].attrGet("href") or "")
-    if not _EXTERNAL.match(href):
+    if not is_external(href):
         rewritten = env["rewrite"](href)
         if rewritten is None:
             tokens[index].attrs.pop("href", None)
@@ -211,21 +263,31 @@ def _image(
 
 def highlighted(code: str, language: str) -> str:
     """A code block; highlighted where the language is known."""
-    try:
-        lexer = get_lexer_by_name(language) if language else None
-    except ClassNotFound:
-        lexer = None
-    body = highlight(code, lexer, HtmlFormatter(nowrap=True)) if lexer else html.escape(code)
+    if language in _PYTHON:
+        body = coloured(code)
+    elif language in _CONSOLE:
+        body = coloured_console(code)
+    else:
+        lexer = _lexer(language) if len(code) <= _LONGEST_COLOURED else None
+        body = highlight(code, lexer, _FORMATTER) if lexer else html.escape(code)
     return f'<pre tabindex="0"><code>{body}</code></pre>\n'
+
+
+@lru_cache(maxsize=64)
+def _lexer(language: str) -> Lexer | None:
+    try:
+        return get_lexer_by_name(language) if language else None
+    except ClassNotFound:
+        return None
 
 
 # --- reStructuredText of docstrings, turned into Markdown
 
 _RST_HINT = re.compile(r"``|:\w+:`|\.\. |::|>>> |`_|`~?\w|\|\w")
 _ROLE = re.compile(r":[a-zA-Z][\w:+-]*:`([^`]+)`")
-_TITLED = re.compile(r"^(.*?)\s*<([^<>]+)>$", re.S)
+_TITLED = re.compile(r"([^<>]*)<([^<>]+)>")
 _LITERAL = re.compile(r"``(.+?)``", re.S)
-_HYPERLINK = re.compile(r"`([^`<]+?)\s*<([^`<>\s]+)>`__?")
+_HYPERLINK = re.compile(r"`([^`<]+)<([^`<>\s]+)>`__?")
 _REFERENCE = re.compile(r"`([^`]+)`__?(?!\w)")
 _DIRECTIVE = re.compile(r"^( *)\.\. +([a-zA-Z][\w:-]*):: ?(.*)$")
 _CITATION = re.compile(r"^( *)\.\. +\[([^\]]+)\] ?")
@@ -264,7 +326,9 @@ def to_markdown(text: str) -> str:
     return "\n".join(_blocks(text.expandtabs().split("\n")))
 
 
-def _blocks(lines: list[str]) -> list[str]:
+def _blocks(lines: list[str], depth: int = 0) -> list[str]:
+    if depth > _DEEPEST_DIRECTIVE:
+        return lines
     out: list[str] = []
     position = 0
     while position < len(lines):
@@ -274,7 +338,7 @@ def _blocks(lines: list[str]) -> list[str]:
         elif line.lstrip().startswith(">>> "):
             position = _doctest(lines, position, out)
         elif directive := _DIRECTIVE.match(line):
-            position = _directive(directive, lines, position, out)
+            position = _directive(directive, lines, position, out, depth)
         elif citation := _CITATION.match(line):
             out.append(f"{citation[1]}\\[{citation[2]}\\] {_inline(line[citation.end() :])}")
             position += 1
@@ -291,14 +355,14 @@ def _blocks(lines: list[str]) -> list[str]:
 def _inline(line: str) -> str:
     line = _LITERAL.sub(lambda m: f"`{m[1].strip()}`", line)
     line = _ROLE.sub(_role, line)
-    line = _HYPERLINK.sub(r"[\1](\2)", line)
+    line = _HYPERLINK.sub(lambda m: f"[{m[1].rstrip()}]({m[2]})", line)
     return _REFERENCE.sub(lambda m: m[0] if not m[0].endswith("_") else m[1], line)
 
 
 def _role(match: re.Match[str]) -> str:
     content = match[1]
-    if titled := _TITLED.match(content):
-        return f"`{titled[1]}`" if titled[1] else f"`{titled[2]}`"
+    if titled := _TITLED.fullmatch(content):
+        return f"`{titled[1].rstrip() or titled[2]}`"
     return f"`{content.rpartition('.')[2]}`" if content.startswith("~") else f"`{content.lstrip('!')}`"
 
 
@@ -355,21 +419,21 @@ def _literal_block(lines: list[str], position: int, out: list[str]) -> int:
     return end
 
 
-def _directive(match: re.Match[str], lines: list[str], position: int, out: list[str]) -> int:
+def _directive(match: re.Match[str], lines: list[str], position: int, out: list[str], depth: int) -> int:
     name, argument = match[2].lower(), match[3].strip()
     block, end = _indented(lines, position + 1, len(match[1]))
-    while block and _OPTION.match(block[0]):
-        block = block[1:]
+    options = next((n for n, line in enumerate(block) if not _OPTION.match(line)), len(block))
+    block = block[options:]
     block = "\n".join(block).strip("\n").split("\n") if block else []
     if name in _CODE_DIRECTIVES:
         language = {"math": "latex"}.get(name, argument if name != "plot" else "python")
         body = [argument, *block] if name == "math" and argument else block
         out += ["", *_fenced(body, language), ""]
     elif name in _ADMONITIONS:
-        body = _blocks([argument, *block] if argument else block)
+        body = _blocks([argument, *block] if argument else block, depth + 1)
         out += ["", f"> **{name.capitalize()}**", ">", *(f"> {line}" for line in body), ""]
     elif name in _VERSIONS:
-        out += ["", f"*{_VERSIONS[name]} {argument}.* " + " ".join(_blocks(block)).strip(), ""]
+        out += ["", f"*{_VERSIONS[name]} {argument}.* " + " ".join(_blocks(block, depth + 1)).strip(), ""]
     else:
-        out += ["", *([f"**{_inline(argument)}**", ""] if argument else []), *_blocks(block), ""]
+        out += ["", *([f"**{_inline(argument)}**", ""] if argument else []), *_blocks(block, depth + 1), ""]
     return end

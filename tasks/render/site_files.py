@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ import msgspec
 from markupsafe import Markup
 
 from tasks.documents import SiteFile, SlotCounts, Snapshot
+from tasks.render.diagram import Uses, diagram
 from tasks.render.fragments import Fragment
 from tasks.render.pages import Child, PageInputs, Reference, Site, environment, relative
 from tasks.render.prose import page_html
@@ -31,8 +32,8 @@ _README = ("readme.md", "readme.markdown")
 class SiteFiles:
     """Gathers the files of one site, modules first."""
 
-    def __init__(self, site: Site, snapshot: Snapshot, cache: ResultCache) -> None:
-        self.site, self.snapshot, self.cache = site, snapshot, cache
+    def __init__(self, site: Site, snapshot: Snapshot, cache: ResultCache, uses: Mapping[str, Uses]) -> None:
+        self.site, self.snapshot, self.cache, self.uses = site, snapshot, cache, uses
         self.files: dict[str, SiteFile] = {}
         self.symbols = 0
         self.slots = SlotCounts()
@@ -136,9 +137,31 @@ class SiteFiles:
             else:
                 title = PurePosixPath(path).stem
                 yield page, self._page("prose.html", page, title=title, content=content)
-        top = [m for m in self._modules if "." not in m.name] or self._modules
         listed = [Reference(r.title, r.href) for r in self._prose_references()]
-        yield "index.html", self._page("index.html", "index.html", content=home, modules=top, pages=listed)
+        package, parts = self._outermost()
+        yield (
+            "index.html",
+            self._page(
+                "index.html",
+                "index.html",
+                content=home,
+                modules=parts,
+                module_count=len(self._modules),
+                diagram=diagram(
+                    self.uses.get(package, ()), {m.name.rpartition(".")[2]: m.href for m in parts}
+                ),
+                pages=listed,
+                slots=self.slots,
+            ),
+        )
+
+    def _outermost(self) -> tuple[str, list[Child]]:
+        """What the home page lists: the top-level modules; where there is one, also its parts."""
+        top = [m for m in self._modules if "." not in m.name] or self._modules
+        if len(top) != 1:
+            return "", top
+        package = top[0].name
+        return package, [m for m in self._modules if m is top[0] or m.name.rpartition(".")[0] == package]
 
     def _rewritten(self, href: str, path: str, page: str, pages: dict[str, str]) -> str | None:
         """Where a relative link of a Markdown file leads in the site."""

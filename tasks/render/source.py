@@ -1,8 +1,8 @@
 """Source files as pages: every line an anchor, tokens coloured.
 
 One regular expression finds the tokens that are worth a colour, on text that is escaped
-beforehand. Pygments colours the code blocks in prose; on whole source trees it would
-take most of a clean build (docs/decisions/ has the figures).
+beforehand. Examples in docstrings are coloured the same way. Pygments, which colours other
+languages, would take most of a clean build (docs/decisions/ has the figures).
 """
 
 from __future__ import annotations
@@ -31,10 +31,26 @@ _TOKEN = re.compile(
 )
 
 
+def coloured(source: str) -> str:
+    """Python as HTML; each token that is worth a colour in a `b` whose class names its kind."""
+    return _TOKEN.sub(_coloured, html.escape(source, quote=False))
+
+
+def coloured_console(text: str) -> str:
+    """A session of the interactive interpreter: prompts, code and output told apart."""
+    return "\n".join(_console_line(line) for line in text.split("\n"))
+
+
+def _console_line(line: str) -> str:
+    prompt, code = line[:4], line[4:]
+    if prompt.rstrip() in (">>>", "..."):
+        return f'<b class="p">{html.escape(prompt)}</b>{coloured(code)}'
+    return f'<b class="o">{html.escape(line, quote=False)}</b>' if line else ""
+
+
 def highlighted_lines(source: str) -> Markup:
     """A Python file as HTML; line N begins with an element whose id is `LN`."""
-    coloured = _TOKEN.sub(_coloured, html.escape(source, quote=False))
-    lines = coloured.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    lines = coloured(source).replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     return Markup("\n".join([f'<i id="L{number}"></i>{line}' for number, line in enumerate(lines, 1)]))
 
 
