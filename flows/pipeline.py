@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from flows.settings import Settings, cache_home
-from tasks.documents import Generated, PageEntry, Published, Rendered, SkippedFile, Snapshot
+from tasks.documents import Generated, PageEntry, Published, Rendered, SkippedFile, Snapshot, SourceError
 from tasks.ingest import OpenedSource, ingest
 from tasks.ingest.tree import Selection
 from tasks.keys import digest, key
@@ -116,8 +116,14 @@ class Pipeline:
 
         chunks = chunk(snapshot, self.cache, self.workers)
         outlines = load_outlines(self.cache, chunks)
+        skipped = [outline.skipped for outline in outlines.values() if outline.skipped is not None]
+        if len(skipped) == len(chunks):
+            first = f"{skipped[0].path}: {skipped[0].reason}, {skipped[0].detail}"
+            raise SourceError(
+                f"source {snapshot.name!r}: holds no Python file that can be parsed (the first: {first})"
+            )
         links = resolve(chunks, outlines, self.settings.private, self.cache, self.workers)
-        return Parsed(chunks, links, [o.skipped for o in outlines.values() if o.skipped is not None])
+        return Parsed(chunks, links, skipped)
 
     def generate(self, snapshot: Snapshot, parsed: Parsed) -> Generated:
         """Symbols → Docs, as far as a model writes them."""

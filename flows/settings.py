@@ -106,7 +106,9 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
     operator = config or operator_file()
     _add(values, origins, _read(operator, set(Settings.model_fields)), str(operator))
     if source is not None:
-        _add(values, origins, _read(source / FILE_NAME, _OF_THE_REPOSITORY), FILE_NAME)
+        of_source = source / FILE_NAME
+        if not of_source.is_symlink():  # a link could lead out of the source
+            _add(values, origins, _read(of_source, _OF_THE_REPOSITORY), FILE_NAME)
     _refuse_unknown_variables()
     _add(values, origins, EnvSettingsSource(_Environment, env_prefix=_PREFIX)(), "environment")
     _add(values, origins, {name: value for name, value in flags.items() if value is not None}, "flag")
@@ -124,12 +126,12 @@ def _add(values: dict[str, Any], origins: dict[str, str], layer: Mapping[str, An
 
 
 def _read(file: Path, allowed: set[str]) -> dict[str, Any]:
-    if not file.is_file() or file.is_symlink():
+    if not file.is_file():
         return {}
     try:
         text = file.read_text("utf-8")
         values = tomllib.loads(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SourceError(f"{file}: {error}") from error
     for name in values:
         if name not in allowed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -62,7 +63,7 @@ class Workers:
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("forkserver")
-            self._pool = ProcessPoolExecutor(self.processes, mp_context=context)
+            self._pool = ProcessPoolExecutor(self.processes, context, initializer=_end_with_parent)
         return self._pool
 
 
@@ -70,6 +71,18 @@ def _parts(items: Sequence[Any], count: int) -> Iterator[list[Any]]:
     """Every count-th item: neighbours in a tree are alike in size."""
     for start in range(min(count, len(items))):
         yield list(items[start::count])
+
+
+def _end_with_parent() -> None:
+    """Keep a worker whose build was killed from waiting for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @lru_cache(maxsize=1)

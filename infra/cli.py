@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from tasks.ingest import OpenedSource
 
 _FLAGS = ("out", "model", "quantize", "device", "strict", "budget")
-_EPILOG = "exit status: 0 built; 1 failed; 2 unusable arguments or source, nothing touched; 3 published but degraded"
+_EPILOG = (
+    "exit status: 0 built; 1 failed; 2 unusable arguments or source, nothing touched; "
+    "3 published, but the budget left texts unwritten"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     except DocmillError as error:
         if arguments.debug:
             raise
-        print(f"docmill: {error}", file=sys.stderr)
+        print(f"docmill: {_line(str(error))}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read along has seen enough
@@ -42,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             raise
-        print(f"docmill: internal error: {type(error).__name__}: {error}; run with --debug", file=sys.stderr)
+        what = _line(f"{type(error).__name__}: {error}")
+        print(f"docmill: internal error: {what}; run with --debug", file=sys.stderr)
         return 1
 
 
@@ -82,6 +87,7 @@ def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None
     parser.add_argument("--strict", action="store_true", default=None, help="a skipped file fails the build")
     parser.add_argument("--budget", type=int, metavar="N", help="send at most N symbols to the model")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
 
 
 def _opened(arguments: argparse.Namespace) -> tuple[OpenedSource, Settings]:
@@ -96,17 +102,21 @@ def _opened(arguments: argparse.Namespace) -> tuple[OpenedSource, Settings]:
 def _build(arguments: argparse.Namespace) -> int:
     from flows.build import build
     from flows.report import Report
-    from tasks.documents import DocmillError
+    from tasks.documents import DocmillError, SourceError
 
-    report = Report(source={"location": arguments.source, "revision": None})
+    if arguments.report is not None and not arguments.report.parent.is_dir():
+        raise SourceError(f"report {str(arguments.report)!r}: no such folder")
+    report = Report(source={"location": _line(arguments.source), "revision": None})
     try:
         if arguments.prefect:
             report = _build_in_prefect(arguments)
         else:
             source, settings = _opened(arguments)
             build(source, settings, report, _progress())
-    except Exception as error:
-        report.error = str(error) if isinstance(error, DocmillError) else f"{type(error).__name__}: {error}"
+    except BaseException as error:
+        report.error = _line(
+            str(error) if isinstance(error, DocmillError) else f"{type(error).__name__}: {error}"
+        )
         raise
     finally:
         if arguments.report is not None:
@@ -127,6 +137,11 @@ def _build_in_prefect(arguments: argparse.Namespace) -> Report:
     return msgspec.convert(run(source=arguments.source, **parameters), Report)
 
 
+def _line(text: str) -> str:
+    """Text of a repository as one line: what would steer a terminal is shown escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _progress() -> Any:
     """Stages on a terminal; a log stays quiet."""
     if not sys.stderr.isatty():
@@ -144,7 +159,9 @@ def _summary(report: Report) -> str:
     texts = (
         f"{slots['human']} human, {slots['derived']} derived, {slots['model']} model, {slots['empty']} empty"
     )
-    skipped = "".join(f"\n  skipped {f.path}: {f.reason}, {f.detail}" for f in report.skipped_files)
+    skipped = "".join(
+        f"\n  skipped {_line(f.path)}: {f.reason}, {_line(f.detail)}" for f in report.skipped_files
+    )
     site = f"{report.published['target']}/index.html" if report.published else ""
     return (
         f"{report.symbols} symbols; texts: {texts}; "
@@ -160,7 +177,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         listed = [change for change in changes if change.certain is certain]
         print(f"{title}: {len(listed)}")
         for change in listed:
-            print(f"  {change.what:<5} {change.reason:<11} {change.id}")
+            print(f"  {change.what:<5} {change.reason:<11} {_line(change.id)}")
     return 0
 
 
@@ -172,7 +189,8 @@ def _show_config(arguments: argparse.Namespace) -> int:
     flags = {name: getattr(arguments, name) for name in _FLAGS}
     resolved = resolve_settings(source.root, flags, arguments.config)
     for name, origin in resolved.origins.items():
-        print(f"{name} = {getattr(resolved.settings, name)!r}  ({origin})")
+        value = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", repr(getattr(resolved.settings, name)))
+        print(f"{name} = {value}  ({origin})")
     return 0
 
 

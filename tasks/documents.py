@@ -59,6 +59,7 @@ class Snapshot(Struct, frozen=True):
     digest: str
     code: tuple[SourceFile, ...]
     prose: tuple[SourceFile, ...]
+    images: tuple[SourceFile, ...]
     skipped: tuple[SkippedFile, ...]
 
 

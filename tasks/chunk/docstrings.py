@@ -23,6 +23,9 @@ logging.getLogger("griffe").setLevel(logging.CRITICAL)
 _LONGEST_PARSED = 200_000
 
 _SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bcf)(?<!\bvs)(?<!\b[A-Z])[.!?](?=\s+\S)")
+_NAMES = re.compile(r"[A-Za-z_][\w.]*(?:,\s*[A-Za-z_][\w.]*)*,?")
+# Sections that griffe does not infer the style from.
+_NUMPY_HEADING = re.compile(r"\n[ \t]*(?:See Also|Notes|References|Examples)\n[ \t]*-{3,}[ \t]*\n")
 _BLANK_LINES = re.compile(r"\n[ \t]*\n")
 _UNDERLINE = re.compile(r"^[=\-~^*#`'\"+.:_]{3,}\s*$")
 
@@ -78,7 +81,7 @@ def _sections(text: str) -> Iterable[Any]:
     style, _ = infer_style(docstring)
     if style is Parser.google:
         return parse_google(docstring, warnings=False, returns_named_value=False)
-    if style is Parser.numpy:
+    if style is Parser.numpy or (style is None and _NUMPY_HEADING.search(text)):
         return parse_numpy(docstring, warnings=False)
     if style is Parser.sphinx:
         return parse_sphinx(docstring, warnings=False)
@@ -105,7 +108,10 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
     elif kind is kinds.examples:
         rest.append(_titled(section.title or "Examples", "\n\n".join(_example(*part) for part in value)))
     elif kind is kinds.admonition:
-        rest.append(_titled(section.title or value.kind.title(), value.contents))
+        title = section.title or value.kind.title()
+        rest.append(
+            _titled(title, _see_also(value.contents) if title.lower() == "see also" else value.contents)
+        )
     elif kind is kinds.deprecated:
         rest.append(_titled("Deprecated", f"{value.version}: {value.description}"))
     else:
@@ -124,6 +130,21 @@ def _label(item: Any) -> str:
 
 def _example(kind: DocstringSectionKind, text: str) -> str:
     return f"```pycon\n{text}\n```" if kind is DocstringSectionKind.examples else text
+
+
+def _see_also(text: str) -> str:
+    """NumPy's list of related names, one a line with a phrase behind a colon, as a list."""
+    entries: list[str] = []
+    for line in text.splitlines():
+        names, colon, phrase = line.partition(" :")
+        if line[:1].isspace() and entries:
+            entries[-1] += f" {line.strip()}"
+        elif _NAMES.fullmatch(names.strip()):
+            quoted = ", ".join(f"`{name}`" for name in re.split(r"[,\s]+", names.strip(" ,")))
+            entries.append(f"- {quoted}" + (f": {phrase.strip()}" if colon and phrase.strip() else ""))
+        elif line.strip():
+            return text
+    return "\n".join(entries)
 
 
 def _titled(title: str, body: str) -> str:

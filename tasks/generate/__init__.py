@@ -174,7 +174,7 @@ def _write(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> None:
 
 
 def accepted(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> tuple[Completions, int]:
-    """What may be shown of the texts that are there, by path, symbol and slot, and how many sentences may not."""
+    """What may be shown of the texts that are there, and how many sentences may not."""
     floor = writer.meta.min_logprob
     accepted: dict[str, dict[str, dict[str, str]]] = {}
     dropped = 0

@@ -12,9 +12,9 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tasks.documents import SkippedFile, Snapshot, SourceError
+from tasks.documents import SkippedFile, Snapshot, SourceError, SourceFile
 from tasks.ingest import git
-from tasks.ingest.tree import CODE_SUFFIXES, Selection, StatCache, Walk
+from tasks.ingest.tree import CODE_SUFFIXES, IMAGE_SUFFIXES, PROSE_SUFFIXES, Selection, StatCache, Walk
 from tasks.keys import digest
 
 
@@ -79,18 +79,23 @@ def ingest(source: OpenedSource, selection: Selection, cache: Path, hidden: Iter
     walk = Walk(source.root, selection, hidden, stats)
     walk.run()
     stats.save()
-    if not walk.files and not walk.skipped:
+    code = _ending(walk.files, CODE_SUFFIXES)
+    prose = _ending(walk.files, PROSE_SUFFIXES)
+    images = _ending(walk.files, IMAGE_SUFFIXES)
+    if not code and not prose and not walk.skipped:
         raise SourceError(
             f"source {source.name!r}: holds no file that docmill documents (Python or Markdown)"
         )
-    code = tuple(file for file in walk.files if file.path.endswith(CODE_SUFFIXES))
-    prose = tuple(file for file in walk.files if not file.path.endswith(CODE_SUFFIXES))
     skipped = tuple(sorted([*walk.skipped, *source.links], key=lambda file: file.path))
     if not code:
         why = f" ({len(skipped)} skipped, the first: {_reason(skipped[0])})" if skipped else ""
         raise SourceError(f"source {source.name!r}: holds no Python file that docmill can read{why}")
-    covered = digest([source.name, source.revision, code, prose, skipped])
-    return Snapshot(source.name, source.revision, str(source.root), covered, code, prose, skipped)
+    covered = digest([source.name, source.revision, code, prose, images, skipped])
+    return Snapshot(source.name, source.revision, str(source.root), covered, code, prose, images, skipped)
+
+
+def _ending(files: Iterable[SourceFile], suffixes: tuple[str, ...]) -> tuple[SourceFile, ...]:
+    return tuple(file for file in files if file.path.endswith(suffixes))
 
 
 def _reason(file: SkippedFile) -> str:

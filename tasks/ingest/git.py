@@ -117,7 +117,9 @@ def fetch(location: str, revision: str | None, cache: Path) -> tuple[Path, str, 
         except OSError as error:
             raise SourceError(f"source {location!r}: {error.filename!r}: {error.strerror}") from error
     links = [
-        SkippedFile(e.path, "symlink", "symbolic links are not followed") for e in entries if e.mode == _LINK
+        SkippedFile(e.path, "symlink", "symbolic links are not followed")
+        for e in entries
+        if e.mode == _LINK and e.path != _SETTINGS
     ]
     return tree, sha, links
 
@@ -133,6 +135,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 _REGULAR = ("100644", "100755")
 _LINK = "120000"
+_SETTINGS = "docmill.toml"
 
 
 class _Entry(NamedTuple):
@@ -154,7 +157,7 @@ def _entries(repository: Path, location: str, sha: str) -> Iterator[_Entry]:
         parts = path.split("/")
         if not {"", ".", ".."}.isdisjoint(parts):
             raise SourceError(f"source {location!r}: holds {path!r}, which leaves the tree")
-        if is_documented(parts[-1]) or path == "docmill.toml":
+        if is_documented(parts[-1]) or path == _SETTINGS:
             yield _Entry(mode, blob, path)
 
 

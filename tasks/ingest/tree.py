@@ -25,6 +25,8 @@ from tasks.keys import digest_bytes
 
 CODE_SUFFIXES = (".py", ".pyi")
 PROSE_SUFFIXES = (".md", ".markdown")
+# No SVG: opened by itself, it can run scripts.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 
 # A file changed this recently may change again within the clock's resolution.
 _RACY_NS = 2_000_000_000
@@ -36,7 +38,7 @@ _LARGEST_IGNORE_FILE = 1_000_000
 
 def is_documented(name: str) -> bool:
     """Whether files of this name are read at all; hidden ones are not."""
-    return name.endswith(CODE_SUFFIXES + PROSE_SUFFIXES) and not name.startswith(".")
+    return name.endswith(CODE_SUFFIXES + PROSE_SUFFIXES + IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 class Selection(Struct, frozen=True):
@@ -178,6 +180,8 @@ class Walk:
         if info.st_size > self.selection.max_file_size:
             return _Remembered(stamp, "", None, "")
         data = Path(file).read_bytes()
+        if file.endswith(IMAGE_SUFFIXES):
+            return _Remembered(stamp, digest_bytes(data), None, "")
         if (position := data.find(b"\0")) >= 0:
             return _Remembered(stamp, "", "binary", f"NUL at byte {position}")
         try:

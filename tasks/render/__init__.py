@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from tasks.chunk import Chunk, load_modules, load_outlines, surfaces
-from tasks.documents import Completions, Links, Outline, PageEntry, Rendered, Slot, Snapshot, SourceError
+from tasks.documents import (
+    Completions,
+    Links,
+    Module,
+    Outline,
+    PageEntry,
+    Rendered,
+    Slot,
+    Snapshot,
+    SourceError,
+)
 from tasks.generate.docs import docs_of
 from tasks.keys import digest_bytes, key
 from tasks.render.diagram import Uses
@@ -38,6 +50,8 @@ from tasks.spread import Spread
 RENDER_VERSION = 1
 
 _BATCH = 100
+
+T = TypeVar("T")
 
 
 class PageJob(Struct, frozen=True):
@@ -122,7 +136,8 @@ def plan_drawing(
 
 def render(drawing: Drawing, snapshot: Snapshot, site: Site, cache: ResultCache, spread: Spread) -> Rendered:
     """Draw what the cache does not hold, and put the site's files together."""
-    missing = cache.missing(_drawn(job.key) for job in (*drawing.pages, *drawing.sources))
+    keys = [job.key for job in drawing.pages] + [job.key for job in drawing.sources]
+    missing = cache.missing(_drawn(key) for key in keys)
     spread(draw_pages, [job for job in drawing.pages if _drawn(job.key) in missing], site)
     spread(draw_sources, [job for job in drawing.sources if _drawn(job.key) in missing], site, snapshot.root)
 
@@ -197,7 +212,7 @@ def draw_pages(jobs: Iterable[PageJob], cache: ResultCache, site: Site) -> None:
         cache.put_many(drawn)
 
 
-def _slots(modules: Mapping, symbol_id: str) -> Mapping[str, Slot]:  # type: ignore[type-arg]
+def _slots(modules: Mapping[str, Module], symbol_id: str) -> Mapping[str, Slot]:
     path, name = split_id(symbol_id)
     return next(symbol.slots for symbol in modules[path].symbols if symbol.name == name)
 
@@ -229,12 +244,7 @@ def _drawn_sources(cache: ResultCache, jobs: list[SourceJob]) -> Iterator[tuple[
         yield job, msgspec.json.decode(found[_drawn(job.key)], type=DrawnFile)
 
 
-def _batches(items: Iterable) -> Iterator[list]:  # type: ignore[type-arg]
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
         yield batch

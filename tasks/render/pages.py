@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
@@ -390,7 +391,7 @@ def templates_digest() -> str:
     return digest_bytes(b"\0".join(name.encode() + b"\0" + (folder / name).read_bytes() for name in names))
 
 
-def _walk(folder, prefix: str = "") -> Iterator[str]:  # type: ignore[no-untyped-def]
+def _walk(folder: Traversable, prefix: str = "") -> Iterator[str]:
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _walk(entry, f"{prefix}{entry.name}/")

@@ -154,15 +154,20 @@ def plain_html(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False)))
 
 
-def page_html(text: str, rewrite: Callable[[str], str | None]) -> Markup:
+def page_html(
+    text: str, rewrite: Callable[[str], str | None], picture: Callable[[str], str | None]
+) -> Markup:
     """A Markdown page of the repository as HTML.
 
     Args:
         text: The page's Markdown.
         rewrite: From a relative link, as written, to where it leads in the site; None
             where it leads nowhere, and the link is dropped.
+        picture: The same for images; one that is not in the site is replaced by its text.
     """
-    markup = _page_parser().render(text, {"rewrite": rewrite, "slugs": set(), "repeated": Counter()})
+    markup = _page_parser().render(
+        text, {"rewrite": rewrite, "picture": picture, "slugs": set(), "repeated": Counter()}
+    )
     if _depth(markup) > _DEEPEST_HTML:
         return Markup("<pre>{}</pre>").format(text)
     return sanitized(markup)
@@ -258,7 +263,11 @@ def _link_open(
 def _image(
     renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
 ) -> str:
-    return f'<span class="image">{html.escape(tokens[index].content)}</span>' if tokens[index].content else ""
+    text = html.escape(tokens[index].content)
+    source = env["picture"](str(tokens[index].attrGet("src") or ""))
+    if source is not None:
+        return f'<img src="{html.escape(source)}" alt="{text}">'
+    return f'<span class="image">{text}</span>' if text else ""
 
 
 def highlighted(code: str, language: str) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import posixpath
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -38,6 +39,8 @@ class SiteFiles:
         self.symbols = 0
         self.slots = SlotCounts()
         self._sources: dict[str, str] = {}
+        names = distinct_names(image.path for image in snapshot.images)
+        self._images = {path: f"images/{name}" for path, name in names.items()}
         self._modules: list[Child] = []
         self._symbol_parts: list[bytes] = []
         self._search_parts: list[str] = []
@@ -129,9 +132,14 @@ class SiteFiles:
         home = Markup("")
         for path, page in pages.items():
             text = Path(self.snapshot.root, path).read_text("utf-8-sig", "replace")
+            images: set[str] = set()
             content = page_html(
-                text, lambda href, path=path, page=page: self._rewritten(href, path, page, pages)
+                text,
+                partial(self._rewritten, path=path, page=page, pages=pages),
+                partial(self._picture, path=path, page=page, images=images),
             )
+            for image in sorted(images):
+                yield self._images[image], Path(self.snapshot.root, image).read_bytes()
             if page == "index.html":
                 home = content
             else:
@@ -168,7 +176,7 @@ class SiteFiles:
         target, _, fragment = href.partition("#")
         if not target:
             return f"#md-{fragment}" if fragment else None
-        resolved = posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(target)))
+        resolved = _resolved(target, path)
         found = pages.get(resolved) or self._sources.get(resolved)
         if found is None:
             return None
@@ -177,6 +185,14 @@ class SiteFiles:
             suffix = f"#{fragment}" if resolved in self._sources else f"#md-{fragment}"
         return relative(page, quote(found)) + suffix
 
+    def _picture(self, source: str, path: str, page: str, images: set[str]) -> str | None:
+        """Where an image of a Markdown file is in the site; it is noted as one that is needed."""
+        resolved = _resolved(source, path)
+        if resolved not in self._images:
+            return None
+        images.add(resolved)
+        return relative(page, quote(self._images[resolved]))
+
     def _page(self, template: str, page: str, **values: Any) -> bytes:
         text = (
             environment()
@@ -184,6 +200,11 @@ class SiteFiles:
             .render(site=self.site, page=page, root=relative(page, ""), **values)
         )
         return text.encode()
+
+
+def _resolved(href: str, path: str) -> str:
+    """The path from the source's root of what a file refers to by a relative one."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(href)))
 
 
 def navigation(modules: list[Child]) -> list[Any]:
