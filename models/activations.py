@@ -1,9 +1,9 @@
 """Activation functions whose bits do not depend on where in a tensor an element lies.
 
-On a CPU torch splits an element-wise operation evenly among its threads and computes what is left over at the
-end of a part with other code than the vectors before it, which differs in the last bit for SiLU, the tanh form
-of GELU and the sigmoid. With an uneven split that end falls into the middle of a row, and the row's bits would
-depend on its slot. `settle` makes every part a whole number of vectors.
+On a CPU torch splits an element-wise operation evenly among its threads and computes what is left over at
+the end of a part with other code than the vectors before it, which differs in the last bit for SiLU, the
+tanh form of GELU and the sigmoid. With an uneven split that end falls into the middle of a row, and the
+row's bits would depend on its slot. `settle` makes every part a whole number of vectors.
 
 In scope: cutting a tensor so that torch's own split is even. Not in scope: matrix products, normalization and
 attention, which were measured not to depend on the place of a row.

@@ -1,18 +1,19 @@
 """The attention call and the KV cache at fixed shapes, in the terms of transformers' own model code.
 
-Every token lies in the KV cache at the column of its position, so what a query may see follows from distances
-alone: a key is visible if it is not in the future and, in a sliding layer, not beyond the window. Padding lies
-in the future of every real token until real tokens overwrite it. The engine hands the distances to the model in
-place of a four-dimensional attention mask, which transformers passes through to every layer untouched.
+Every token lies in the KV cache at the column of its position, so what a query may see follows from
+distances alone: a key is visible if it is not in the future and, in a sliding layer, not beyond the window.
+Padding lies in the future of every real token until real tokens overwrite it. The engine hands the
+distances to the model in place of a four-dimensional attention mask, which transformers passes through to
+every layer untouched.
 
 In scope: `attend`, registered under the name ATTENTION; the caches of a prefill and of a decoding pool.
 Not in scope: which rows hold what (the engine), when anything runs (the scheduler).
 """
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
-from torch.nn.functional import scaled_dot_product_attention
 
 ATTENTION = "docmill_fixed_shape"
 
@@ -22,7 +23,7 @@ Layers = list[
 
 
 def distances(positions: torch.Tensor, kv_length: int) -> torch.Tensor:
-    """Return how far each of `kv_length` columns lies behind each query: rows × 1 × queries × columns, int32."""
+    """Return how far each column lies behind each query: rows × 1 × queries × `kv_length`, int32."""
     columns = torch.arange(kv_length, dtype=torch.int32, device=positions.device)
     return positions.to(torch.int32)[:, None, :, None] - columns
 
@@ -37,9 +38,10 @@ def attend(
     sliding_window: int | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend from `query` (rows × heads × queries × size) to what the distances in `attention_mask` leave visible.
+    """Attend from `query` (rows × heads × queries × size) to the keys that the distances leave visible.
 
-    The query heads that share a KV head are taken as further queries of it, so keys and values are never repeated.
+    The query heads that share a KV head are taken as further queries of it, so keys and values are never
+    repeated.
     """
     visible = attention_mask >= 0
     if sliding_window is not None:

@@ -1,8 +1,9 @@
 """Which request is computed when, and at which fixed shape. Pure: no torch, no text, tested without a model.
 
-A bucket is a fixed shape: prompts padded to one length, prefilled in groups of a fixed row count, decoded in a
-pool of a fixed row count over a fixed KV length. Buckets with the same KV length share a pool. A request's
-bucket follows from its own lengths alone, because the bits of a row depend on the shape it is computed at.
+A bucket is a fixed shape: prompts padded to one length, prefilled in groups of a fixed row count, decoded
+in a pool of a fixed row count over a fixed KV length. Buckets with the same KV length share a pool. A
+request's bucket follows from its own lengths alone, because the bits of a row depend on the shape it is
+computed at.
 
 In scope: the bucket table, the queues, which step comes next, which slot a request gets, the accounting.
 Not in scope: what a step does (the engine), what a prompt is, out-of-memory handling.
@@ -62,10 +63,11 @@ class BucketTable:
     ) -> "BucketTable":
         """Return the default table for prompts of up to `max_prompt` tokens and `max_new` tokens after them.
 
-        `context` is the number of positions the model has; a table never exceeds it. `kv_bytes_per_token` is the
-        size of the keys and values of one token in all layers; fewer rows are decoded at once where all pools
-        together would outgrow a fixed budget. The budget is a constant and not the free memory of the moment,
-        because the row count decides the bits. Raises ValueError when not even one prompt token fits.
+        `context` is the number of positions the model has; a table never exceeds it. `kv_bytes_per_token`
+        is the size of the keys and values of one token in all layers; fewer rows are decoded at once where
+        all pools together would outgrow a fixed budget. The budget is a constant and not the free memory of
+        the moment, because the row count decides the bits. Raises ValueError when not even one prompt token
+        fits.
         """
         room = context - prefix
         longest = min(max_prompt + max_new, room)
@@ -79,7 +81,7 @@ class BucketTable:
         return cls(prompts, pools, rows, prefix)
 
     def bucket(self, prompt: int, new: int) -> Bucket | None:
-        """Return the bucket of a request that prefills `prompt` and decodes `new` tokens; None if none holds it."""
+        """Return the bucket for `prompt` prefilled and `new` decoded tokens; None if none holds them."""
         prompt_length = next((length for length in self.prompt_lengths if length >= prompt), None)
         if prompt_length is None:
             return None
@@ -105,7 +107,7 @@ class BucketTable:
 
 
 def _ladder(longest: int, finest: int, per_doubling: int) -> tuple[int, ...]:
-    """Return ascending multiples of `finest` that reach `longest`, with a constant number of steps per doubling."""
+    """Return ascending multiples of `finest` that reach `longest`, so many per doubling."""
     lengths = [finest]
     while lengths[-1] < longest:
         step = (1 << lengths[-1].bit_length() - 1) // per_doubling
@@ -188,9 +190,9 @@ class Scheduler:
     def next_step(self, *, more_may_come: bool) -> Prefill | Decode | None:
         """Return what to compute next, or None when nothing waits and nothing runs.
 
-        Full prefill groups come first: they cost no padding and fill the pools. A group with dummies is computed
-        where waiting cannot help (nothing more may come) or where a pool would otherwise run half empty. Then the
-        fullest pool decodes; the others keep their rows until it is their turn.
+        Full prefill groups come first: they cost no padding and fill the pools. A group with dummies is
+        computed where waiting cannot help (nothing more may come) or where a pool would otherwise run half
+        empty. Then the fullest pool decodes; the others keep their rows until it is their turn.
         """
         group = self._fullest_group(full=True) or self._fullest_group(full=False, thin_pools=more_may_come)
         if group:
@@ -201,8 +203,8 @@ class Scheduler:
     def _fullest_group(self, *, full: bool, thin_pools: bool = False) -> Bucket | None:
         """Return the bucket with the most requests that can be prefilled now.
 
-        With `full`, only groups without a dummy count; with `thin_pools`, only pools at most half of whose rows
-        are active.
+        With `full`, only groups without a dummy count; with `thin_pools`, only pools at most half of whose
+        rows are active.
         """
         candidates: list[tuple[int, Bucket]] = []
         for kv_length, pool in self._pools.items():
@@ -232,7 +234,7 @@ class Scheduler:
 
 
 def in_order(numbered: Iterable[tuple[int, _Item]]) -> Iterator[_Item]:
-    """Yield items by ascending number (0, 1, 2 …, each exactly once), each as soon as those before it are there."""
+    """Yield items by ascending number (0, 1, 2 …, each once), as soon as those before them are there."""
     waiting: dict[int, _Item] = {}
     expected = 0
     for number, item in numbered:

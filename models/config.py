@@ -14,7 +14,7 @@ BUNDLED = Path(__file__).parent / "bundled"
 
 
 class ModelError(Exception):
-    """A model cannot be loaded, quantized or run; the message says what, where and what to do, in one line."""
+    """A model cannot be loaded, quantized or run; the message says what, where and what to do."""
 
 
 class BundledModelMissingError(ModelError):
@@ -50,7 +50,7 @@ class ModelConfig(_Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        Field(description="type of computation; `auto` is bfloat16 where the device has it natively"),
+        Field(description="type of computation; `auto` is bfloat16 where that is fast: CUDA, AMX"),
     ] = "auto"
 
     @field_validator("model")

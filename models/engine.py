@@ -59,10 +59,10 @@ class Request:
 class Completion:
     """What the model wrote for a request; the tuples have one entry per frame.
 
-    `texts` is the model's part only, without what ended it. `ended` tells which frames the model ended itself;
-    the others were cut at their limit. `logprobs` is the mean natural log-probability of the tokens that the
-    model chose, the ending one included. `prompt_tokens` counts what was fed (without the shared prefix),
-    `output_tokens` what the model chose.
+    `texts` is the model's part only, without what ended it. `ended` tells which frames the model ended
+    itself; the others were cut at their limit. `logprobs` is the mean natural log-probability of the tokens
+    that the model chose, the ending one included. `prompt_tokens` counts what was fed (without the shared
+    prefix), `output_tokens` what the model chose.
     """
 
     id: str
@@ -254,7 +254,7 @@ class _Ends:
         return self._loaded.decode(tokens).rstrip(_BROKEN_CHARACTER)
 
     def _may_complete_stop(self, token: int) -> bool:
-        """Tell whether a stop string can end in this token, so that texts are decoded only where it matters."""
+        """Tell whether a stop string can end in this token; only then is a text decoded."""
         if token not in self._may_complete:
             ends = {stop[-1] for stop in self._stop} | {_BROKEN_CHARACTER}
             self._may_complete[token] = not ends.isdisjoint(self._loaded.decode([token]))

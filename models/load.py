@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,8 +35,11 @@ META_FILE = "docmill.json"
 
 # Architectures that tests/models/test_engine.py proves equal to transformers' own generate.
 SERVED = frozenset(
-    "cohere cohere2 gemma gemma3_text glm gpt2 gpt_bigcode gpt_neox granite llama mistral olmo olmo2 olmo3 opt phi "
-    "phi3 qwen2 qwen3 smollm3 starcoder2".split()
+    (
+        *("cohere", "cohere2", "gemma", "gemma3_text", "glm", "gpt2", "gpt_bigcode", "gpt_neox", "granite"),
+        *("llama", "mistral", "olmo", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen3", "smollm3"),
+        "starcoder2",
+    )
 )
 
 _DESCRIPTION = ("config.json", "generation_config.json", "quanto_qmap.json")
@@ -89,7 +93,7 @@ class LoadedModel:
 
     @property
     def context(self) -> int:
-        """The number of positions at which the model's own position encoding does not depend on neighbours."""
+        """The number of positions within which those of a row do not depend on its neighbours."""
         return _context(self.model.config)
 
     @property
@@ -108,11 +112,11 @@ class LoadedModel:
         return frozenset({*declared, self.tokenizer.eos_token_id} - {None})
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
-        """Return the tokens of a text, none added; special tokens in it count only if the text is `trusted`."""
+        """Return the tokens of a text; special tokens in it count as such only if it is `trusted`."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not trusted)
 
     def encode_opening(self, prefix: str) -> list[int]:
-        """Return the tokens of a text at the very beginning, after the token that the tokenizer begins with."""
+        """Return the tokens of a text that opens the input, with the tokenizer's own first token."""
         bos = self.tokenizer.bos_token_id
         tokens = self.encode(prefix, trusted=True)
         begins = bos is not None and self.tokenizer.encode("")[:1] == [bos]
@@ -123,10 +127,10 @@ class LoadedModel:
         return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def render_chat(self, instruction: str) -> tuple[str, str]:
-        """Return what goes before and after a prompt that follows `instruction`, by the model's chat template.
+        """Return what goes before and after a prompt that follows `instruction`, by the chat template.
 
-        Before is the shared prefix, after opens the model's turn and begins the first frame. A model without a
-        template gets the instruction as it is.
+        Before is the shared prefix, after opens the model's turn and begins the first frame. A model
+        without a template gets the instruction as it is.
         """
         if not self.tokenizer.chat_template:
             return instruction, ""
@@ -143,7 +147,8 @@ class LoadedModel:
 def load(config: ModelConfig) -> LoadedModel:
     """Return the model that `config` names, on its device and in its compute type, ready for the engine.
 
-    Raises BundledModelMissingError, UnsupportedModelError, CorruptModelError, or ModelError for what else is wrong.
+    Raises BundledModelMissingError, UnsupportedModelError, CorruptModelError, or ModelError for what else
+    is wrong.
     """
     from models.quantize import is_quantized, load_quantized  # it reads models through this module
 
@@ -165,7 +170,7 @@ def load(config: ModelConfig) -> LoadedModel:
 
 
 def locate(model: str) -> Path:
-    """Return the folder of a model that the engine can serve, fetched from the hub where `model` is an id there.
+    """Return the folder of a model that the engine can serve, fetched if `model` is an id on the hub.
 
     The configuration is looked at before any weights are fetched. Raises as `load` does.
     """
@@ -185,7 +190,7 @@ def locate(model: str) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return the hex SHA-256 of what decides a model's text: configuration, tokenizer and weights, names and bytes."""
+    """Return the hex SHA-256 of the files that decide a model's text: their names and bytes."""
     total = hashlib.sha256(b"docmill model 1")
     for path in sorted(
         {path for pattern in (*_DESCRIPTION, *TOKENIZER_FILES, *_WEIGHTS) for path in folder.glob(pattern)}
@@ -197,6 +202,7 @@ def fingerprint(folder: Path) -> str:
 
 def load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """Return the model in `folder`, its safetensors converted to `dtype`. Raises CorruptModelError."""
+    transformers.utils.logging.disable_progress_bar()
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder.name} has no safetensors: docmill loads weights from nothing else")
     try:
@@ -220,14 +226,15 @@ def load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def refuse_unsupported(config: PreTrainedConfig, name: str) -> None:
-    """Raise UnsupportedModelError, with the reason, unless the engine is proved to serve this architecture exactly."""
+    """Raise UnsupportedModelError unless the engine is proved to serve this architecture exactly."""
     if reason := _obstacle(config):
         raise UnsupportedModelError(
             f"{name} is {config.model_type}, {reason}: use a decoder-only model with plain attention"
         )
     if config.model_type not in SERVED:
         raise UnsupportedModelError(
-            f"{name} is {config.model_type}, on which the engine is not proved exact: use one of {', '.join(sorted(SERVED))}"
+            f"{name} is {config.model_type}, on which the engine is not proved exact: "
+            f"use one of {', '.join(sorted(SERVED))}"
         )
 
 
@@ -307,8 +314,8 @@ def _device(wanted: str) -> torch.device:
 def _dtype(wanted: str, device: torch.device) -> torch.dtype:
     if wanted != "auto":
         return torch.float32 if wanted == "float32" else torch.bfloat16
-    capabilities = torch.cpu.get_capabilities()
-    native = device.type == "cuda" or capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    # Without AMX, products in bfloat16 are slower than in float32, even where AVX-512 has them natively.
+    native = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16")
     return torch.bfloat16 if native else torch.float32
 
 

@@ -1,16 +1,16 @@
 """Models as int8: a folder made once from another, and its weights read back.
 
-Linear layers are quantized by optimum-quanto, one scale per output channel; matrices that it leaves alone are
-stored as bfloat16. The folder is self-contained, appears at once or not at all, and carries the digest of every
-file, so that a damaged one is noticed before it answers.
+Linear layers are quantized by optimum-quanto, one scale per output channel; embeddings are stored as
+bfloat16. The folder is self-contained, appears at once or not at all, and carries the digest of every file,
+so that a damaged one is noticed before it answers.
 
-In scope: writing and reading that folder. Not in scope: which model to quantize and where to keep it (a flow),
-computing in int8: weights are dequantized as they are read, which is faster for batches on every device measured.
+In scope: writing and reading that folder. Not in scope: which model to quantize and where to keep it (a
+flow), computing in int8: weights are dequantized as they are read, which is faster for batches on every
+device measured.
 """
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from importlib.metadata import version
@@ -38,8 +38,8 @@ def is_quantized(folder: Path) -> bool:
 def quantize_folder(source: Path, target: Path) -> Path:
     """Write the model in `source` as int8 to `target`, and return `target`.
 
-    What is there already is kept if it was made from the same bytes. Raises ModelError if `target` holds anything
-    else, or if `source` has no layer that can be quantized.
+    What is there already is kept if it was made from the same bytes. Raises ModelError if `target` holds
+    anything else, or if `source` has no layer that can be quantized.
     """
     if target.exists():
         return _kept(source, target)
@@ -47,12 +47,12 @@ def quantize_folder(source: Path, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         staged = Path(scratch) / target.name
         _write(locate(str(source)), staged)
-        os.replace(staged, target)
+        staged.rename(target)
     return target
 
 
 def load_quantized(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Return the int8 model in `folder`, dequantized to `dtype`. Raises CorruptModelError if a file was damaged."""
+    """Return the int8 model in `folder`, dequantized to `dtype`. Raises CorruptModelError."""
     verify(folder)
     try:
         model: PreTrainedModel = QuantizedModelForCausalLM.from_pretrained(folder)._wrapped
@@ -92,13 +92,18 @@ def _kept(source: Path, target: Path) -> Path:
 
 def _write(source: Path, folder: Path) -> None:
     model = load_weights(source, torch.float32)
-    # A head that shares its weights with the embedding stays with it: quantized apart, it would be stored twice.
+    # A head that shares the embedding's weights stays with it: quantized apart, they would be stored twice.
     shared = _name_of(model, model.get_output_embeddings()) if model.config.tie_word_embeddings else ""
-    quantized = QuantizedModelForCausalLM.quantize(model, weights=qint8, exclude=shared)
-    if not any(isinstance(module, QModuleMixin) for module in model.modules()):
-        raise ModelError(f"{source.name} has no linear layer that quanto quantizes: use it as it is")
-    _halve_the_rest(model)
+    try:
+        quantized = QuantizedModelForCausalLM.quantize(model, weights=qint8, exclude=shared)
+    except ValueError as error:
+        raise ModelError(
+            f"{source.name} has no linear layer that quanto quantizes: use it as it is"
+        ) from error
+    _halve_embeddings(model)
     quantized.save_pretrained(folder)
+    model.config.dtype = torch.float32  # or else the type of the embeddings, in which all would be read back
+    model.config.save_pretrained(folder)
     for name in (*TOKENIZER_FILES, META_FILE):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
@@ -111,7 +116,7 @@ def _write(source: Path, folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _halve_the_rest(model: PreTrainedModel) -> None:
+def _halve_embeddings(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.weight.data = module.weight.data.to(torch.bfloat16)

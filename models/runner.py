@@ -1,7 +1,7 @@
 """The forward passes: prefill and decode at the fixed shapes of a bucket table, on one model.
 
-A prefill only fills the KV cache; logits come from decoding steps alone, so that there is one shape per pool at
-which a token is ever chosen. The model code is transformers' own.
+A prefill only fills the KV cache; logits come from decoding steps alone, so that there is one shape per
+pool at which a token is ever chosen. The model code is transformers' own.
 
 In scope: tensors in, tensors out, the KV of the shared prefix, the pools, what the machine is.
 Not in scope: when to run what (`models.batching`), what tokens mean (`models.engine`).
@@ -22,7 +22,7 @@ _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what i
 
 
 class Runner:
-    """Runs a loaded model at the shapes of `table`, with the KV of `prefix` (tokens) in front of every prompt."""
+    """Runs a model at the shapes of `table`, with the KV of `prefix` (tokens) in front of every prompt."""
 
     def __init__(self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int]) -> None:
         self._model = loaded.model
@@ -35,7 +35,7 @@ class Runner:
 
     @torch.inference_mode()
     def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
-        """Compute the KV of `prompts` (tokens, at most a group) and put it into `slots` of the bucket's pool."""
+        """Compute the KV of `prompts` (tokens, at most a group) and put it into `slots` of the pool."""
         rows = self._table.prefill_rows(bucket.prompt_length)
         padded = [[*prompt, *[_FILLER] * (bucket.prompt_length - len(prompt))] for prompt in prompts]
         padded += [[_FILLER] * bucket.prompt_length] * (rows - len(prompts))
@@ -44,10 +44,10 @@ class Runner:
 
     @torch.inference_mode()
     def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
-        """Feed one token to each slot of a pool; return the likeliest next token and its log-probability per slot.
+        """Feed one token to each slot; return the likeliest next token and its log-probability, by slot.
 
-        `fed` maps slots to (token, position). Slots it leaves out are idle: their results mean nothing, and they
-        write into the last column, which a row that gets that far overwrites before it sees it.
+        `fed` maps slots to (token, position). Slots it leaves out are idle: their results mean nothing, and
+        they write into the last column, which a row that gets that far overwrites before it sees it.
         """
         idle = (_FILLER, kv_length - 1)
         rows = [fed.get(slot, idle) for slot in range(self._table.decode_rows)]
@@ -69,6 +69,21 @@ class Runner:
         chosen = logits.gather(1, likeliest[:, None])[:, 0]
         return likeliest.tolist(), (chosen - logits.logsumexp(-1)).tolist()
 
+    def profile(self) -> ExecutionProfile:
+        """Return what the bits of the output depend on besides the weights and the request."""
+        on_cpu = self._device.type == "cpu"
+        return ExecutionProfile(
+            device="cpu" if on_cpu else torch.cuda.get_device_name(self._device),
+            instruction_set=_cpu_kernels() if on_cpu else _cuda_kernels(self._device),
+            dtype=str(self._model.dtype).removeprefix("torch."),
+            torch=str(torch.__version__),
+            transformers=transformers.__version__,
+            threads=torch.get_num_threads(),
+            float32_matmul_precision=torch.get_float32_matmul_precision(),
+            compiled=False,
+            buckets=self._table.as_key(),
+        )
+
     @torch.inference_mode()
     def _forward_prompts(self, prompts: Sequence[Sequence[int]], prefix: Layers, start: int) -> Layers:
         tokens = torch.tensor(prompts, device=self._device)
@@ -89,24 +104,9 @@ class Runner:
             self._pools[kv_length] = PoolCache(self._table.decode_rows, kv_length, self._prefix)
         return self._pools[kv_length]
 
-    def profile(self) -> ExecutionProfile:
-        """Return what the bits of the output depend on besides the weights and the request."""
-        on_cpu = self._device.type == "cpu"
-        return ExecutionProfile(
-            device="cpu" if on_cpu else torch.cuda.get_device_name(self._device),
-            instruction_set=_cpu_kernels() if on_cpu else _cuda_kernels(self._device),
-            dtype=str(self._model.dtype).removeprefix("torch."),
-            torch=str(torch.__version__),
-            transformers=transformers.__version__,
-            threads=torch.get_num_threads(),
-            float32_matmul_precision=torch.get_float32_matmul_precision(),
-            compiled=False,
-            buckets=self._table.as_key(),
-        )
-
 
 def _cpu_kernels() -> str:
-    """Name what CPU kernels are chosen and blocked by: torch's own dispatch level, extensions, cache sizes."""
+    """Name what CPU kernels are chosen and blocked by: dispatch level, extensions, cache sizes."""
     capabilities = torch.cpu.get_capabilities()
     extensions = sorted(name for name, value in capabilities.items() if value is True)
     caches = [

@@ -11,7 +11,7 @@ from pathlib import Path
 from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-SHAPE = (4, 256)  # layers, width
+LAYERS, WIDTH = 4, 256
 
 
 def main() -> None:
@@ -27,12 +27,16 @@ def main() -> None:
     if not (tokens / "tokenizer.json").exists():
         tokenizer.train((text for pair in taught for text in (pair.code, pair.summary)), tokens)
     held_back = pairs.load(data / "validation.jsonl")
-    if not train.is_finished(runs, arguments.minutes):
-        examples, validation = (tokenizer.examples(some, tokens) for some in (taught, held_back))
-        train.run(examples, validation, tokenizer.Encoder(tokens).padding, runs, arguments.minutes, SHAPE)
+    padding = tokenizer.Encoder(tokens).padding
+    plan = train.Plan(runs, arguments.minutes, LAYERS, WIDTH, padding, workers=os.cpu_count() or 1)
+    if not train.is_finished(plan):
+        train.run(plan, tokenizer.examples(taught, tokens), tokenizer.examples(held_back, tokens))
     export.assemble(runs / "best", tokens, whole)
     export.store(whole, evaluate.median_certainty(whole, held_back), arguments.out)
-    figures = evaluate.run(arguments.out, taught, pairs.load(data / "test.jsonl"), work / "evaluation.json")
+    test, others = pairs.load(data / "test.jsonl"), work / "baselines.json"
+    if not others.exists():
+        evaluate.baselines(taught, test, others)
+    figures = evaluate.run(arguments.out, others, test, work / "evaluation.json")
     card.write(arguments.out, figures, runs / "curve.json", len(taught), arguments.minutes)
 
 

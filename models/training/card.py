@@ -11,7 +11,9 @@ from models.training.corpus import Package, packages
 from models.training.tokenizer import MAX_PROMPT_TOKENS, VOCABULARY
 from models.training.train import CODE_SHARE, CODE_WEIGHT, MASKED_SHARE, SEED
 
-_CARD = """\
+CARD = "README.md"
+
+_TEXT = """\
 # docmill's bundled model
 
 A decoder-only language model that reads one Python function and writes one sentence about it. It is what
@@ -27,8 +29,8 @@ docmill uses unless it is told otherwise; every sentence it wrote carries the mo
 ## How good it is
 
 {pairs:,} functions of {test_names}, none of which it saw in training, against the first sentence of the human
-docstring. The metric is CodeXGLUE's smoothed sentence BLEU-4, lower case; other test sets give other figures.
-"Masked": the function's own name is hidden, so that only the code can tell.
+docstring. The metric is CodeXGLUE's smoothed sentence BLEU-4, lower case, without the final full stop; other
+test sets give other figures. "Masked": the function's own name is hidden, so that only the code can tell.
 
 | | name as it is | name masked |
 |---|---|---|
@@ -40,8 +42,9 @@ docstring. The metric is CodeXGLUE's smoothed sentence BLEU-4, lower case; other
 
 ## What it cannot do
 
-- It is small and was trained for {minutes:.0f} minutes on two processor cores: its sentences are fluent and
-  often wrong, above all on algorithms, long functions, and where the name says nothing: take them as hints.
+- It is small and has read {tokens:.0f} M tokens, in {minutes:.0f} minutes on two cores that it did not have for
+  itself: its sentences are fluent and often wrong, above all on algorithms, on long functions, and where the
+  name says nothing. They are hints.
 - It sees one function at a time: not the class, not the callers, not the module.
 - It writes summaries only: no parameters, no return values, no classes, no modules; Python, in English.
 - It repeats the habits of the packages below ("Return True if ...", "Initialize the ..."), mistakes included.
@@ -73,10 +76,11 @@ with the lowest loss on {validation_names} was kept; the test packages took no p
 def write(folder: Path, figures: dict[str, Any], curve: Path, taught: int, minutes: float) -> None:
     """Write the card into the model's `folder`."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    points = json.loads(curve.read_text(encoding="utf-8"))
     of_split = {
         split: [p for p in packages() if p.split == split] for split in ("train", "validation", "test")
     }
-    text = _CARD.format(
+    text = _TEXT.format(
         prompt_tokens=MAX_PROMPT_TOKENS,
         layers=config["num_hidden_layers"],
         width=config["hidden_size"],
@@ -84,7 +88,7 @@ def write(folder: Path, figures: dict[str, Any], curve: Path, taught: int, minut
         kv_heads=config["num_key_value_heads"],
         parameters=figures["parameters"] / 1e6,
         vocabulary=VOCABULARY,
-        megabytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != "README.md") / 1e6,
+        megabytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != CARD) / 1e6,
         pairs=figures["pairs"],
         test_names=_names(of_split["test"]),
         validation_names=_names(of_split["validation"]),
@@ -93,15 +97,16 @@ def write(folder: Path, figures: dict[str, Any], curve: Path, taught: int, minut
         surest=_surest(figures["surest"]),
         min_logprob=figures["min_logprob"],
         minutes=minutes,
+        tokens=points[-1]["tokens"] / 1e6,
         taught=taught,
         masked_share=MASKED_SHARE,
         code_share=CODE_SHARE,
         code_weight=CODE_WEIGHT,
         seed=SEED,
-        curve=_curve(json.loads(curve.read_text(encoding="utf-8"))),
+        curve=_curve(points),
         sources="\n".join(f"- {p.name} {p.version} ({p.licence})" for p in of_split["train"]),
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def _table(bleu: dict[str, list[float]]) -> str:

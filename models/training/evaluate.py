@@ -38,18 +38,25 @@ def median_certainty(model: Path, pairs: list[Pair]) -> float:
     return float(np.median(certainty))
 
 
-def run(model: Path, taught: list[Pair], test: list[Pair], report: Path) -> dict[str, Any]:
-    """Return the figures for `model` on the `test` pairs, and keep them with every sentence in `report`."""
+def baselines(taught: list[Pair], test: list[Pair], path: Path) -> None:
+    """Write to `path` what needs no language model: sentences for each test pair, named and masked."""
+    summaries = [pair.summary for pair in taught]
+    named = Neighbours([pair.code for pair in taught], summaries).nearest(pair.code for pair in test)
+    masked = Neighbours([pair.masked_code for pair in taught], summaries).nearest(
+        pair.masked_code for pair in test
+    )
+    names = [sentence_of(pair.name) for pair in test]
+    answers = {"name": [names, [sentence_of(NEUTRAL_NAME)] * len(test)], "neighbour": [named, masked]}
+    path.write_text(json.dumps(answers) + "\n", encoding="utf-8")
+
+
+def run(model: Path, others: Path, test: list[Pair], report: Path) -> dict[str, Any]:
+    """Return the figures for `model` beside the answers of the `others`; keep every sentence in `report`."""
     loaded, encoder = _load(model), Encoder(model)
-    forms = [[pair.code for pair in test], [pair.masked_code for pair in test]]
-    taught_forms = [[pair.code for pair in taught], [pair.masked_code for pair in taught]]
-    summaries, references = [pair.summary for pair in taught], [pair.summary for pair in test]
-    (written, certainty), (written_masked, _) = (summarize(loaded, encoder, codes) for codes in forms)
-    neighbours = [
-        Neighbours(known, summaries).nearest(codes) for known, codes in zip(taught_forms, forms, strict=True)
-    ]
-    names = [[sentence_of(pair.name) for pair in test], [sentence_of(NEUTRAL_NAME)] * len(test)]
-    answers = {"name": names, "neighbour": neighbours, "model": [written, written_masked]}
+    written, certainty = summarize(loaded, encoder, [pair.code for pair in test])
+    written_masked, _ = summarize(loaded, encoder, [pair.masked_code for pair in test])
+    answers = json.loads(others.read_text(encoding="utf-8")) | {"model": [written, written_masked]}
+    references = [pair.summary for pair in test]
     figures = {
         "pairs": len(test),
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
@@ -132,8 +139,11 @@ def bleu(candidate: str, reference: str) -> float:
 
 
 def mean_bleu(candidates: list[str], references: list[str]) -> float:
-    """Return the mean over the pairs, in percent."""
-    return 100 * float(np.mean([bleu(*pair) for pair in zip(candidates, references, strict=True)]))
+    """Return the mean over the pairs, in percent; the full stop that ends every sentence earns nothing."""
+    pairs = zip(candidates, references, strict=True)
+    return 100 * float(
+        np.mean([bleu(mine.removesuffix("."), theirs.removesuffix(".")) for mine, theirs in pairs])
+    )
 
 
 def _grams(tokens: list[str], size: int) -> Counter[tuple[str, ...]]:

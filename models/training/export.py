@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 from models.load import META_FILE, TOKENIZER_FILES
-from models.quantize import quantize_folder
+from models.quantize import MANIFEST, quantize_folder
+from models.training.card import CARD
 from models.training.tokenizer import MAX_PROMPT_TOKENS
 
 _DESCRIPTION = {
@@ -34,4 +35,13 @@ def store(whole: Path, min_logprob: float, target: Path) -> None:
     (whole / META_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as scratch:
         small = quantize_folder(whole, Path(scratch) / "int8")
-        shutil.copytree(small, target, dirs_exist_ok=True)
+        _make_room_for_the_card(small)
+        shutil.copytree(small, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
+
+
+def _make_room_for_the_card(folder: Path) -> None:
+    """Drop the README that the libraries write: the card takes its place once the model is measured."""
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"].pop(CARD, None)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).unlink(missing_ok=True)

@@ -32,7 +32,8 @@ _SENTENCE_END = re.compile(r"(?<![ .(]\w)(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)(?<!cf
 _ROLE = re.compile(r":(?:\w+:)?\w+:`[~!]?(?:([^`<]+?)\s*<[^`>]*>|([^`]*))`")
 _MARKUP = re.compile(r"``?|\*\*|\\")
 _NOT_A_SENTENCE = re.compile(
-    r"https?:|>>>|::|---| : |[<>{}|\[\]=]|^\W|:$|^(args|returns?|parameters?|raises|yields?|example|examples|notes?)\b\s*:",
+    r"https?:|>>>|::|---| : |[<>{}|\[\]=]|^\W|:$"
+    r"|^(args|returns?|parameters?|raises|yields?|examples?|notes?)\b\s*:",
     re.IGNORECASE,
 )
 _SAYS_NOTHING = re.compile(

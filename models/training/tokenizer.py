@@ -25,7 +25,9 @@ from models.training.pairs import Pair
 VOCABULARY = 8192
 MAX_PROMPT_TOKENS = 160  # with the separator
 MAX_SUMMARY_TOKENS = 48
-END, PADDING = "<|end|>", "<|padding|>"
+PADDING, END = "<|padding|>", "<|end|>"
+_SPECIAL = [PADDING, END, SUMMARY_SEPARATOR]  # the first tokens of the vocabulary
+END_ID = _SPECIAL.index(END)
 
 _CHUNK = 2000  # pairs that a process encodes at a time
 _PIECES = Regex(r"\n *|self\.| ?[A-Z]?[a-z]+| ?[A-Z]+(?![a-z])| ?[0-9]{1,3}| ?[^\sA-Za-z0-9]+ ?|\s+")
@@ -43,7 +45,7 @@ def train(texts: Iterable[str], folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=[PADDING, END, SUMMARY_SEPARATOR],
+        special_tokens=_SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

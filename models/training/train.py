@@ -9,7 +9,6 @@ process per core, each with one thread, keeps every core busy on a machine that 
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from torch.nn import functional
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from models.training.tokenizer import MAX_PROMPT_TOKENS, MAX_SUMMARY_TOKENS, VOCABULARY, Example
+from models.training.tokenizer import END_ID, MAX_PROMPT_TOKENS, MAX_SUMMARY_TOKENS, VOCABULARY, Example
 
 SEED = 20261122
 MASKED_SHARE = 0.3  # of the examples: with the name hidden, only the code can tell
@@ -31,15 +30,25 @@ CODE_SHARE = 0.15  # of the code's tokens that take part in the loss; the output
 CODE_WEIGHT = 0.3
 TOKENS_PER_BATCH = 4096  # of one worker
 POOL = 4096  # examples sorted by length together
-VALIDATION_PAIRS = 1000
+VALIDATION_PAIRS = 1000  # at least, if there are as many
 
 _MATRIX_RATE, _EMBEDDING_RATE = 0.02, 0.004
 _WARM_UP_STEPS = 50
 _LARGEST_GRADIENT = 1.0
-_SECONDS_BETWEEN_CHECKPOINTS = 240
-_SECONDS_BETWEEN_VALIDATIONS = 480
-_SECONDS_BETWEEN_LINES = 20
+_SECONDS_BETWEEN = {"line": 20, "checkpoint": 240, "validation": 480}
 _IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do."""
+
+    folder: Path
+    minutes: float
+    layers: int
+    width: int
+    padding: int  # token
+    workers: int
 
 
 @dataclass
@@ -54,103 +63,84 @@ class Progress:
     best: float = float("inf")
 
 
-def new_model(layers: int, width: int, padding: int) -> LlamaForCausalLM:
+def new_model(plan: Plan) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 32,
+        hidden_size=plan.width,
+        intermediate_size=3 * plan.width,
+        num_hidden_layers=plan.layers,
+        num_attention_heads=plan.width // 32,
         num_key_value_heads=2,
         max_position_embeddings=MAX_PROMPT_TOKENS + MAX_SUMMARY_TOKENS,
         tie_word_embeddings=True,
         bos_token_id=None,
-        pad_token_id=padding,
-        eos_token_id=1,
+        pad_token_id=plan.padding,
+        eos_token_id=END_ID,
     )
     return LlamaForCausalLM(config)
 
 
-def run(
-    train: list[Example],
-    validation: list[Example],
-    padding: int,
-    folder: Path,
-    minutes: float,
-    shape: tuple[int, int],
-) -> None:
-    """Train for `minutes` in total, resuming from `folder`; leave the best weights in `folder/best`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    workers = os.cpu_count() or 1
-    meeting = folder / "meeting"
-    meeting.unlink(missing_ok=True)
-    arguments = (workers, meeting, train, validation, padding, folder, minutes * 60, shape)
-    torch.multiprocessing.start_processes(_worker, arguments, nprocs=workers, start_method="fork")
+def run(plan: Plan, train: list[Example], validation: list[Example]) -> None:
+    """Train by `plan`, resuming from its folder; leave the best weights in `best` there.
+
+    A single worker is this process.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    _meeting(plan).unlink(missing_ok=True)
+    if plan.workers == 1:
+        _work(0, plan, train, validation)
+    else:
+        torch.multiprocessing.spawn(_work, (plan, train, validation), nprocs=plan.workers)
 
 
-def is_finished(folder: Path, minutes: float) -> bool:
-    """Whether the run in `folder` has had its `minutes`."""
-    state = _saved(folder)
-    return state is not None and state["progress"]["seconds"] >= minutes * 60
+def is_finished(plan: Plan) -> bool:
+    """Whether the run has had its minutes."""
+    state = _saved(plan)
+    return state is not None and state["progress"]["seconds"] >= plan.minutes * 60
 
 
-def _saved(folder: Path) -> dict[str, Any] | None:
-    path = folder / "checkpoint.pt"
+def _meeting(plan: Plan) -> Path:
+    return plan.folder / "meeting"
+
+
+def _saved(plan: Plan) -> dict[str, Any] | None:
+    path = plan.folder / "checkpoint.pt"
     return torch.load(path, weights_only=True) if path.exists() else None
 
 
-def _worker(
-    rank: int,
-    workers: int,
-    meeting: Path,
-    train: list[Example],
-    validation: list[Example],
-    padding: int,
-    folder: Path,
-    seconds: float,
-    shape: tuple[int, int],
-) -> None:
+def _work(rank: int, plan: Plan, train: list[Example], validation: list[Example]) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers)
-    Trainer(rank, workers, padding, folder, shape).train(train, validation, seconds)
+    meeting = f"file://{_meeting(plan)}"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=plan.workers)
+    Trainer(rank, plan).train(train, validation)
     dist.destroy_process_group()
 
 
 class Trainer:
     """One worker's share of a run; the first worker also validates and writes."""
 
-    def __init__(self, rank: int, workers: int, padding: int, folder: Path, shape: tuple[int, int]) -> None:
-        self.rank, self.workers, self.padding, self.folder = rank, workers, padding, folder
-        self.model = new_model(*shape, padding)
+    def __init__(self, rank: int, plan: Plan) -> None:
+        self.rank, self.plan = rank, plan
+        self.model = new_model(plan)
         self.optimizers = _optimizers(self.model)
         self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.progress = Progress()
         self.curve: list[dict[str, float]] = []
         self._resume()
+        self._last = dict.fromkeys(_SECONDS_BETWEEN, self.progress.seconds)
 
-    def train(self, train: list[Example], validation: list[Example], budget: float) -> None:
-        last = time.monotonic()
-        checkpointed = validated = reported = self.progress.seconds
-        while self._share_clock() < budget:
+    def train(self, train: list[Example], validation: list[Example]) -> None:
+        budget = self.plan.minutes * 60
+        start = time.monotonic() - self.progress.seconds
+        while self.progress.seconds < budget:
             for batch in self._batches(train):
                 loss = self._step(batch, self.progress.seconds / budget)
-                now = time.monotonic()
-                self.progress.seconds += now - last
-                last = now
-                if self._share_clock() >= budget:
+                self._share_clock(time.monotonic() - start)
+                if self.progress.seconds >= budget:
                     break
-                if self.rank:
-                    continue
-                if self.progress.seconds - reported > _SECONDS_BETWEEN_LINES:
-                    reported = self.progress.seconds
-                    print(f"{self._position()} loss {loss:.3f}", flush=True)
-                if self.progress.seconds - validated > _SECONDS_BETWEEN_VALIDATIONS:
-                    validated = self.progress.seconds
-                    self._validate(validation)
-                if self.progress.seconds - checkpointed > _SECONDS_BETWEEN_CHECKPOINTS:
-                    checkpointed = self.progress.seconds
-                    self._checkpoint()
+                if self.rank == 0:
+                    self._look_after(loss, validation)
             else:
                 self.progress.epoch += 1
                 self.progress.batches = 0
@@ -158,9 +148,25 @@ class Trainer:
             self._validate(validation)
             self._checkpoint()
 
+    def _look_after(self, loss: float, validation: list[Example]) -> None:
+        if self._is_due("line"):
+            print(f"{self._position()} loss {loss:.3f}", flush=True)
+        if self._is_due("validation"):
+            self._validate(validation)
+        if self._is_due("checkpoint"):
+            self._checkpoint()
+
+    def _is_due(self, what: str) -> bool:
+        due = self.progress.seconds - self._last[what] >= _SECONDS_BETWEEN[what]
+        if due:
+            self._last[what] = self.progress.seconds
+        return due
+
     def _step(self, batch: list[np.ndarray], done: float) -> float:
         self._set_rates(done)
-        ids, targets, weights = _tensors(batch, self.padding, self.progress.step * self.workers + self.rank)
+        ids, targets, weights = _tensors(
+            batch, self.plan.padding, self.progress.step * self.plan.workers + self.rank
+        )
         loss = _loss(self.model, ids, targets, weights)
         loss.backward()
         self._average_gradients()
@@ -169,16 +175,19 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
-        self.progress.tokens += ids.numel() * self.workers
+        self.progress.tokens += ids.numel() * self.plan.workers
         return loss.item()
 
     def _batches(self, examples: list[Example]) -> Iterator[list[np.ndarray]]:
         """Yield this worker's batches for what is left of the epoch."""
         random = np.random.default_rng([SEED, self.progress.epoch])
         batches = _epoch(examples, random)
-        batches = batches[: len(batches) // self.workers * self.workers]
-        for start in range(self.progress.batches, len(batches), self.workers):
-            self.progress.batches = start + self.workers
+        workers = self.plan.workers
+        if len(batches) < workers:
+            raise ValueError(f"{len(examples)} examples are not a batch for each of {workers} workers")
+        batches = batches[: len(batches) // workers * workers]
+        for start in range(self.progress.batches, len(batches), workers):
+            self.progress.batches = start + workers
             yield batches[start + self.rank]
 
     def _set_rates(self, done: float) -> None:
@@ -186,27 +195,26 @@ class Trainer:
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * warm * max(0.0, 1 - done)
 
-    def _share_clock(self) -> float:
+    def _share_clock(self, seconds: float) -> None:
         """Let every worker go by the first one's clock, so that all make the same number of steps."""
-        clock = torch.tensor([self.progress.seconds], dtype=torch.float64)
+        clock = torch.tensor([seconds], dtype=torch.float64)
         dist.broadcast(clock, 0)
         self.progress.seconds = clock.item()
-        return self.progress.seconds
 
     def _average_gradients(self) -> None:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
-        flat /= self.workers
+        flat /= self.plan.workers
         start = 0
         for gradient in gradients:
             gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
             start += gradient.numel()
 
     def _validate(self, validation: list[Example]) -> None:
+        some = validation[:: max(1, len(validation) // VALIDATION_PAIRS)]
         as_it_is, masked = (
-            summary_loss(self.model, validation[:VALIDATION_PAIRS], self.padding, masked)
-            for masked in (False, True)
+            summary_loss(self.model, some, self.plan.padding, masked) for masked in (False, True)
         )
         point = {
             "minutes": round(self.progress.seconds / 60, 1),
@@ -219,8 +227,10 @@ class Trainer:
         print(f"{self._position()} validation {point}", flush=True)
         if (mean := (as_it_is + masked) / 2) < self.progress.best:
             self.progress.best = mean
-            self.model.save_pretrained(self.folder / "best")
-        (self.folder / "curve.json").write_text(json.dumps(self.curve, indent=1) + "\n", encoding="utf-8")
+            self.model.save_pretrained(self.plan.folder / "best")
+        (self.plan.folder / "curve.json").write_text(
+            json.dumps(self.curve, indent=1) + "\n", encoding="utf-8"
+        )
 
     def _checkpoint(self) -> None:
         state = {
@@ -229,12 +239,12 @@ class Trainer:
             "progress": vars(self.progress),
             "curve": self.curve,
         }
-        partial = self.folder / "checkpoint.partial"
+        partial = self.plan.folder / "checkpoint.partial"
         torch.save(state, partial)
-        partial.replace(self.folder / "checkpoint.pt")
+        partial.replace(self.plan.folder / "checkpoint.pt")
 
     def _resume(self) -> None:
-        state = _saved(self.folder)
+        state = _saved(self.plan)
         if state is None:
             return
         self.model.load_state_dict(state["model"])

@@ -33,15 +33,19 @@ def table(prefix=0, rows=16):
 
 
 def requests(prompts, limit=LIMIT):
-    return [Request(str(number), prompt, (Frame("", limit),)) for number, prompt in enumerate(prompts)]
+    """Ask for texts of up to `limit` tokens, of many lengths, so that slots fall free one by one."""
+    return [
+        Request(str(number), prompt, (Frame("", 1 + limit * (number % 5 + 1) // 5),))
+        for number, prompt in enumerate(prompts)
+    ]
 
 
-def stock_tokens(model, tokens):
+def stock_tokens(model, tokens, limit):
     """Return what stock generate writes after `tokens`, and the margin of its choice at each step."""
     out = model.generate(
         torch.tensor([tokens]),
         attention_mask=torch.ones(1, len(tokens), dtype=torch.long),
-        max_new_tokens=LIMIT,
+        max_new_tokens=limit,
         do_sample=False,
         output_logits=True,
         return_dict_in_generate=True,
@@ -60,12 +64,13 @@ def agrees(mine, theirs, margins):
 
 def check_against_stock(folder, loaded, prompts, prefix=""):
     engine = Engine(loaded, NO_STOP, prefix=prefix, buckets=table(len(prefix.split())))
-    completions = engine.generate_all(requests(prompts))
+    asked = requests(prompts)
+    completions = engine.generate_all(asked)
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     verdicts = []
-    for prompt, completion in zip(prompts, completions, strict=True):
-        tokens = [int(word) for word in f"{prefix} {prompt}".split()]
-        theirs, margins = stock_tokens(stock, tokens)
+    for request, completion in zip(asked, completions, strict=True):
+        tokens = [int(word) for word in f"{prefix} {request.prompt}".split()]
+        theirs, margins = stock_tokens(stock, tokens, request.frames[0].limit)
         mine = [int(word) for word in completion.texts[0].split()] + [END] * completion.ended[0]
         assert completion.output_tokens == len(mine)
         verdicts.append(agrees(mine, theirs, margins))
@@ -115,9 +120,9 @@ def test_forced_frames_equal_stock_continuing_the_same_tokens(saved, loaded, arc
         tokens = [int(word) for word in request.prompt.split()]
         for frame, text, ended in zip(slots, completion.texts, completion.ended, strict=True):
             tokens += [int(word) for word in frame.text.split()]
-            theirs, margins = stock_tokens(stock, tokens)
+            theirs, margins = stock_tokens(stock, tokens, frame.limit)
             mine = [int(word) for word in text.split()]
-            verdict = agrees((mine + [END] * ended)[:5], theirs[:5], margins[:5])
+            verdict = agrees(mine + [END] * ended, theirs, margins)
             assert verdict is not False
             if verdict is None:
                 break

@@ -122,6 +122,10 @@ def test_near_duplicates_of_held_out_functions_are_removed():
 # tokenizer, training, storage: a tiny model, end to end
 
 
+def plan(folder, minutes):
+    return train.Plan(folder / "run", minutes, layers=1, width=64, padding=0, workers=1)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     threads = torch.get_num_threads()
@@ -130,7 +134,7 @@ def trained(tmp_path_factory):
     tokenizer.train((text for pair in taught for text in (pair.code, pair.summary)), folder / "tokenizer")
     encoder = tokenizer.Encoder(folder / "tokenizer")
     examples = encoder.examples(taught)
-    train.run(examples, examples[:5], encoder.padding, folder / "run", 0.05, (1, 64), workers=1)
+    train.run(plan(folder, 0.05), examples, examples[:5])
     export.assemble(folder / "run" / "best", folder / "tokenizer", folder / "whole")
     export.store(folder / "whole", -1.5, folder / "model")
     yield folder, taught
@@ -160,22 +164,22 @@ def test_a_signature_that_is_too_long_has_no_prompt(trained):
     assert tokenizer.Encoder(folder / "tokenizer").prompts([code]) == [None]
 
 
-def test_the_folder_loads_as_docmill_loads_it(trained):
-    folder, _ = trained
+def test_the_folder_loads_and_reads_as_it_was_taught(trained):
+    folder, taught = trained
     loaded = load(ModelConfig(model=str(folder / "model"), dtype="float32", device="cpu"))
     assert loaded.meta.prompt == "code-summary"
     assert loaded.meta.min_logprob == -1.5
     assert loaded.meta.max_prompt_tokens == tokenizer.MAX_PROMPT_TOKENS
-    assert loaded.encode(SUMMARY_SEPARATOR, trusted=True) == [
-        tokenizer.Encoder(folder / "tokenizer").tokenizer.token_to_id(SUMMARY_SEPARATOR)
-    ]
+    asked = loaded.encode(taught[3].code, trusted=False) + loaded.encode(SUMMARY_SEPARATOR, trusted=True)
+    assert asked == tokenizer.Encoder(folder / "model").prompts([taught[3].code])[0]
+    assert loaded.end_tokens == {tokenizer.END_ID}
 
 
 def test_a_finished_run_is_known_as_such(trained):
     folder, _ = trained
-    assert train.is_finished(folder / "run", 0.05)
-    assert not train.is_finished(folder / "run", 10)
-    assert not train.is_finished(folder / "nothing", 0.05)
+    assert train.is_finished(plan(folder, 0.05))
+    assert not train.is_finished(plan(folder, 10))
+    assert not train.is_finished(plan(folder / "nothing", 0.05))
 
 
 def test_a_run_goes_on_from_its_checkpoint(trained):
@@ -183,7 +187,7 @@ def test_a_run_goes_on_from_its_checkpoint(trained):
     encoder = tokenizer.Encoder(folder / "tokenizer")
     examples = encoder.examples(taught)
     before = json.loads((folder / "run" / "curve.json").read_text())
-    train.run(examples, examples[:5], encoder.padding, folder / "run", 0.08, (1, 64), workers=1)
+    train.run(plan(folder, 0.08), examples, examples[:5])
     after = json.loads((folder / "run" / "curve.json").read_text())
     assert after[: len(before)] == before
     assert after[-1]["step"] > before[-1]["step"]
@@ -191,12 +195,16 @@ def test_a_run_goes_on_from_its_checkpoint(trained):
 
 def test_the_card_carries_the_measured_figures(trained):
     folder, taught = trained
-    figures = evaluate.run(folder / "model", taught, taught[:5], folder / "evaluation.json")
+    evaluate.baselines(taught, taught[:5], folder / "baselines.json")
+    figures = evaluate.run(
+        folder / "model", folder / "baselines.json", taught[:5], folder / "evaluation.json"
+    )
     assert figures["bleu"]["neighbour"] == [100.0, 100.0]
     card.write(folder / "model", figures, folder / "run" / "curve.json", len(taught), 0.05)
     text = (folder / "model" / "README.md").read_text()
     assert "| 100.0 | 100.0 |" in text and "does not beat the nearest neighbour" in text
     assert "- django " in text and "- networkx " not in text
+    load(ModelConfig(model=str(folder / "model")))  # the card is none of the files that must not change
 
 
 def test_the_loss_counts_the_summary_and_a_share_of_the_code():
@@ -226,6 +234,11 @@ def test_bleu_agrees_with_values_computed_by_hand():
     # five words, two of them matched once each although "the" is said twice; no pair matches
     expected = (2 / 5 * 1 / 5 * 1 / 4 * 1 / 3) ** 0.25
     assert evaluate.bleu("the a the b c", "c x y the") == pytest.approx(expected)
+
+
+def test_the_final_full_stop_earns_nothing():
+    assert evaluate.mean_bleu(["One."], ["Two three."]) == 0
+    assert evaluate.mean_bleu(["One two."], ["One two."]) == pytest.approx(100)
 
 
 def test_bleu_without_a_common_word_is_zero():

@@ -1,0 +1,193 @@
+"""The scheduler and the bucket table, without a model."""
+
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.batching import Accounting, BucketTable, Decode, Prefill, Scheduler, in_order
+
+TABLE = BucketTable.fitting(max_prompt=256, max_new=32, prefix=5, context=1024, kv_bytes_per_token=1000)
+
+lengths = st.tuples(st.integers(0, 256), st.integers(1, 32))  # prompt tokens, new tokens
+
+
+def crowd(count, seed):
+    rng = Random(seed)
+    return [(rng.randint(0, 256), rng.randint(1, 32)) for _ in range(count)]
+
+
+workloads = st.lists(lengths, max_size=20) | st.builds(crowd, st.integers(20, 600), st.integers())
+
+
+def run(workload, arriving=1000, table=TABLE):
+    """Run a workload with at most `arriving` requests unfinished; return the order, steps and accounting."""
+    accounting = Accounting()
+    scheduler = Scheduler(table, accounting)
+    waiting = list(enumerate(workload))[::-1]
+    left, buckets, steps, finished = {}, {}, [], []
+    while True:
+        while waiting and len(left) < arriving:
+            ticket, (prompt, new) = waiting.pop()
+            left[ticket], buckets[ticket] = new, table.bucket(prompt, new)
+            scheduler.add(ticket, buckets[ticket], prompt)
+        step = scheduler.next_step(more_may_come=bool(waiting))
+        if step is None:
+            return finished, buckets, steps, accounting
+        steps.append(step)
+        if isinstance(step, Decode):
+            for slot, ticket in step.tickets.items():
+                left[ticket] -= 1
+                if not left[ticket]:
+                    del left[ticket]
+                    scheduler.release(step.kv_length, slot)
+                    finished.append(ticket)
+
+
+@given(workloads, st.integers(1, 200))
+@settings(max_examples=60, deadline=None)
+def test_every_request_is_computed_exactly_once_and_order_comes_back(workload, arriving):
+    finished, buckets, steps, _ = run(workload, arriving)
+    prefilled = [ticket for step in steps if isinstance(step, Prefill) for ticket in step.tickets]
+    assert sorted(finished) == sorted(prefilled) == list(range(len(workload)))
+    assert list(in_order((ticket, workload[ticket]) for ticket in finished)) == workload
+    for ticket, (_, new) in enumerate(workload):
+        rows = [s for s in steps if isinstance(s, Decode) and ticket in s.tickets.values()]
+        assert len(rows) == new
+        assert {step.kv_length for step in rows} == {buckets[ticket].kv_length}
+
+
+@given(workloads)
+@settings(max_examples=60, deadline=None)
+def test_a_slot_holds_one_request_at_a_time_and_groups_fit_their_shape(workload):
+    held: dict[tuple[int, int], int] = {}
+    _, buckets, steps, _ = run(workload)
+    for step in steps:
+        if isinstance(step, Prefill):
+            assert len(step.tickets) == len(step.slots) <= TABLE.prefill_rows(step.bucket.prompt_length)
+            assert all(buckets[ticket] == step.bucket for ticket in step.tickets)
+            held |= {(step.bucket.kv_length, s): t for s, t in zip(step.slots, step.tickets, strict=True)}
+        else:
+            assert all(0 <= slot < TABLE.decode_rows for slot in step.tickets)
+            assert all(held[step.kv_length, slot] == ticket for slot, ticket in step.tickets.items())
+            assert len(set(step.tickets.values())) == len(step.tickets)
+
+
+@given(workloads, lengths, st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_a_bucket_depends_on_a_requests_own_lengths_alone(workload, own, random):
+    mixed = [*workload, own]
+    random.shuffle(mixed)
+    _, buckets, _, _ = run(mixed)
+    _, alone, _, _ = run([own])
+    assert buckets[mixed.index(own)] == alone[0]
+
+
+@given(lengths)
+def test_a_bucket_holds_its_request_and_no_smaller_one_does(own):
+    prompt, new = own
+    bucket = TABLE.bucket(prompt, new)
+    assert bucket.prompt_length >= prompt
+    assert bucket.kv_length >= TABLE.prefix_length + max(bucket.prompt_length, prompt + new)
+    shorter = [length for length in TABLE.prompt_lengths if length < bucket.prompt_length]
+    assert not any(length >= prompt for length in shorter)
+
+
+def test_a_pool_has_room_for_the_padding_of_a_prompt_too():
+    assert BucketTable((32,), (24, 48)).bucket(10, 2).kv_length == 48
+
+
+@given(workloads)
+@settings(max_examples=60, deadline=None)
+def test_the_accounting_is_what_was_scheduled(workload):
+    _, _, steps, accounting = run(workload)
+    prefills = [step for step in steps if isinstance(step, Prefill)]
+    decodes = [step for step in steps if isinstance(step, Decode)]
+    shapes = [(TABLE.prefill_rows(s.bucket.prompt_length), s.bucket.prompt_length) for s in prefills]
+    assert accounting.prompt_tokens == sum(prompt for prompt, _ in workload)
+    assert accounting.computed_prompt_tokens == sum(rows * length for rows, length in shapes)
+    assert accounting.useful_row_steps == sum(new for _, new in workload)
+    assert accounting.row_steps == len(decodes) * TABLE.decode_rows
+    assert 0 <= accounting.padding_efficiency <= 1
+    assert 0 <= accounting.occupancy <= 1
+
+
+def test_a_repository_fills_the_shapes():
+    rng = Random(0)
+    workload = [
+        (min(250, int(rng.lognormvariate(4.3, 0.7))), min(32, max(3, int(rng.gauss(13, 5)))))
+        for _ in range(4000)
+    ]
+    _, _, _, accounting = run(workload, arriving=2048)
+    assert accounting.padding_efficiency > 0.90
+    assert accounting.occupancy > 0.85
+
+
+def test_slots_are_refilled_before_the_pool_is_empty():
+    table = BucketTable((8,), (32,), decode_rows=16)
+    _, _, steps, _ = run([(8, 1 + ticket % 20) for ticket in range(64)], table=table)
+    refills = [after for before, after in pairwise(steps) if isinstance(before, Decode)]
+    assert sum(isinstance(step, Prefill) for step in refills) >= 5
+    assert all(len(step.tickets) >= 8 for step in steps[:-20] if isinstance(step, Decode))
+
+
+def test_requests_that_nothing_joins_are_not_held_back():
+    scheduler = Scheduler(TABLE, Accounting())
+    scheduler.add(0, TABLE.bucket(10, 5), 10)
+    step = scheduler.next_step(more_may_come=True)
+    assert isinstance(step, Prefill)
+    assert step.tickets == (0,)
+
+
+@pytest.mark.parametrize(("prompt", "new"), [(257, 1), (256, 4000)])
+def test_what_no_bucket_holds_has_no_bucket(prompt, new):
+    assert TABLE.bucket(prompt, new) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (((), (64,)), "prompt_lengths must be positive and ascending"),
+        (((16, 8), (64,)), "prompt_lengths must be positive and ascending"),
+        (((8,), (64, 64)), "kv_lengths must be positive and ascending"),
+        (((8,), (64,), 4), "decode_rows must be at least 8"),
+        (((8, 12), (64,)), r"whole vectors of 64: not so at \[12\]"),
+    ],
+)
+def test_a_table_validates_itself(arguments, fault):
+    with pytest.raises(ValueError, match=fault):
+        BucketTable(*arguments)
+
+
+def test_a_table_stays_within_the_context_and_the_memory():
+    small = BucketTable.fitting(max_prompt=512, max_new=64, prefix=20, context=300, kv_bytes_per_token=1000)
+    assert max(small.kv_lengths) == 300
+    assert max(small.prompt_lengths) < 280
+    heavy = BucketTable.fitting(
+        max_prompt=512, max_new=64, prefix=0, context=4096, kv_bytes_per_token=200_000
+    )
+    assert heavy.decode_rows < small.decode_rows
+    with pytest.raises(ValueError, match="leaves no room"):
+        BucketTable.fitting(max_prompt=512, max_new=64, prefix=295, context=300, kv_bytes_per_token=1000)
+
+
+def test_a_table_as_key_tells_every_shape():
+    key = BucketTable((8, 144), (64, 192), 16, 3).as_key()
+    assert key == {"prefill": [[8, 8], [4, 144]], "decode": [[16, 64], [16, 192]], "prefix_length": 3}
+
+
+@given(st.permutations(range(30)))
+def test_in_order_gives_each_item_as_soon_as_it_can(numbers):
+    seen = []
+
+    def arriving():
+        for number in numbers:
+            seen.append(number)
+            yield number, number
+
+    for place, item in enumerate(in_order(arriving())):
+        assert item == place
+        assert set(range(place + 1)) <= set(seen)
+        assert len(seen) == max(numbers.index(earlier) for earlier in range(place + 1)) + 1
