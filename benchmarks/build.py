@@ -104,7 +104,8 @@ def against_sphinx(runs: int) -> dict[str, list[Timed]]:
     """Clean builds of networkx by docmill and by Sphinx, interleaved."""
     if not (SPHINX / "bin" / "sphinx-build").exists():
         subprocess.run([sys.executable, "-m", "venv", SPHINX], check=True)
-        subprocess.run([SPHINX / "bin" / "pip", "install", "--quiet", "sphinx", "networkx", "numpy"], check=True)
+        install = [SPHINX / "bin" / "pip", "install", "--quiet", "sphinx", "networkx", "numpy"]
+        subprocess.run(install, check=True)
     found: dict[str, list[Timed]] = {"docmill": [], "sphinx": []}
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as work:
@@ -133,7 +134,8 @@ def summary(found: dict[str, list[Timed]]) -> dict[str, dict[str, float]]:
 def machine() -> str:
     """Name of the processor and number of cores."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.machine()
     return f"{name}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
 

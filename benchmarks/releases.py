@@ -66,12 +66,14 @@ def main() -> int:
             seconds, report = build(source, out, Path(work, "cache"))
             clean_seconds, _ = build(source, Path(work, "clean"), Path(work, f"cache-{version}"))
             incremental, clean = files(out), files(Path(work, "clean"))
-            different = sorted(n for n in incremental.keys() | clean.keys() if incremental.get(n) != clean.get(n))
+            names = incremental.keys() | clean.keys()
+            different = sorted(name for name in names if incremental.get(name) != clean.get(name))
             differing += bool(different)
             pages = report["pages"]
             print(
                 f"{package} {version:<10} {pages['written']:4} of {pages['total']:4} pages written, "
-                f"{seconds:.2f} s, clean {clean_seconds:.2f} s, {f'DIFFERENT: {different}' if different else 'identical'}"
+                f"{seconds:.2f} s, clean {clean_seconds:.2f} s, "
+                f"{f'DIFFERENT: {different}' if different else 'identical'}"
             )
     print(f"{differing} differ")
     return differing > 0

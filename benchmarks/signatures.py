@@ -30,7 +30,7 @@ Comparison = tuple[int, list[str], Counter]
 
 
 def compare(package: str) -> Comparison:
-    """Build a package's site and compare it: functions that agree, those that do not, the others by reason."""
+    """Build a package's site and compare it: who agrees, who does not, and the others by reason."""
     folder = Path(importlib.util.find_spec(package).origin).parent
     with tempfile.TemporaryDirectory() as work:
         site = Path(work, "site")

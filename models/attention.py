@@ -17,9 +17,8 @@ from transformers.cache_utils import Cache
 
 ATTENTION = "docmill_fixed_shape"
 
-Layers = list[
-    tuple[torch.Tensor, torch.Tensor]
-]  # keys and values per layer: rows × KV heads × tokens × head size
+# Keys and values per layer, each rows × KV heads × tokens × head size.
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def distances(positions: torch.Tensor, kv_length: int) -> torch.Tensor:

@@ -70,10 +70,10 @@ class BucketTable:
         fits.
         """
         room = context - prefix
-        longest = min(max_prompt + max_new, room)
         prompts = tuple(length for length in _ladder(max_prompt, 8, _PROMPTS_PER_DOUBLING) if length < room)
         if not prompts:
             raise ValueError(f"a context of {context} tokens leaves no room for prompts behind {prefix}")
+        longest = min(prompts[-1] + max_new, room)
         pools = tuple(prefix + min(length, longest) for length in _ladder(longest, 64, _POOLS_PER_DOUBLING))
         rows = _DECODE_ROWS
         while rows > _PREFILL_ROWS[1] and rows * sum(pools) * kv_bytes_per_token > _KV_BUDGET:

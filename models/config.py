@@ -65,7 +65,7 @@ class GenerationConfig(_Settings):
     """How text is decoded: greedily, up to a stop string, an end-of-text token or a frame's own limit."""
 
     max_prompt_tokens: Annotated[
-        int, Field(ge=1, description="longest prompt, without the shared prefix")
+        int, Field(ge=1, description="prompts this long fit, prefix not counted")
     ] = 512
     max_new_tokens: Annotated[int, Field(ge=1, description="tokens after the prompt, forced and free")] = 128
     stop: Annotated[

@@ -54,17 +54,14 @@ class Runner:
         tokens, positions = torch.tensor(rows, device=self._device).T[:, :, None].unbind()
         pool = self._pool(kv_length)
         pool.write_at(positions[:, 0])
-        logits = (
-            self._model(
-                input_ids=tokens,
-                position_ids=positions,
-                attention_mask=distances(positions, kv_length),
-                past_key_values=pool,
-                use_cache=True,
-            )
-            .logits[:, -1]
-            .float()
+        out = self._model(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=distances(positions, kv_length),
+            past_key_values=pool,
+            use_cache=True,
         )
+        logits = out.logits[:, -1].float()
         likeliest = logits.argmax(-1)
         chosen = logits.gather(1, likeliest[:, None])[:, 0]
         return likeliest.tolist(), (chosen - logits.logsumexp(-1)).tolist()

@@ -25,7 +25,9 @@ def docmill(tmp_path, capsys):
 
     def run(source, *flags: str, out: Path | None = None):
         report = tmp_path / "report.json"
-        status = main(["build", str(source), "--out", str(out or tmp_path / "site"), "--report", str(report), *flags])
+        status = main(
+            ["build", str(source), "--out", str(out or tmp_path / "site"), "--report", str(report), *flags]
+        )
         printed = capsys.readouterr()
         print(printed.err)  # noqa: T201 - shown where a test fails
         return status, json.loads(report.read_bytes()), printed

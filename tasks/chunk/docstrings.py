@@ -95,16 +95,16 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
         rest.append(value)
     elif kind in (kinds.parameters, kinds.other_parameters):
         for item in value:
-            parsed.parameters.setdefault(item.name.lstrip("*").strip(), item.description)
+            parsed.parameters.setdefault(item.name.lstrip("*").strip(), item.description.strip())
     elif kind is kinds.attributes:
         for item in value:
-            parsed.attributes.setdefault(item.name, item.description)
+            parsed.attributes.setdefault(item.name, item.description.strip())
     elif kind in (kinds.returns, kinds.yields):
-        parsed.returns = parsed.returns or "\n".join(_returned(item) for item in value)
+        parsed.returns = parsed.returns or "\n".join(_returned(item) for item in value).strip()
     elif kind is kinds.raises:
         for item in value:
             if name := str(item.annotation or "").strip("`~:. "):
-                parsed.raises.setdefault(name, item.description)
+                parsed.raises.setdefault(name, item.description.strip())
     elif kind is kinds.examples:
         rest.append(_titled(section.title or "Examples", "\n\n".join(_example(*part) for part in value)))
     elif kind is kinds.admonition:

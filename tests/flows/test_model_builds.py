@@ -85,7 +85,9 @@ def test_comments_and_format_cost_no_engine_call(repository, model, docmill):
     assert (report["generated"], report["reused"]) == (0, 3)
 
 
-def test_an_incremental_build_with_a_model_equals_a_clean_one(repository, model, docmill, tmp_path, monkeypatch):
+def test_an_incremental_build_with_a_model_equals_a_clean_one(
+    repository, model, docmill, tmp_path, monkeypatch
+):
     docmill(repository, "--model", str(model))
     text = (repository / "shapes.py").read_text().replace("value * factor", "value + factor")
     (repository / "shapes.py").write_text(text)
@@ -125,7 +127,9 @@ def test_plan_tells_texts_apart(repository, model, docmill, tmp_path, capsys):
     (repository / "shapes.py").write_text(text)
     main(["plan", str(repository), *flags])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines if line.startswith("  text")] == [["text", "code", "shapes.py::plain"]]
+    assert [line.split() for line in lines if line.startswith("  text")] == [
+        ["text", "code", "shapes.py::plain"]
+    ]
 
 
 def test_an_unusable_model_touches_nothing(repository, docmill, tmp_path):
@@ -134,5 +138,7 @@ def test_an_unusable_model_touches_nothing(repository, docmill, tmp_path):
     (repository / "new.py").write_text("x = 1\n")
     from infra.cli import main
 
-    assert main(["build", str(repository), "--out", str(tmp_path / "site"), "--model", "/nowhere/at/all"]) == 2
+    assert (
+        main(["build", str(repository), "--out", str(tmp_path / "site"), "--model", "/nowhere/at/all"]) == 2
+    )
     assert tree_bytes(tmp_path / "site") == before

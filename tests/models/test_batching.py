@@ -161,6 +161,14 @@ def test_a_table_validates_itself(arguments, fault):
         BucketTable(*arguments)
 
 
+@given(st.integers(1, 700), st.integers(1, 100), st.integers(0, 50))
+def test_the_default_table_holds_what_it_was_made_for(prompt, new, prefix):
+    table = BucketTable.fitting(
+        max_prompt=prompt, max_new=new, prefix=prefix, context=4096, kv_bytes_per_token=1000
+    )
+    assert table.bucket(prompt, new) is not None
+
+
 def test_a_table_stays_within_the_context_and_the_memory():
     small = BucketTable.fitting(max_prompt=512, max_new=64, prefix=20, context=300, kv_bytes_per_token=1000)
     assert max(small.kv_lengths) == 300

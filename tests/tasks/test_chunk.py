@@ -1,0 +1,497 @@
+"""Files into symbols: what a definition is called, how it reads, what belongs to it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+
+import pytest
+
+from flows.workers import Workers
+from tasks.chunk import chunk, load_modules, load_outlines, module_names
+from tasks.chunk.python import ParsedModule, parse_module
+from tasks.documents import Symbol
+from tasks.ingest import ingest, open_source
+from tasks.ingest.tree import Selection
+from tasks.resolve import Index
+from tasks.result_cache import ResultCache
+
+
+def parsed(text: str, path: str = "pkg/mod.py", name: str = "pkg.mod") -> ParsedModule:
+    return parse_module(textwrap.dedent(text).strip(), path, name)
+
+
+def symbols(text: str, **where: str) -> dict[str, Symbol]:
+    return {symbol.name: symbol for symbol in parsed(text, **where).symbols}
+
+
+@pytest.fixture
+def chunked(tmp_path):
+    """Files on disk through the whole stage: modules and outlines by path."""
+
+    def run(files: dict[str, bytes]):
+        for name, data in files.items():
+            (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "source" / name).write_bytes(data)
+        source = open_source(str(tmp_path / "source"), None, tmp_path)
+        cache = ResultCache(f"sqlite:///{tmp_path}/cache.sqlite")
+        chunks = chunk(ingest(source, Selection(), tmp_path), cache, Workers(cache, processes=1))
+        return load_modules(cache, chunks), load_outlines(cache, chunks)
+
+    return run
+
+
+# --- signatures
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "def f()",
+        "def f(a, b, /)",
+        "def f(a, /, b, *, c)",
+        "def f(*args, c, **kwargs)",
+        "def f(*, c: int = 1, d)",
+        "def f(a='x', b=\"y\", c=b'z', d=r'\\d', e=f'{x!r}')",
+        "def f(a: 'Late' = None, *args: int, **kwargs: dict[str, Any]) -> 'Late'",
+        "def f(a=lambda x, /, y=1: (x, y), b=(1,), c=..., d={**x, 'a': 1}, e=[*y])",
+        "def f(a: Literal['x', \"y\"] = 'x', b: Callable[[int, str], None] | None = None) -> tuple[()]",
+        "def f(a=0xFF, b=1_000, c=1e-3, d=-1, e=not x, f=x if y else z)",
+        "def f(ü: 'é' = 'ß', 日=本)",
+        "async def f(self, a=await_)",
+        "def f(*args: *Ts)",
+    ],
+)
+def test_signatures_read_as_written(written):
+    assert symbols(f"{written}: ...")["f"].signature == written
+
+
+@pytest.mark.parametrize(
+    ("default", "shown"),
+    [
+        ("(\n    'a',\n    \"b\",  # the second\n)", "('a', \"b\")"),
+        ("(\n    1,\n)", "(1,)"),
+        ("[\n]", "[]"),
+        ("{\n    'a': 1,\n    'b': [\n        2,\n        3,\n    ],\n}", "{'a': 1, 'b': [2, 3]}"),
+        ("x.\\\n  y", "x. y"),
+        ("('a'\n   'b')", "('a' 'b')"),
+        ("(1 +\n   2)", "(1 + 2)"),
+        ("'''a\nb'''", r"'a\nb'"),
+        ("table[\n    'é', 'ü'\n]", "table['é', 'ü']"),
+    ],
+)
+def test_what_spans_lines_is_shown_on_one(default, shown):
+    f = symbols(f"def f(a={default}): ...")["f"]
+    # a node's own text is without the parentheses around it
+    assert f.parameters[0].default in (shown, shown.removeprefix("(").removesuffix(")"))
+    assert "\n" not in f.signature
+
+
+def test_parameters_have_the_kinds_of_inspect():
+    text = "def f(self, a, /, b: int = 1, *args, c='x', **kw): ..."
+    namespace: dict = {}
+    exec(text, namespace)  # noqa: S102 - the oracle
+    expected = [
+        (p.name, p.kind.name.lower(), p.default is not p.empty)
+        for p in inspect.signature(namespace["f"]).parameters.values()
+    ]
+    found = symbols(text)["f"].parameters
+    assert [(p.name, p.kind, p.default is not None) for p in found] == expected
+    assert (found[2].annotation, found[2].default) == ("int", "1")
+    assert found[0].annotation is None
+
+
+# --- what folds, what gets a number
+
+
+def test_overloads_fold_into_the_implementation():
+    found = symbols(
+        """
+        @overload
+        def f(a: int) -> int: ...
+        @typing.overload
+        def f(a: str) -> str: ...
+        def f(a):
+            '''Text.'''
+        """
+    )
+    assert list(found) == ["", "f"]
+    assert found["f"].overloads == ("def f(a: int) -> int", "def f(a: str) -> str")
+    assert found["f"].slots["summary"].text == "Text."
+
+
+def test_overloads_of_a_stub_stand_for_themselves():
+    found = symbols(
+        "class A:\n    @overload\n    def f(self, a: int): ...\n    @overload\n    def f(self): ...\n"
+    )
+    assert found["A.f"].signature == "def f(self, a: int)"
+    assert len(found["A.f"].overloads) == 2
+    assert found["A.f"].kind == "method"
+
+
+def test_accessors_fold_into_their_property():
+    found = symbols(
+        """
+        class A:
+            @property
+            def x(self) -> int:
+                '''Text.'''
+            @x.setter
+            def x(self, value): check(value)
+            @x.deleter
+            def x(self): ...
+            @functools.cached_property
+            def y(self): ...
+            @property
+            def z(self): ...
+            @z.deleter
+            def z(self): ...
+        """
+    )
+    assert list(found) == ["", "A", "A.x", "A.y", "A.z"]
+    assert [found[f"A.{n}"].kind for n in "xyz"] == ["property"] * 3
+    assert [found[f"A.{n}"].labels for n in "xyz"] == [("writable",), ("cached_property",), ()]
+    assert found["A.x"].signature == "def x(self) -> int"
+    assert "check" in found["A.x"].names
+
+
+def test_a_setter_in_a_subclass_is_a_property_of_its_own():
+    found = symbols("class B(A):\n    @A.x.setter\n    def x(self, value): '''Text.'''\n")
+    assert (found["B.x"].kind, found["B.x"].labels) == ("property", ("writable",))
+
+
+def test_further_definitions_get_a_number():
+    found = symbols(
+        """
+        if sys.version_info > (3, 12):
+            def f(a): '''One.'''
+        else:
+            def f(b): '''Two.'''
+        try:
+            class A:
+                def m(self): ...
+        except ImportError:
+            class A:
+                def m(self): ...
+                def m(self, x): ...
+        for _ in x:
+            def f(c): ...
+        """
+    )
+    assert list(found) == ["", "f", "f#2", "A", "A.m", "A#2", "A#2.m", "A#2.m#2", "f#3"]
+    assert [p.name for p in found["f#2"].parameters] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "if TYPE_CHECKING:\n    {}",
+        "if a:\n    pass\nelif b:\n    {}",
+        "try:\n    pass\nfinally:\n    {}",
+        "try:\n    pass\nexcept* OSError:\n    {}",
+        "with a:\n    {}",
+        "while a:\n    {}",
+        "match a:\n    case 1:\n        {}",
+    ],
+)
+def test_conditional_definitions_are_found(block):
+    found = symbols(block.format("def f(): ..."))
+    assert found["f"].kind == "function"
+    assert symbols(block.format("X = 1"))["X"].value == "1"
+
+
+def test_nested_definitions_and_kinds():
+    found = symbols(
+        """
+        class A:
+            class B:
+                class C(Exception):
+                    async def m(self): ...
+            def m(self):
+                def inner():
+                    class Local:
+                        def deep(self): ...
+            @staticmethod
+            def s(x): ...
+            @classmethod
+            def c(cls): ...
+            @abstractmethod
+            async def a(self): ...
+        """
+    )
+    kinds = {name: s.kind for name, s in found.items()}
+    assert kinds["A.B.C.m"] == "method"
+    assert (kinds["A.m.inner"], kinds["A.m.inner.Local"]) == ("function", "class")
+    assert kinds["A.m.inner.Local.deep"] == "method"
+    assert found["A.s"].labels == ("staticmethod",)
+    assert found["A.c"].labels == ("classmethod",)
+    assert found["A.a"].labels == ("async", "abstractmethod")
+    assert [s for s in found["A.s"].expected] == ["summary", "param.x"]
+    assert found["A.c"].expected == ("summary",)
+
+
+def test_decorators_count_as_first_line_and_hide_no_signature():
+    found = symbols("\n@app.route('/x', methods=['GET'])\n@wraps(g)\ndef f(a, *, b): ...\n")
+    assert (found["f"].line, found["f"].signature) == (1, "def f(a, *, b)")
+    assert {"app.route", "wraps", "g"} <= set(found["f"].names)
+
+
+def test_classes_attributes_and_dataclasses():
+    found = symbols(
+        """
+        @dataclass(frozen=True)
+        class A(Base[T], metaclass=Meta, flag=True):
+            '''A thing.
+
+            Attributes:
+                y: From the class.
+            '''
+            x: int = field(default=1)
+            '''From below.'''
+            y: str
+            a, (b, *c) = z = 1, (2, 3)
+            def __init__(self, p):
+                self.made = p
+                '''Made here.'''
+                self.x = 2
+                if p:
+                    self.maybe: int | None = None
+        type_alias: TypeAlias = 'A'
+        LONG = [1,
+                2]
+        """
+    )
+    assert found["A"].signature == "class A(Base[T], metaclass=Meta, flag=True)"
+    assert (found["A"].bases, found["A"].labels) == (("Base",), ("dataclass",))
+    assert found["A.x"].signature == "x: int = field(default=1)"
+    assert found["A.x"].slots["summary"].text == "From below."
+    assert found["A.y"].slots["summary"].text == "From the class."
+    assert found["A.made"].slots["summary"].text == "Made here."
+    assert found["A.maybe"].returns == "int | None"
+    assert {"A.a", "A.b", "A.z"} <= found.keys()
+    assert found["LONG"].value == "[1, 2]"
+
+
+def test_a_reformat_or_a_comment_leaves_the_code_alone():
+    one = symbols("def f(a, b):\n    '''Text.'''\n    return a+b  # sum\n")["f"]
+    two = symbols("def f(a, b):\n\n    '''Other.'''\n    # a comment\n    return (a + b)\n")["f"]
+    other = symbols("def f(a, b):\n    return a - b\n")["f"]
+    assert one.code == two.code != other.code
+
+
+# --- slots of functions
+
+
+def test_raises_are_derived_from_messages():
+    f = symbols(
+        """
+        def f(self, a):
+            '''Text.
+
+            Raises:
+                KeyError: As documented.
+            '''
+            if a: raise ValueError("must not be " + a)
+            if b: raise ValueError(f"{a} is not {b!r}")
+            if c: raise errors.Missing("no %s here" % a) from None
+            if d: raise TypeError
+            if e: raise KeyError("not this")
+            if g: raise Custom("{} of {}".format(a, b))
+            try: ...
+            except OSError as error: raise error
+            raise
+        """
+    )["f"]
+    texts = {name: (slot.text, slot.origin) for name, slot in f.slots.items() if name.startswith("raises")}
+    assert texts == {
+        "raises.KeyError": ("As documented.", "human"),
+        "raises.ValueError": ("must not be; … is not …", "derived"),
+        "raises.errors.Missing": ("no %s here", "derived"),
+        "raises.Custom": ("{} of {}", "derived"),
+    }
+    assert [e for e in f.expected if e.startswith("raises.")] == [
+        *("raises.ValueError", "raises.errors.Missing", "raises.TypeError", "raises.KeyError"),
+        "raises.Custom",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        ("def f(): ...", False),
+        ("def f(): return", False),
+        ("def f(): return None", False),
+        ("def f() -> None: return x", False),
+        ("def f() -> int: ...", True),
+        ("def f(): return 1", True),
+        ("def f(): yield", True),
+        ("def f():\n    def g(): return 1", False),
+    ],
+)
+def test_who_returns_something(function, expected):
+    assert ("returns" in symbols(function)["f"].expected) is expected
+
+
+def test_a_documented_parameter_that_is_not_there_is_not_kept():
+    doc = "'''Text.\n\n    Args:\n        a: One.\n        ghost: None.\n        *args: More.\n    '''"
+    f = symbols(f"def f(a, *args):\n    {doc}\n")["f"]
+    assert {n: s.text for n, s in f.slots.items()} == {
+        "summary": "Text.",
+        "param.a": "One.",
+        "param.args": "More.",
+    }
+    f = symbols(f"def f(a, **kw):\n    {doc}\n")["f"]
+    assert "`ghost`: None." in f.slots["description"].text
+
+
+def test_parameters_that_a_class_documents_belong_to_its_constructor():
+    found = symbols(
+        """
+        class A:
+            '''A thing.
+
+            Args:
+                a: The first.
+            '''
+            def __init__(self, a): ...
+        """
+    )
+    assert found["A.__init__"].slots["param.a"].text == "The first."
+    assert "description" not in found["A"].slots
+
+
+# --- what is public
+
+
+@pytest.mark.parametrize(
+    ("written", "exports"),
+    [
+        ("__all__ = ['a', \"b\"]", ("a", "b")),
+        ("__all__ = ('a',)\n__all__ += ['b']", ("a", "b")),
+        ("__all__: list[str] = ['a']\n__all__.extend(['b'])\n__all__.append('c')", ("a", "b", "c")),
+        ("__all__ = ['a'] + sub.__all__ + ['a']", ("a", "sub.*")),
+        ("__all__ = ['a', *x.y.__all__]", ("a", "x.y.*")),
+        ("__all__ = sorted(['b', 'a'])", ("b", "a")),
+        ("__all__ = []", ()),
+        ("__all__ = [n for n in dir()]", None),
+        ("__all__ = ['a']\n__all__ += [n for n in dir()]", ("a",)),
+        ("if x:\n    __all__ = ['a']", ("a",)),
+        ("class A:\n    __all__ = ['a']", None),
+        ("a = 1", None),
+    ],
+)
+def test_forms_of_all(written, exports):
+    assert parsed(written).surface.exports == exports
+
+
+@pytest.mark.parametrize(
+    ("head", "public"),
+    [
+        ("", {"", "a", "A", "A.m", "A.__init__", "A.__call__"}),
+        ("__all__ = ['_b', 'A']", {"", "_b", "A", "A.m", "A.__init__", "A.__call__"}),
+        ("__all__ = []", {""}),
+        ("__all__ = [n for n in globals()]", {"", "a", "A", "A.m", "A.__init__", "A.__call__"}),
+    ],
+)
+def test_underscore_rules(head, public):
+    body = """
+    def a(): ...
+    def _b(): ...
+    __version__ = '1'
+    class A:
+        def __init__(self): ...
+        def __call__(self): ...
+        def m(self):
+            def inner(): ...
+        def _p(self): ...
+        class _Q:
+            def m(self): ...
+    """
+    surface = parsed(head + "\n" + inspect.cleandoc(body)).surface
+    assert set(Index([surface]).public_names(surface)) == public
+
+
+# --- files
+
+
+def test_names_of_modules():
+    assert module_names(["a.py", "p/__init__.py", "p/b.py", "src/q/c.py", "ns/r/__init__.py"], "proj") == {
+        "a.py": "a",
+        "p/__init__.py": "p",
+        "p/b.py": "p.b",
+        "src/q/c.py": "q.c",
+        "ns/r/__init__.py": "ns.r",
+    }
+    assert module_names(["__init__.py", "a.py", "src/b.py"], "proj") == {
+        "__init__.py": "proj",
+        "a.py": "proj.a",
+        "src/b.py": "proj.src.b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b"\xef\xbb\xbfdef f(): 'Text.'\n", 1),
+        (b"# -*- coding: utf-8 -*-\n\ndef f(): 'Text.'\n", 3),
+        (b"# coding: latin-1\ndef f(): 'Text.'\n", 2),
+        (b"x = 1\r\ndef f(\r\n    a='b',\r\n):\r\n    'Text.'\r\n", 2),
+        (b"x = 1\rdef f(): 'Text.'\r", 2),
+        (b"x = 1\n\x0c\ndef f(): 'Text.'\n", 3),
+        (b"x = '''\n\x0c\xe2\x80\xa8'''\ndef f(): 'Text.'\n", 3),
+        (b"if x:\n\tdef f():\n\t\t'Text.'\n", 2),
+        (b"def f(): 'Text.'", 1),
+    ],
+)
+def test_files_as_people_have_them(chunked, data, line):
+    modules, _ = chunked({"a.py": data})
+    f = next(s for s in modules["a.py"].symbols if s.name == "f")
+    assert (f.line, f.slots["summary"].text) == (line, "Text.")
+    assert f.signature in ("def f()", "def f(a='b')")
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"# a comment\n", b"\xef\xbb\xbf", b"pass"])
+def test_files_with_nothing_in_them(chunked, data):
+    modules, outlines = chunked({"a.py": data})
+    assert [s.name for s in modules["a.py"].symbols] == [""]
+    assert outlines["a.py"].skipped is None
+
+
+NEWER = sys.version_info < (3, 12)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "detail"),
+    [
+        ("def (:\n", "syntax", "line 1: invalid syntax"),
+        ("x = 1\n  y = 2\n", "syntax", "line 2: unexpected indent"),
+        ("x = 'a\n", "syntax", "line 1: unterminated string"),
+        ("print 'x'\n", "syntax", "line 1: Missing parentheses"),
+        ("exec 'x' in y\nprint 'x'\n", "syntax", "line 1: Missing parentheses"),
+        ("x = 1\n" + "(" * 300, "nesting", "line 2: too many nested parentheses"),
+        ("x = f'{a:{b:{c:{d}}}}'\n", "nesting", "line 1: f-string: expressions nested too deeply"),
+        ("x = " + "-" * 20_000 + "1", "nesting", "nested too deeply"),
+    ],
+)
+def test_what_cannot_be_parsed_says_why(chunked, text, reason, detail):
+    modules, outlines = chunked({"a.py": text.encode(), "b.py": b"x = 1"})
+    assert list(modules) == ["b.py"]
+    skipped = outlines["a.py"].skipped
+    assert skipped.reason == reason
+    assert skipped.detail.startswith(detail)
+
+
+@pytest.mark.skipif(not NEWER, reason="this Python has the syntax")
+@pytest.mark.parametrize(
+    "text", ["type X = int\n", "class A[T]: ...\n", "def f[T](a: T) -> T: ...\n", "x = f'{f'{y}'}'\n"]
+)
+def test_newer_syntax_is_named_as_that(chunked, text):
+    _, outlines = chunked({"a.py": text.encode()})
+    running = ".".join(map(str, sys.version_info[:2]))
+    assert outlines["a.py"].skipped.detail == f"line 1: syntax newer than Python {running}"
+
+
+def test_invalid_escapes_warn_nobody(chunked, recwarn):
+    chunked({"a.py": b"x = '\\d'\nassert (1, 'x')\n1 is 1\n"})
+    assert not recwarn.list

@@ -1,0 +1,162 @@
+"""Docstrings into slots, in the styles people write."""
+
+from __future__ import annotations
+
+import inspect
+import time
+
+import pytest
+
+from tasks.chunk.docstrings import parse, split_summary
+
+GOOGLE = """
+Do it. Then stop.
+
+More about it.
+
+Args:
+    a (int): The first,
+        on two lines.
+    *args: The rest.
+    **kwargs (Any): Named ones.
+
+Returns:
+    What came of it.
+
+Raises:
+    ValueError: If it is wrong.
+    errors.Missing: If it is not there.
+
+Examples:
+    >>> do(1)
+    2
+
+Note:
+    Take care.
+"""
+
+NUMPY = """
+Do it. Then stop.
+
+More about it.
+
+Parameters
+----------
+a : int
+    The first,
+    on two lines.
+*args
+    The rest.
+**kwargs : Any
+    Named ones.
+
+Returns
+-------
+int
+    What came of it.
+
+Raises
+------
+ValueError
+    If it is wrong.
+errors.Missing
+    If it is not there.
+
+Examples
+--------
+>>> do(1)
+2
+
+Notes
+-----
+Take care.
+"""
+
+SPHINX = """
+Do it. Then stop.
+
+More about it.
+
+:param int a: The first,
+    on two lines.
+:param args: The rest.
+:param kwargs: Named ones.
+:returns: What came of it.
+:rtype: int
+:raises ValueError: If it is wrong.
+:raises errors.Missing: If it is not there.
+"""
+
+
+@pytest.mark.parametrize("text", [GOOGLE, NUMPY, SPHINX], ids=["google", "numpy", "sphinx"])
+def test_styles_lead_to_the_same_slots(text):
+    parsed = parse(inspect.cleandoc(text))
+    assert parsed.summary == "Do it."
+    assert parsed.description.startswith("Then stop.\n\nMore about it.")
+    assert {name: " ".join(t.split()) for name, t in parsed.parameters.items()} == {
+        "a": "The first, on two lines.",
+        "args": "The rest.",
+        "kwargs": "Named ones.",
+    }
+    assert parsed.returns == "What came of it."
+    assert parsed.raises == {"ValueError": "If it is wrong.", "errors.Missing": "If it is not there."}
+
+
+@pytest.mark.parametrize("text", [GOOGLE, NUMPY], ids=["google", "numpy"])
+def test_sections_without_a_slot_are_kept(text):
+    description = parse(inspect.cleandoc(text)).description
+    assert "```pycon\n>>> do(1)\n2\n```" in description
+    assert "Take care." in description
+
+
+@pytest.mark.parametrize(
+    ("prose", "summary", "rest"),
+    [
+        ("One.", "One.", ""),
+        ("One. Two.", "One.", "Two."),
+        ("One\ntwo\n\nthree", "One two", "three"),
+        ("Use e.g. this. Not that.", "Use e.g. this.", "Not that."),
+        ("By J. Doe, i.e. me. Yes.", "By J. Doe, i.e. me.", "Yes."),
+        ("Version 1.2 of it. Yes", "Version 1.2 of it.", "Yes"),
+        ("Really? Yes!", "Really?", "Yes!"),
+        ("Title\n=====\n\nText.", "Title", "Text."),
+        ("", "", ""),
+        ("\n\n", "", ""),
+        ("...", "...", ""),
+    ],
+)
+def test_the_summary_is_the_first_sentence(prose, summary, rest):
+    assert split_summary(prose) == (summary, rest)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Args:",
+        "Parameters\n----------",
+        ":param x:",
+        ":param: x",
+        "Raises:\n    : nothing",
+        "Returns:\n\n\n",
+        "Args:\n  a\n b\nc:",
+        "Parameters\n----------\n:\n    x",
+        "Methods\n-------\nf()\n    Text.",
+        "See Also\n--------\nf, g : Text",
+        "Deprecated\n----------\n1.0",
+        ".. deprecated:: 1.0",
+        "Attributes:\n    x (int): Text\n\nYields:\n    int: Text\n\nReceives:\n    x: y\n\nWarns:\n    U: y",
+        ":::::",
+        "\x00\x0c",
+    ],
+)
+def test_odd_sections_are_taken_as_they_are(text):
+    parsed = parse(f"Summary.\n\n{text}\n")
+    assert parsed.summary == "Summary."
+
+
+@pytest.mark.timeout(20)
+def test_long_docstrings_take_time_in_proportion():
+    start = time.perf_counter()
+    for text in ("Args:\n" + "    a: b\n" * 20_000, "a " * 200_000, "e.g. " * 100_000, "\n \t" * 100_000):
+        parse(f"Summary.\n\n{text}")
+    assert time.perf_counter() - start < 10
