@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -30,7 +30,15 @@ _LIBRARIES = ("griffelib", "jinja2", "markdown-it-py", "mdit-py-plugins", "msgsp
 
 _CODE_SUFFIXES = (".py", ".html", ".css", ".js", ".json")
 
-Progress = Callable[[str, float | None], None]
+
+class Progress(Protocol):
+    """Who is told how a build goes on."""
+
+    def stage(self, name: str, seconds: float | None) -> None:
+        """A stage begins, or ended after so many seconds."""
+
+    def written(self, done: int, total: int) -> None:
+        """The model has written so many texts."""
 
 
 class Stamp(Struct):
@@ -48,14 +56,14 @@ class TimedRun:
         self.report, self.progress = report, progress
 
     def __call__(self, name: str, key: str | None, function: Callable[..., Any], *inputs: Any) -> Any:
-        self.progress(name, None)
+        self.progress.stage(name, None)
         start = time.perf_counter()
         try:
             return function(*inputs)
         finally:
             seconds = time.perf_counter() - start
             self.report.stages.append({"name": name, "seconds": round(seconds, 3)})
-            self.progress(name, seconds)
+            self.progress.stage(name, seconds)
 
 
 def build(source: OpenedSource, settings: Settings, report: Report, progress: Progress) -> None:
@@ -71,7 +79,7 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
         DocmillError: The build failed; the standing site is as it was.
     """
     run = TimedRun(report, progress)
-    with Pipeline(source, settings) as pipeline:
+    with Pipeline(source, settings, progress.written) as pipeline:
         snapshot = run("ingest", None, pipeline.ingest)
         inputs = digest([snapshot.digest, settings.model_dump(mode="json"), code_digest()])
         stamp_file = cache_home() / "stamps" / f"{digest(str(pipeline.target.path))}.json"

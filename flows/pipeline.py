@@ -65,8 +65,13 @@ class Run(Protocol):
 class Pipeline:
     """The five stages of one source's build, and the tools that they share."""
 
-    def __init__(self, source: OpenedSource, settings: Settings) -> None:
-        self.source, self.settings = source, settings
+    def __init__(
+        self,
+        source: OpenedSource,
+        settings: Settings,
+        tell: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.source, self.settings, self.tell = source, settings, tell
         self.target = LocalTarget(settings.out)
 
     def __enter__(self) -> Self:
@@ -133,7 +138,7 @@ class Pipeline:
         from tasks.generate import generate
 
         asking, writer = self._asking(snapshot, parsed)
-        return generate(asking, writer, settings.model, settings.budget, self.cache)
+        return generate(asking, writer, settings.model, settings.budget, self.cache, self.tell)
 
     def _asking(self, snapshot: Snapshot, parsed: Parsed) -> tuple[Asking, Writer]:
         from tasks.chunk import load_outlines

@@ -112,7 +112,7 @@ def _build(arguments: argparse.Namespace) -> int:
             report = _build_in_prefect(arguments)
         else:
             source, settings = _opened(arguments)
-            build(source, settings, report, _progress())
+            build(source, settings, report, _Terminal())
     except BaseException as error:
         report.error = _line(
             str(error) if isinstance(error, DocmillError) else f"{type(error).__name__}: {error}"
@@ -142,16 +142,21 @@ def _line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _progress() -> Any:
-    """Stages on a terminal; a log stays quiet."""
-    if not sys.stderr.isatty():
-        return lambda stage, seconds: None
+class _Terminal:
+    """Stages and texts on a terminal; a log stays quiet."""
 
-    def show(stage: str, seconds: float | None) -> None:
-        end = "" if seconds is None else f"\r  {stage:<10}{seconds:6.1f} s\n"
-        print(end or f"\r  {stage:<10}  …", end="", file=sys.stderr, flush=True)
+    def __init__(self) -> None:
+        self.shown = sys.stderr.isatty()
 
-    return show
+    def stage(self, name: str, seconds: float | None) -> None:
+        self._show(f"  {name:<10}  …" if seconds is None else f"  {name:<10}{seconds:6.1f} s\n")
+
+    def written(self, done: int, total: int) -> None:
+        self._show(f"  {'generate':<10}  {done:,} of {total:,} texts")
+
+    def _show(self, line: str) -> None:
+        if self.shown:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
 
 def _summary(report: Report) -> str:
@@ -172,7 +177,7 @@ def _summary(report: Report) -> str:
 def _plan(arguments: argparse.Namespace) -> int:
     from flows.build import plan
 
-    changes = plan(*_opened(arguments), _progress())
+    changes = plan(*_opened(arguments), _Terminal())
     for certain, title in ((True, "certain"), (False, "possible")):
         listed = [change for change in changes if change.certain is certain]
         print(f"{title}: {len(listed)}")

@@ -18,6 +18,8 @@ _TOO_DEEP = (
     "too many levels of indentation",
     "too many statically nested blocks",
 )
+# What the running grammar says of syntax that it does not know; all else it knows to be wrong.
+_VAGUE = ("invalid syntax", "expected ", "f-string", "multiple exception types must be parenthesized")
 _PYTHON_2 = ("print_statement", "exec_statement")
 
 
@@ -27,7 +29,7 @@ def explain_syntax_error(source: str, path: str, error: SyntaxError) -> SkippedF
     where = f"line {error.lineno}" if error.lineno else "somewhere"
     if any(phrase in message for phrase in _TOO_DEEP):
         return SkippedFile(path, "nesting", f"{where}: {message}")
-    if _is_newer(source):
+    if message.startswith(_VAGUE) and _is_newer(source):
         running = ".".join(str(part) for part in sys.version_info[:2])
         return SkippedFile(path, "syntax", f"{where}: syntax newer than Python {running}")
     return SkippedFile(path, "syntax", f"{where}: {message}")

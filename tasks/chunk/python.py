@@ -611,16 +611,20 @@ def _is_class_name(name: str) -> bool:
 
 
 def _message(node: ast.expr) -> str:
-    """The text of an exception's message, with an ellipsis for each computed part."""
+    """The text of an exception's message on one line, with an ellipsis for each computed part."""
+    return " ".join(_literal_text(node).split())
+
+
+def _literal_text(node: ast.expr) -> str:
     match node:
         case ast.Constant(value=str(text)):
-            return " ".join(_encodable(text).split())
+            return _encodable(text)
         case ast.JoinedStr(values=parts):
-            return " ".join("".join(_message(part) or "…" for part in parts).split())
+            return "".join(_literal_text(part) or "…" for part in parts)
         case ast.BinOp(left=left, op=ast.Mod() | ast.Add()):
-            return _message(left)
+            return _literal_text(left)
         case ast.Call(func=ast.Attribute(value=text, attr="format")):
-            return _message(text)
+            return _literal_text(text)
     return ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -84,7 +84,14 @@ def plan_asking(
     return Asking(wanted, cache.missing(w.key for w in wanted))
 
 
-def generate(asking: Asking, writer: Writer, model: str, budget: int | None, cache: ResultCache) -> Generated:
+def generate(
+    asking: Asking,
+    writer: Writer,
+    model: str,
+    budget: int | None,
+    cache: ResultCache,
+    tell: Callable[[int, int], None],
+) -> Generated:
     """Have the model write what no human wrote and nothing derives.
 
     Args:
@@ -93,10 +100,11 @@ def generate(asking: Asking, writer: Writer, model: str, budget: int | None, cac
         model: Its name, for the report.
         budget: At most so many symbols are sent to the model; None for all.
         cache: Where texts are found and put.
+        tell: Told, as the work goes on, how many symbols of how many are written.
     """
     to_write = [w for w in asking.wanted if w.key in asking.missing]
     written = to_write if budget is None else to_write[:budget]
-    _write(written, writer, cache)
+    _write(written, writer, cache, tell)
     completions, dropped = accepted(asking.wanted, writer, cache)
     return Generated(
         completions,
@@ -165,12 +173,17 @@ def _source(root: str, chunk: Chunk) -> str:
     return data.decode("utf-8-sig")
 
 
-def _write(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> None:
+def _write(
+    wanted: list[_Wanted], writer: Writer, cache: ResultCache, tell: Callable[[int, int], None]
+) -> None:
     """Send requests to the engine, each distinct one once, and store what comes back."""
     by_key = {w.key: w for w in wanted}
     answers = writer.write((k, w.asked) for k, w in by_key.items())
+    done = 0
     while batch := list(islice(answers, _COMPLETIONS_A_WRITE)):
         cache.put_many({k: msgspec.json.encode(raw) for k, raw in batch})
+        done += len(batch)
+        tell(done, len(by_key))
 
 
 def accepted(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> tuple[Completions, int]:
