@@ -42,8 +42,8 @@ test sets give other figures. "Masked": the function's own name is hidden, so th
 
 ## What it cannot do
 
-- It is small and has read {tokens:.0f} M tokens, in {minutes:.0f} minutes on two cores that it did not have for
-  itself: its sentences are fluent and often wrong, above all on algorithms, on long functions, and where the
+- It is small and has read {tokens:.0f} M tokens, in {minutes:.0f} minutes on two cores shared with other
+  work: its sentences are fluent and often wrong, above all on algorithms, on long functions, and where the
   name says nothing. They are hints.
 - It sees one function at a time: not the class, not the callers, not the module.
 - It writes summaries only: no parameters, no return values, no classes, no modules; Python, in English.

@@ -23,7 +23,7 @@ from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
 # Raised whenever the same file would parse into another Module or Outline.
-CHUNK_VERSION = 4
+CHUNK_VERSION = 5
 
 PARSER = (*sys.version_info[:2], version("griffelib"))
 

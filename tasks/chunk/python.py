@@ -344,12 +344,11 @@ class _Chunker:
             _last(d).endswith("property") or _is_accessor(d, node.name) for d in decorators
         )
         kind: Kind = "property" if is_property else "method" if in_class else "function"
-        body = self._body(node)
+        positional = [*node.args.posonlyargs, *node.args.args]
+        receiver = positional[0].arg if in_class and positional and "staticmethod" not in decorators else None
+        body = self._body(node, receiver)
         text = _docstring(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
-        receiver = (
-            parameters[0].name if in_class and parameters and "staticmethod" not in decorators else None
-        )
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
         if (
@@ -398,7 +397,8 @@ class _Chunker:
     def _fold_accessor(self, name: str, node: FunctionNode, decorators: list[str]) -> None:
         """A setter or deleter belongs to its property."""
         base = self.symbols[name]
-        names = dict.fromkeys([*base.names, *self._body(node).names])
+        receiver = node.args.args[0].arg if node.args.args else None
+        names = dict.fromkeys([*base.names, *self._body(node, receiver).names])
         labels = dict.fromkeys([*base.labels, *_labels(node, decorators)])
         self.symbols[name] = replace(base, names=tuple(names), labels=tuple(labels))
 
@@ -434,11 +434,10 @@ class _Chunker:
 
     # --- bodies
 
-    def _body(self, node: FunctionNode) -> _Body:
+    def _body(self, node: FunctionNode, receiver: str | None) -> _Body:
         arguments = node.args
         bound = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
         bound |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a}
-        receiver = next(iter([*arguments.posonlyargs, *arguments.args]), None)
         body = _Body({}, {}, False, [], [])
         head = [*node.decorator_list, arguments, *([node.returns] if node.returns else [])]
         for part in head:
@@ -451,7 +450,7 @@ class _Chunker:
         bound |= stores - self.local_imports.keys()
         for name in found:
             root, _, rest = name.partition(".")
-            if receiver is not None and root == receiver.arg and rest:
+            if root == receiver and rest:
                 body.names.setdefault(f"self.{rest}")
             elif root not in bound:
                 body.names.setdefault(name)

@@ -51,10 +51,10 @@ class Asking(Struct, frozen=True):
     @property
     def texts(self) -> dict[str, dict[str, str]]:
         """By path and symbol, a digest of the request."""
-        found: dict[str, dict[str, str]] = {}
+        requests: dict[str, dict[str, list[Asked]]] = {}
         for wanted in self.wanted:
-            found.setdefault(wanted.path, {})[wanted.asked.symbol] = digest(wanted.asked)
-        return found
+            requests.setdefault(wanted.path, {}).setdefault(wanted.asked.symbol, []).append(wanted.asked)
+        return {path: {name: digest(a) for name, a in asked.items()} for path, asked in requests.items()}
 
     @property
     def unwritten(self) -> dict[str, tuple[str, ...]]:
@@ -108,8 +108,8 @@ def generate(
     completions, dropped = accepted(asking.wanted, writer, cache)
     return Generated(
         completions,
-        generated=len(written),
-        reused=len(asking.wanted) - len(to_write),
+        generated=_symbols(written),
+        reused=_symbols(asking.wanted) - _symbols(to_write),
         dropped=dropped,
         degraded=len(written) < len(to_write),
         engine=writer.statistics(model),
@@ -119,10 +119,14 @@ def generate(
     )
 
 
+def _symbols(wanted: list[_Wanted]) -> int:
+    return len({(w.path, w.asked.symbol) for w in wanted})
+
+
 def _by_path(wanted: list[_Wanted]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, None]] = {}
     for w in wanted:
-        found.setdefault(w.path, []).append(w.asked.symbol)
+        found.setdefault(w.path, {}).setdefault(w.asked.symbol)
     return {path: tuple(names) for path, names in found.items()}
 
 

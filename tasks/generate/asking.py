@@ -17,9 +17,14 @@ from models.prompts import PROMPT_VERSION, SUMMARY_SEPARATOR, PromptError, elide
 from tasks.documents import Module, Symbol
 
 # Raised whenever the same code would lead to other requests.
-ASKING_VERSION = (1, PROMPT_VERSION)
+ASKING_VERSION = (2, PROMPT_VERSION)
 
-_LIMITS = {"summary": 48, "param": 32, "returns": 32, "raises": 32}
+_HEADING_TOKENS = 16
+SUMMARY_TOKENS = 48
+_LIMITS = {"summary": SUMMARY_TOKENS, "param": 32, "returns": 32, "raises": 32}
+
+# Tokens that a model writes for one request at most, forced ones included.
+LONGEST_ANSWER = 256
 
 INSTRUCTION = (
     "You write reference documentation. Describe the following Python code. "
@@ -64,6 +69,7 @@ class Manner(Struct, frozen=True):
     slots: tuple[str, ...]
     opening: str = ""
     separator: str | None = None
+    answer_tokens: int = LONGEST_ANSWER
 
 
 def trained_manner(kinds: Iterable[str], slots: Iterable[str]) -> Manner:
@@ -87,7 +93,7 @@ def asked_of(module: Module, source: str, manner: Manner, fits: Callable[[str], 
         manner: How the model is asked.
         fits: Whether a prompt is short enough.
     """
-    wanted = {s.name: frames for s in module.symbols if (frames := tuple(_frames(s, manner)))}
+    wanted = {s.name: groups for s in module.symbols if (groups := list(_frame_groups(s, manner)))}
     if not wanted:
         return []
     nodes = _definitions(source)
@@ -96,20 +102,31 @@ def asked_of(module: Module, source: str, manner: Manner, fits: Callable[[str], 
         node = nodes.get((symbol.line, symbol.name.rpartition(".")[2].partition("#")[0]))
         if symbol.name in wanted and node is not None:
             try:
-                found.append(Asked(symbol.name, elided(node, fits), wanted[symbol.name]))
+                prompt = elided(node, fits)
             except PromptError:
                 continue  # too long or too deep even without its body: there is nothing to ask
+            found += [Asked(symbol.name, prompt, frames) for frames in wanted[symbol.name]]
     return found
 
 
-def _frames(symbol: Symbol, manner: Manner) -> Iterator[SlotFrame]:
+def _frame_groups(symbol: Symbol, manner: Manner) -> Iterator[tuple[SlotFrame, ...]]:
+    """The frames for what a symbol lacks; those of many parameters take more than one request."""
     if symbol.kind not in manner.kinds or "summary" in symbol.slots:
         return
     missing = [s for s in symbol.expected if s not in symbol.slots and s.partition(".")[0] in manner.slots]
-    for position, slot in enumerate(missing):
+    group: list[SlotFrame] = []
+    used = 0
+    for slot in missing:
         kind, _, name = slot.partition(".")
-        text = manner.separator or _heading(kind, name, first=position == 0)
-        yield SlotFrame(slot, manner.opening + text if position == 0 else text, _LIMITS[kind])
+        cost = _LIMITS[kind] + len(name) + _HEADING_TOKENS  # no token is shorter than a character
+        if group and used + cost > manner.answer_tokens:
+            yield tuple(group)
+            group, used = [], 0
+        text = manner.separator or _heading(kind, name, first=not group)
+        group.append(SlotFrame(slot, text if group else manner.opening + text, _LIMITS[kind]))
+        used += cost
+    if group:
+        yield tuple(group)
 
 
 def _heading(kind: str, name: str, first: bool) -> str:

@@ -11,12 +11,22 @@ from typing import Any
 from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Engine, Frame, Request
 from models.load import load
+from models.prompts import SUMMARY_SEPARATOR
 from tasks.documents import SourceError, TextOrigin
-from tasks.generate.asking import INSTRUCTION, Asked, Manner, RawText, chat_manner, trained_manner
+from tasks.generate.asking import (
+    INSTRUCTION,
+    LONGEST_ANSWER,
+    SUMMARY_TOKENS,
+    Asked,
+    Manner,
+    RawText,
+    chat_manner,
+    trained_manner,
+)
 from tasks.keys import digest
 
-_LONGEST_ANSWER = 256
 _LONGEST_PROMPT = 1024
+_FIRST_HEADING = 48  # tokens, at most: "Parameter", a name, a colon
 
 
 class Writer:
@@ -35,21 +45,20 @@ class Writer:
             )
             self.meta = loaded.meta
             if loaded.meta.prompt is not None:
-                prefix, self.manner = "", trained_manner(loaded.meta.kinds, loaded.meta.slots)
-                generation = GenerationConfig(
-                    max_prompt_tokens=loaded.meta.max_prompt_tokens or _LONGEST_PROMPT, max_new_tokens=64
-                )
+                prefix, opening, forced = "", SUMMARY_SEPARATOR, 0
+                self.manner = trained_manner(loaded.meta.kinds, loaded.meta.slots)
+                room, answer = loaded.meta.max_prompt_tokens or _LONGEST_PROMPT, SUMMARY_TOKENS
             else:
                 prefix, opening = loaded.render_chat(INSTRUCTION)
                 self.manner = chat_manner(opening)
-                room = loaded.context - _LONGEST_ANSWER - len(loaded.encode_opening(prefix))
-                generation = GenerationConfig(
-                    max_prompt_tokens=min(_LONGEST_PROMPT, room), max_new_tokens=_LONGEST_ANSWER
-                )
+                answer, forced = LONGEST_ANSWER, _FIRST_HEADING
+                room = min(_LONGEST_PROMPT, loaded.context - answer - len(loaded.encode_opening(prefix)))
+            generation = GenerationConfig(max_prompt_tokens=room, max_new_tokens=answer)
             self.engine = Engine(loaded, generation, prefix=prefix)
         except (ModelError, ValueError) as error:
-            raise SourceError(f"model {model!r}: {str(error).splitlines()[0]}") from error
-        self._prompt_room = generation.max_prompt_tokens
+            raise SourceError(f"model: {str(error).splitlines()[0]}") from error
+        # What is forced at the beginning of an answer counts as prompt.
+        self._room = room - len(loaded.encode(opening, trusted=True)) - forced
         self.identity: dict[str, Any] = {
             "fingerprint": loaded.fingerprint,
             "prefix": prefix,
@@ -65,7 +74,7 @@ class Writer:
 
     def fits(self, prompt: str) -> bool:
         """Whether a prompt, with what is forced after it, is short enough."""
-        return self.engine.count_tokens(prompt) < self._prompt_room - 16
+        return self.engine.count_tokens(prompt) <= self._room
 
     def write(self, asked: Iterable[tuple[str, Asked]]) -> Iterator[tuple[str, RawText]]:
         """Answers under the keys of their requests, as they are finished."""
