@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
+from flows.code import code_digest
 from flows.pipeline import Built, Pipeline
 from flows.report import Report
 from flows.settings import Settings, cache_home
+from models.machine import machine_digest
 from tasks.documents import DocmillError, Snapshot
+from tasks.files import write_whole
 from tasks.ingest import OpenedSource
-from tasks.keys import digest, digest_bytes
+from tasks.keys import digest
 
 if TYPE_CHECKING:
     from tasks.plan import Change
-
-_CODE = ("flows", "tasks", "models")
-_LIBRARIES = ("griffelib", "jinja2", "markdown-it-py", "mdit-py-plugins", "msgspec", "nh3", "pygments")
-
-_CODE_SUFFIXES = (".py", ".html", ".css", ".js", ".json")
 
 
 class Progress(Protocol):
@@ -47,6 +44,10 @@ class Stamp(Struct):
     inputs: str
     release: str
     report: Report
+
+    def is_of(self, inputs: str, release: str) -> bool:
+        """Whether a standing release was made from these inputs."""
+        return (self.inputs, self.release) == (inputs, release)
 
 
 class TimedRun:
@@ -81,17 +82,20 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
     run = TimedRun(report, progress)
     with Pipeline(source, settings, progress.written) as pipeline:
         snapshot = run("ingest", None, pipeline.ingest)
-        inputs = digest([snapshot.digest, settings.model_dump(mode="json"), code_digest()])
+        report_ingested(report, snapshot)
+        machine = machine_digest(settings.model) if settings.model != "none" else ""
+        inputs = digest([snapshot.digest, settings.model_dump(mode="json"), code_digest(), machine])
         stamp_file = cache_home() / "stamps" / f"{digest(str(pipeline.target.path))}.json"
         standing = pipeline.target.standing()
         stamp = _stamp(stamp_file)
-        if stamp and standing and (stamp.inputs, stamp.release) == (inputs, standing.release):
+        if machine is not None and stamp and standing and stamp.is_of(inputs, standing.release):
             report_unchanged(report, stamp.report)
         else:
             built = pipeline.build(snapshot, run)
             report_built(report, snapshot, built)
             pipeline.remember(pipeline.ledger(built))
-            _remember(stamp_file, Stamp(inputs, built.published.release, report))
+            if not report.degraded:  # what a budget left unwritten is the next build's to write
+                write_whole(stamp_file, msgspec.json.encode(Stamp(inputs, built.published.release, report)))
     fail_if_strict(report, settings)
 
 
@@ -115,10 +119,15 @@ def plan(source: OpenedSource, settings: Settings, progress: Progress) -> list[C
         return pipeline.plan(run("ingest", None, pipeline.ingest), run)
 
 
+def report_ingested(report: Report, snapshot: Snapshot) -> None:
+    """Fill in what is known of the source, should the build come no further."""
+    report.source["revision"] = snapshot.revision
+    report.skipped_files = list(snapshot.skipped)
+
+
 def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
     """Fill in what a build did."""
     slots, published = built.rendered.slots, built.published
-    report.source["revision"] = snapshot.revision
     report.symbols = built.rendered.symbols
     report.slots |= {
         "human": slots.human,
@@ -137,21 +146,10 @@ def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
 
 def report_unchanged(report: Report, before: Report) -> None:
     """Fill in what the standing site's own build reported; this one wrote nothing."""
-    report.source["revision"] = before.source["revision"]
     report.symbols, report.slots, report.skipped_files = before.symbols, before.slots, before.skipped_files
     report.reused, report.degraded = before.generated + before.reused, before.degraded
     report.pages = {"total": before.pages["total"], "written": 0, "removed": 0}
     report.published = before.published
-
-
-def code_digest() -> str:
-    """A digest of docmill's own code and of the libraries that shape its output."""
-    root = Path(__file__).resolve().parent.parent
-    files = sorted(
-        path for part in _CODE for path in (root / part).rglob("*") if path.suffix in _CODE_SUFFIXES
-    )
-    code = [(str(path.relative_to(root)), digest_bytes(path.read_bytes())) for path in files]
-    return digest([code, [(name, version(name)) for name in _LIBRARIES]])
 
 
 def _stamp(file: Path) -> Stamp | None:
@@ -159,10 +157,3 @@ def _stamp(file: Path) -> Stamp | None:
         return msgspec.json.decode(file.read_bytes(), type=Stamp)
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def _remember(file: Path, stamp: Stamp) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(stamp))
-    temporary.replace(file)

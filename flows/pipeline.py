@@ -8,7 +8,6 @@ loads next to nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import msgspec
 from msgspec import Struct
 
+from flows.code import code_digest
 from flows.settings import Settings, cache_home
+from models.machine import machine_digest
 from tasks.documents import Generated, PageEntry, Published, Rendered, SkippedFile, Snapshot, SourceError
+from tasks.files import write_whole
 from tasks.ingest import OpenedSource, ingest
 from tasks.ingest.tree import Selection
 from tasks.keys import digest, key
@@ -188,10 +190,9 @@ class Pipeline:
 
     def _ledger(self, parsed: Parsed, generated: Generated, pages: dict[str, PageEntry]) -> Ledger:
         from tasks.plan import Ledger
-        from tasks.render import RENDER_VERSION
-        from tasks.render.pages import templates_digest
+        from tasks.render.pages import drawing_digest
 
-        parameters = digest([self._site(), templates_digest(), RENDER_VERSION, self.settings.private])
+        parameters = digest([self._site(), drawing_digest(), self.settings.private])
         chunks = {chunk.path: chunk for chunk in parsed.chunks}
         return Ledger(
             parameters,
@@ -222,10 +223,7 @@ class Pipeline:
 
     def remember(self, ledger: Ledger) -> None:
         """Keep a ledger for the next build's explanation."""
-        self._ledger_file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._ledger_file.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(msgspec.json.encode(ledger))
-        temporary.replace(self._ledger_file)
+        write_whole(self._ledger_file, msgspec.json.encode(ledger))
 
     @property
     def _ledger_file(self) -> Path:
@@ -237,11 +235,13 @@ class Pipeline:
         return Site(self.settings.title or self.source.name, self.settings.source_url)
 
     def _stage_keys(self, snapshot: Snapshot) -> StageKeys:
-        from tasks.chunk import CHUNK_VERSION, PARSER
-        from tasks.resolve import RESOLVE_VERSION
+        """Keys of the stages' manifests.
 
-        store, private = self.cache.identity(), self.settings.private
-        chunk = key("chunk", CHUNK_VERSION, RESOLVE_VERSION, PARSER, store, snapshot.digest, private)
+        They begin with the code that makes manifests, and hold as long as the result
+        cache keeps its content.
+        """
+        made_by = key("stages", 1, code_digest(), self.cache.identity())
+        chunk = key("chunk", 1, made_by, snapshot.digest, self.settings.private)
         return StageKeys(chunk, self._generate_key(chunk), self._site())
 
     def _generate_key(self, chunk: str) -> str | None:
@@ -253,16 +253,14 @@ class Pipeline:
         settings = self.settings
         if settings.model == "none":
             return key("generate", 0, chunk)
-        if settings.budget is not None:
-            return None
-        from tasks.generate import machine_digest
-
         machine = machine_digest(settings.model)
-        return machine and key("generate", 1, chunk, machine, settings.quantize, settings.device)
+        if settings.budget is not None or machine is None:
+            return None
+        return key("generate", 1, chunk, machine, settings.quantize, settings.device)
 
 
 class StageKeys(Struct, frozen=True):
-    """Keys of the stages' manifests; they hold as long as the result cache keeps its content."""
+    """Keys of the stages' manifests; None where a stage always runs."""
 
     chunk: str
     generate: str | None
@@ -270,7 +268,4 @@ class StageKeys(Struct, frozen=True):
 
     def render(self, generated: Generated) -> str:
         """The key of the render stage, which depends on what the model wrote."""
-        from tasks.render import RENDER_VERSION
-        from tasks.render.pages import templates_digest
-
-        return key("render", RENDER_VERSION, templates_digest(), self.chunk, generated.completions, self.site)
+        return key("render", 1, self.chunk, generated.completions, self.site)

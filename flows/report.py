@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from tasks.documents import SkippedFile
+from tasks.files import write_whole
 
 
 class Report(Struct):
@@ -31,6 +32,4 @@ class Report(Struct):
 
     def write(self, file: Path) -> None:
         """Write the report as JSON, whole or not at all."""
-        temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
-        temporary.replace(file)
+        write_whole(file, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from tasks.documents import SourceError
 
@@ -110,7 +110,10 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
         if not of_source.is_symlink():  # a link could lead out of the source
             _add(values, origins, _read(of_source, _OF_THE_REPOSITORY), FILE_NAME)
     _refuse_unknown_variables()
-    _add(values, origins, EnvSettingsSource(_Environment, env_prefix=_PREFIX)(), "environment")
+    try:
+        _add(values, origins, EnvSettingsSource(_Environment, env_prefix=_PREFIX)(), "environment")
+    except SettingsError as error:
+        raise SourceError(f"environment: {error}; give a list as JSON") from error
     _add(values, origins, {name: value for name, value in flags.items() if value is not None}, "flag")
     try:
         return Resolved(settings=Settings.model_validate(values), origins=origins)

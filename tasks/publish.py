@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,24 +65,24 @@ class LocalTarget:
     def __init__(self, location: str | Path) -> None:
         if "://" in str(location):
             raise SourceError(f"out {str(location)!r}: sites go to folders of this machine so far")
-        self.path = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - the link itself, unresolved
+        path = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - OUT itself is a link
+        self.path = path.parent.resolve() / path.name
         self.home = self.path.parent / f".{self.path.name}.docmill"
         self._refuse_foreign()
 
     def _refuse_foreign(self) -> None:
-        if self.path.is_symlink():
-            if Path(self.path.parent, os.readlink(self.path)).parent == self.home / "releases":  # noqa: PTH115
+        try:  # one look: another publisher may be at work
+            release = Path(self.path.parent, os.readlink(self.path))  # noqa: PTH115
+        except FileNotFoundError:
+            return
+        except OSError:  # no link
+            if self.path.is_dir() and not any(self.path.iterdir()):
                 return
+            release = self.path
+        if release.parent != self.home / "releases":
             raise SourceError(
-                f"out {str(self.path)!r}: a link that docmill did not make; choose another folder"
+                f"out {str(self.path)!r}: exists, and docmill did not make it; choose another folder"
             )
-        if not self.path.exists():
-            return
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            return
-        raise SourceError(
-            f"out {str(self.path)!r}: exists, and docmill did not make it; choose another folder"
-        )
 
     @property
     def hidden(self) -> tuple[Path, ...]:
@@ -218,15 +218,15 @@ def _is_intact(path: str, file: ManifestFile, newest: int) -> bool:
 
 def _remove_others(folder: Path, manifest: Manifest, present: Mapping[str, ManifestFile]) -> None:
     """Delete what an old release held and the new one does not, empty folders too."""
-    for parent, folders, names in os.walk(folder, topdown=False):
+    for parent, _, names in os.walk(folder, topdown=False):
         prefix = os.path.relpath(parent, folder)
         for name in names:
             path = name if prefix == "." else f"{prefix}/{name}"
             if path not in manifest.files or path not in present:
                 os.unlink(f"{parent}/{name}")  # noqa: PTH108 - thousands of files
-        if folders or names or prefix == ".":
-            continue
-        os.rmdir(parent)  # noqa: PTH106
+        if prefix != ".":
+            with suppress(OSError):  # it still holds something
+                os.rmdir(parent)  # noqa: PTH106
 
 
 def _manifest_of(files: Mapping[str, SiteFile]) -> Manifest:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -27,6 +28,8 @@ from tasks.spread import Spread
 
 # Raised whenever the same surfaces would resolve to other Links.
 RESOLVE_VERSION = 2
+
+T = TypeVar("T")
 
 _ORDINAL = re.compile(r"#\d+$")
 _PLAIN_ANCHOR = re.compile(r"[A-Za-z0-9_.~-]+")
@@ -145,8 +148,10 @@ class Index:
         self.by_name: dict[str, Surface] = {}
         for surface in self.by_path.values():
             self.by_name.setdefault(surface.name, surface)
-        self._resolved: dict[str, Target | None] = {}
-        self._ancestors: dict[str, tuple[Target, ...]] = {}
+        self._answers: dict[tuple[str, str], Any] = {}
+        self._outermost: dict[tuple[str, str], Any] = {}
+        self._asking: set[tuple[str, str]] = set()
+        self._cycles = 0
         self._children: dict[str, dict[str, list[str]]] = {}
         self._public: dict[str, frozenset[str]] = {}
         self._exports: dict[str, dict[str, None]] = {}
@@ -251,10 +256,34 @@ class Index:
 
     def resolve(self, dotted: str) -> Target | None:
         """The symbol that an absolute dotted name leads to."""
-        if dotted not in self._resolved:
-            self._resolved[dotted] = None  # what leads back to itself leads nowhere
-            self._resolved[dotted] = self._walk(dotted.split("."))
-        return self._resolved[dotted]
+        return self._once("name", dotted, lambda: self._walk(dotted.split(".")), None)
+
+    def _once(self, kind: str, name: str, find: Callable[[], T], on_cycle: T) -> T:
+        """Remember what is found, unless it was found inside a cycle that began elsewhere.
+
+        What leads back to itself leads nowhere. An answer that met such a cycle depends on
+        where the question began: it holds for that question alone, so that no answer
+        depends on what was asked before.
+        """
+        question = (kind, name)
+        if question in self._answers:
+            return self._answers[question]
+        if question in self._asking:
+            self._cycles += 1
+            return on_cycle
+        if not self._asking and question in self._outermost:
+            return self._outermost[question]
+        self._asking.add(question)
+        cycles = self._cycles
+        try:
+            found = find()
+        finally:
+            self._asking.discard(question)
+        if self._cycles == cycles:
+            self._answers[question] = found
+        elif not self._asking:
+            self._outermost[question] = found
+        return found
 
     def _walk(self, parts: list[str]) -> Target | None:
         if len(parts) > _LONGEST_CHAIN:
@@ -351,17 +380,17 @@ class Index:
 
     def ancestors(self, owner: Target) -> tuple[Target, ...]:
         """The bases of a class in method resolution order, itself left out."""
-        if owner.id not in self._ancestors:
-            self._ancestors[owner.id] = ()  # a class that inherits from itself has no ancestors
-            bases = [base for base in self.bases(owner) if base.id != owner.id]
-            lines = [[base.id, *(a.id for a in self.ancestors(base))] for base in bases]
-            known = {t.id: t for base in bases for t in (base, *self.ancestors(base))}
-            try:
-                order = c3linear_merge(*lines, [base.id for base in bases])
-            except ValueError:  # inconsistent bases: Python would refuse the class
-                order = list(dict.fromkeys(i for line in lines for i in line))
-            self._ancestors[owner.id] = tuple(known[i] for i in order)
-        return self._ancestors[owner.id]
+        return self._once("class", owner.id, lambda: self._linearized(owner), ())
+
+    def _linearized(self, owner: Target) -> tuple[Target, ...]:
+        bases = [base for base in self.bases(owner) if base.id != owner.id]
+        lines = [[base.id, *(a.id for a in self.ancestors(base))] for base in bases]
+        known = {t.id: t for base in bases for t in (base, *self.ancestors(base))}
+        try:
+            order = c3linear_merge(*lines, [base.id for base in bases])
+        except ValueError:  # inconsistent bases: Python would refuse the class
+            order = list(dict.fromkeys(i for line in lines for i in line))
+        return tuple(known[i] for i in order if i != owner.id)
 
     # --- the links of one module
 

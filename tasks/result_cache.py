@@ -28,7 +28,8 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.schema import CreateTable
 
 from tasks.documents import DocmillError
 
@@ -39,10 +40,9 @@ _BUSY_TIMEOUT_S = 60
 _COMPRESSION = 1
 _IDENTITY = "identity"
 
-_METADATA = MetaData()
 _RESULTS = Table(
     "results",
-    _METADATA,
+    MetaData(),
     Column("key", String(96), primary_key=True),
     Column("value", LargeBinary().with_variant(mysql.LONGBLOB(), "mysql"), nullable=False),
 )
@@ -66,8 +66,9 @@ class ResultCache:
         self._decompress = zstandard.ZstdDecompressor().decompress
         try:
             self._engine = _open(url)
-            _METADATA.create_all(self._engine)
-        except (SQLAlchemyError, OSError) as error:
+            with self._engine.begin() as connection:  # several may open a new cache at once
+                connection.execute(CreateTable(_RESULTS, if_not_exists=True))
+        except (SQLAlchemyError, OSError, ImportError) as error:
             raise ResultCacheError(f"result cache {_shown(url)}: {_first_line(error)}") from error
 
     def identity(self) -> str:
@@ -148,7 +149,10 @@ def _pieces(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _shown(url: str) -> str:
-    return make_url(url).render_as_string(hide_password=True)
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "(no SQLAlchemy URL)"
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from infra.cli import main
 def home(tmp_path_factory, monkeypatch) -> Path:
     """Caches and settings of this test alone."""
     folder = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith("DOCMILL_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     return folder
@@ -29,7 +32,8 @@ def docmill(tmp_path, capsys):
             ["build", str(source), "--out", str(out or tmp_path / "site"), "--report", str(report), *flags]
         )
         printed = capsys.readouterr()
-        print(printed.err)  # noqa: T201 - shown where a test fails
+        if status:
+            print(printed.err)  # noqa: T201 - shown where a test fails
         return status, json.loads(report.read_bytes()), printed
 
     return run

@@ -64,7 +64,8 @@ class Reader(threading.Thread):
 def start_build(source: Path, out: Path, cache: Path) -> subprocess.Popen[bytes]:
     """A build as a user starts it, in a session of its own."""
     command = [sys.executable, "-m", "infra.cli", "build", str(source), "--out", str(out), "--model", "none"]
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("DOCMILL_")}
+    environment = own | {"XDG_CACHE_HOME": str(cache), "XDG_CONFIG_HOME": str(cache)}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -88,7 +89,7 @@ def edit(source: Path, number: int) -> None:
     (source / "docmill.toml").write_text(f'title = "networkx {number}"\n')
     with (source / "relabel.py").open("a") as file:
         file.write(
-            f'\n\ndef added_{number}(graph):\n    """Number {number}."""\n    return relabel_nodes(graph, {{}})\n'
+            f'\n\ndef added_{number}(graph):\n    """Number {number}."""\n    relabel_nodes(graph, {{}})\n'
         )
 
 

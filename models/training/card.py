@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.training.corpus import Package, packages
+from models.training.evaluate import ONE_FOR_ALL
 from models.training.tokenizer import MAX_PROMPT_TOKENS, VOCABULARY
 from models.training.train import CODE_SHARE, CODE_WEIGHT, MASKED_SHARE, SEED
 
@@ -36,9 +37,12 @@ test sets give other figures. "Masked": the function's own name is hidden, so th
 |---|---|---|
 {table}
 
-{verdict} Greedy decoding in float32 from the int8 weights. Ordered by the model's own mean log-probability,
-{surest}. Below {min_logprob:.2f}, the median on the validation packages, docmill lets it be silent
-(`min_logprob` in docmill.json).
+{verdict} The controls say how little such a score means: a sentence that fits no function in particular, but
+sounds like this documentation, earns most of it.
+
+Greedy decoding in float32 from the int8 weights. Ordered by the model's own mean log-probability, {surest}.
+Below {min_logprob:.2f}, the median on the validation packages, docmill lets it be silent (`min_logprob` in
+docmill.json).
 
 ## What it cannot do
 
@@ -113,6 +117,8 @@ def _table(bleu: dict[str, list[float]]) -> str:
     labels = {
         "name": "the name, split into words",
         "neighbour": "nearest neighbour among the training functions (TF-IDF of the code)",
+        "shuffled": "control: this model's sentences dealt out at random",
+        "constant": f"control: “{ONE_FOR_ALL}” for every function",
         "model": "**this model**",
     }
     return "\n".join(

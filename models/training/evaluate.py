@@ -23,6 +23,8 @@ from models.prompts import NEUTRAL_NAME
 from models.training.pairs import Pair
 from models.training.tokenizer import MAX_SUMMARY_TOKENS, Encoder
 
+# Written with the test packages in sight, most of whose functions are networkx's: the hardest control.
+ONE_FOR_ALL = "Return a list of the given nodes in the graph."
 SURE_SHARES = (0.1, 0.25, 0.5)
 
 _ROWS = 32
@@ -55,7 +57,8 @@ def run(model: Path, others: Path, test: list[Pair], report: Path) -> dict[str, 
     loaded, encoder = _load(model), Encoder(model)
     written, certainty = summarize(loaded, encoder, [pair.code for pair in test])
     written_masked, _ = summarize(loaded, encoder, [pair.masked_code for pair in test])
-    answers = json.loads(others.read_text(encoding="utf-8")) | {"model": [written, written_masked]}
+    answers = json.loads(others.read_text(encoding="utf-8")) | controls(written, written_masked)
+    answers["model"] = [written, written_masked]
     references = [pair.summary for pair in test]
     figures = {
         "pairs": len(test),
@@ -76,6 +79,13 @@ def run(model: Path, others: Path, test: list[Pair], report: Path) -> dict[str, 
     ]
     report.write_text(json.dumps(figures | {"sentences": sentences}, indent=1) + "\n", encoding="utf-8")
     return figures
+
+
+def controls(written: list[str], written_masked: list[str]) -> dict[str, list[list[str]]]:
+    """Return what scores without reading the code: the model's sentences dealt at random, and one for all."""
+    order = np.random.default_rng(0).permutation(len(written))
+    shuffled = [[sentences[index] for index in order] for sentences in (written, written_masked)]
+    return {"shuffled": shuffled, "constant": [[ONE_FOR_ALL] * len(written)] * 2}
 
 
 def _load(model: Path) -> LoadedModel:

@@ -10,15 +10,16 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import msgspec
 from msgspec import Struct
 
 from tasks.chunk.newer_syntax import explain_syntax_error
 from tasks.chunk.python import ParsedModule, parse_module
-from tasks.documents import Module, Outline, SkippedFile, Snapshot, SourceError, SourceFile, Surface
-from tasks.keys import digest, digest_bytes, key
+from tasks.documents import Module, Outline, SkippedFile, Snapshot, SourceFile, Surface
+from tasks.files import read_file
+from tasks.keys import digest, key
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
@@ -98,9 +99,7 @@ def chunk_files(chunks: Iterable[Chunk], cache: ResultCache, root: str) -> None:
         SourceError: A file is no longer what the snapshot says.
     """
     for chunk in chunks:
-        data = Path(root, chunk.path).read_bytes()
-        if digest_bytes(data) != chunk.digest:
-            raise SourceError(f"{chunk.path}: changed while it was being read; run again")
+        data = read_file(root, chunk.path, chunk.digest)
         module, outline = _parse(data.decode("utf-8-sig"), chunk)
         cache.put_many(
             {chunk.key: msgspec.json.encode(module), chunk.outline_key: msgspec.json.encode(outline)}

@@ -6,23 +6,19 @@ profile. What is cached is the raw completion; checks and thresholds apply on ev
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from models.config import BUNDLED
 from tasks.chunk import Chunk, load_modules
-from tasks.documents import Completions, Generated, Links, Outline, Snapshot, SourceError
+from tasks.documents import Completions, Generated, Links, Outline, Snapshot
+from tasks.files import read_file
 from tasks.generate.asking import ASKING_VERSION, Asked, RawText, asked_of
 from tasks.generate.checks import checked
-from tasks.keys import digest, digest_bytes, key
+from tasks.keys import digest, key
 from tasks.resolve import overridden_text
 from tasks.result_cache import ResultCache
 
@@ -103,7 +99,7 @@ def generate(
         tell: Told, as the work goes on, how many symbols of how many are written.
     """
     to_write = [w for w in asking.wanted if w.key in asking.missing]
-    written = to_write if budget is None else to_write[:budget]
+    written = to_write if budget is None else _first_symbols(to_write, budget)
     _write(written, writer, cache, tell)
     completions, dropped = accepted(asking.wanted, writer, cache)
     return Generated(
@@ -117,6 +113,12 @@ def generate(
         written=_by_path(written),
         origin=writer.origin,
     )
+
+
+def _first_symbols(wanted: list[_Wanted], count: int) -> list[_Wanted]:
+    """The requests of so many symbols: none of them half written."""
+    symbols = set(list(dict.fromkeys((w.path, w.asked.symbol) for w in wanted))[:count])
+    return [w for w in wanted if (w.path, w.asked.symbol) in symbols]
 
 
 def _symbols(wanted: list[_Wanted]) -> int:
@@ -164,17 +166,11 @@ def _asked(root: str, chunks: list[Chunk], writer: Writer, cache: ResultCache) -
     new = [chunk for chunk in chunks if keys[chunk.path] not in found]
     modules = load_modules(cache, new)
     for chunk in new:
-        requests = asked_of(modules[chunk.path], _source(root, chunk), writer.manner, writer.fits)
+        source = read_file(root, chunk.path, chunk.digest).decode("utf-8-sig")
+        requests = asked_of(modules[chunk.path], source, writer.manner, writer.fits)
         found[keys[chunk.path]] = msgspec.json.encode(requests)
     cache.put_many({keys[chunk.path]: found[keys[chunk.path]] for chunk in new})
     return {path: msgspec.json.decode(found[k], type=list[Asked]) for path, k in keys.items()}
-
-
-def _source(root: str, chunk: Chunk) -> str:
-    data = Path(root, chunk.path).read_bytes()
-    if digest_bytes(data) != chunk.digest:
-        raise SourceError(f"{chunk.path}: changed while it was being read; run again")
-    return data.decode("utf-8-sig")
 
 
 def _write(
@@ -210,25 +206,3 @@ def accepted(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> tuple
                 if kept and (floor is None or logprob >= floor):
                     accepted.setdefault(w.path, {}).setdefault(w.asked.symbol, {})[frame.slot] = kept
     return accepted, dropped
-
-
-def machine_digest(model: str) -> str | None:
-    """A digest of all that decides a model's texts, found without loading it; None for a model elsewhere."""
-    folder = BUNDLED if model == "bundled" else Path(model).expanduser()
-    if not folder.is_dir():
-        return None
-    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
-    libraries = [version(name) for name in ("torch", "transformers", "optimum-quanto")]
-    return digest([TEXT_VERSION, ASKING_VERSION, files, libraries, _processor()])
-
-
-def _processor() -> list[str]:
-    """What kernels are chosen by: the processor's name and extensions, and how many there are."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = [platform.processor()]
-    told = sorted(
-        {line for line in lines if line.startswith(("flags", "Features", "model name"))} or set(lines)
-    )
-    return [*told, str(len(os.sched_getaffinity(0))), os.environ.get("OMP_NUM_THREADS", "")]

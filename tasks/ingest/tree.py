@@ -21,6 +21,7 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from tasks.documents import SkippedFile, SkipReason, SourceFile
+from tasks.files import write_whole
 from tasks.keys import digest_bytes
 
 CODE_SUFFIXES = (".py", ".pyi")
@@ -80,10 +81,7 @@ class StatCache:
         kept = {path: entry for path, entry in self.seen.items() if max(entry.stamp[1:3]) < horizon}
         if kept == self.known:
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(msgspec.json.encode(kept))
-        temporary.replace(self.file)
+        write_whole(self.file, msgspec.json.encode(kept))
 
 
 def _stamp(info: os.stat_result) -> tuple[int, int, int, int]:
@@ -212,9 +210,21 @@ def _wildcards(pattern: str) -> int:
 
 
 def _ignored(path: str, ignores: tuple[tuple[str, GitIgnoreSpec], ...]) -> bool:
-    """Whether a path is ignored: the innermost file that speaks of it decides."""
+    """Whether a path is ignored: in the innermost file that speaks of it, the last pattern decides."""
     for prefix, spec in reversed(ignores):
-        verdict = spec.check_file(path[len(prefix) :]).include
-        if verdict is not None:
-            return bool(verdict)
+        inside = path[len(prefix) :]
+        for pattern in reversed(spec.patterns):
+            if _names(pattern, inside):
+                return bool(pattern.include)
     return False
+
+
+def _names(pattern: GitIgnoreSpecPattern, path: str) -> bool:
+    """Whether a pattern is about a path itself, not about a folder that the path is in.
+
+    pathspec's expressions end at the path they name, marked `ps_d`, or where the inside begins.
+    """
+    if pattern.regex is None:
+        return False
+    is_of_paths = "ps_d" in pattern.regex.groupindex
+    return any((match.end() == len(path)) is is_of_paths for match in pattern.regex.finditer(path))

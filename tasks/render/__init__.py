@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -25,10 +24,10 @@ from tasks.documents import (
     Rendered,
     Slot,
     Snapshot,
-    SourceError,
 )
+from tasks.files import read_file
 from tasks.generate.docs import docs_of
-from tasks.keys import digest_bytes, key
+from tasks.keys import key
 from tasks.render.diagram import Uses
 from tasks.render.fragments import Fragment, fragment_of
 from tasks.render.inputs import InputsBuilder
@@ -36,18 +35,15 @@ from tasks.render.pages import (
     PageInputs,
     Reference,
     Site,
+    drawing_digest,
     module_page,
     relative,
     source_page,
-    templates_digest,
 )
 from tasks.render.site_files import SiteFiles
 from tasks.resolve import Index, distinct_names, split_id
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
-
-# Raised whenever the same inputs would be drawn otherwise (templates count by their content).
-RENDER_VERSION = 1
 
 _BATCH = 100
 
@@ -171,7 +167,7 @@ def _page_jobs(
     jobs = []
     for page in inputs:
         overridden = {path: by_path[path] for path in {split_id(i)[0] for i, _ in page.inherited.values()}}
-        page_key = key("page", RENDER_VERSION, templates_digest(), site, page)
+        page_key = key("page", 1, drawing_digest(), site, page)
         jobs.append(PageJob(page_key, page, by_path[page.path], links[page.path], overridden))
     return jobs
 
@@ -188,7 +184,7 @@ def _source_jobs(
     for chunk in chunks if sources else ():
         page, module = sources[chunk.path], pages.get(chunk.path)
         back = Reference(chunk.name, relative(page, module)) if module else None
-        source_key = key("source", RENDER_VERSION, templates_digest(), site, page, chunk.digest, back)
+        source_key = key("source", 1, drawing_digest(), site, page, chunk.digest, back)
         jobs.append(SourceJob(source_key, chunk.path, page, chunk.digest, back))
     return jobs
 
@@ -222,9 +218,7 @@ def draw_sources(jobs: Iterable[SourceJob], cache: ResultCache, site: Site, root
     for batch in _batches(jobs):
         drawn: dict[str, bytes] = {}
         for job in batch:
-            data = Path(root, job.path).read_bytes()
-            if digest_bytes(data) != job.digest:
-                raise SourceError(f"{job.path}: changed while it was being read; run again")
+            data = read_file(root, job.path, job.digest)
             text = data.decode("utf-8-sig")
             html = source_page(site, job.page, job.path, text, job.module_page).encode()
             drawn |= {job.key: html, _drawn(job.key): msgspec.json.encode(DrawnFile(sha256(html), len(html)))}

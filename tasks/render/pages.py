@@ -7,8 +7,10 @@ in its key. Nothing here knows which page is new or where pages go.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
@@ -19,7 +21,7 @@ from markupsafe import Markup, escape
 from msgspec import Struct
 
 from tasks.documents import Links, Module, Parameter, Slot, Symbol
-from tasks.keys import digest_bytes
+from tasks.keys import digest, digest_bytes
 from tasks.render.diagram import Uses, diagram
 from tasks.render.prose import docstring_html, inline_html, plain_html
 from tasks.render.source import highlighted_lines
@@ -383,12 +385,26 @@ def environment() -> Environment:
     return env
 
 
+# What shapes a page besides this package and the templates.
+_LIBRARIES = ("jinja2", "markdown-it-py", "mdit-py-plugins", "nh3", "pygments")
+
+
 @lru_cache(maxsize=1)
-def templates_digest() -> str:
-    """A digest of all templates and assets: they are part of what every page is made from."""
-    folder = files("tasks") / "templates"
-    names = sorted(str(p) for p in _walk(folder))
-    return digest_bytes(b"\0".join(name.encode() + b"\0" + (folder / name).read_bytes() for name in names))
+def drawing_digest() -> str:
+    """A digest of all that draws: this package, templates, assets, libraries, Python's version.
+
+    It takes the place of a version constant: drawing again is cheap, a stale page is not.
+    """
+    tasks = files("tasks")
+    parts = [_content(tasks / name) for name in ("render", "templates")]
+    docs = (tasks / "generate" / "docs.py").read_bytes()
+    versions = [version(name) for name in _LIBRARIES]
+    return digest([parts, digest_bytes(docs), versions, sys.version_info[:2]])
+
+
+def _content(folder: Traversable) -> list[tuple[str, str]]:
+    names = sorted(name for name in _walk(folder) if not name.endswith(".pyc"))
+    return [(name, digest_bytes((folder / name).read_bytes())) for name in names]
 
 
 def _walk(folder: Traversable, prefix: str = "") -> Iterator[str]:

@@ -18,6 +18,7 @@ from functools import lru_cache
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
@@ -32,6 +33,7 @@ from tasks.render.source import coloured, coloured_console
 
 # Text in which nothing can be markup is a paragraph as it stands; most summaries are.
 _PLAIN = re.compile(r"[\w ,.;:'\"()/?!%=+-]*")
+_DUNDER = re.compile(r"__[a-z]\w*__(?!\w)")
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
 _EXTERNAL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _IGNORED_IN_URLS = re.compile(r"^[\x00-\x20]+|[\t\n\r]")
@@ -137,14 +139,19 @@ def docstring_html(text: str, targets: Mapping[str, str]) -> Markup:
         text: As the human wrote it: Markdown, or the reStructuredText of docstrings.
         targets: Hrefs of names; a name in backticks that is among them becomes a link.
     """
-    if _PLAIN.fullmatch(text) and "://" not in text and not text.startswith((" ", "-", "+")):
+    if _is_plain(text):
         return Markup(f"<p>{html.escape(text)}</p>")
     return sanitized(_docstring_parser().render(to_markdown(text), {"targets": targets, "heading": 5}))
 
 
+def _is_plain(text: str) -> bool:
+    marked = "://" in text or "::" in text or text.startswith((" ", "-", "+"))
+    return not marked and _PLAIN.fullmatch(text) is not None
+
+
 def inline_html(text: str, targets: Mapping[str, str]) -> Markup:
     """A text of one paragraph, without the paragraph's tags."""
-    if _PLAIN.fullmatch(text) and "://" not in text:
+    if _is_plain(text):
         return Markup(html.escape(text))
     return sanitized(_docstring_parser().renderInline(to_markdown(text), {"targets": targets}))
 
@@ -192,6 +199,7 @@ def _depth(markup: str) -> int:
 @lru_cache(maxsize=1)
 def _docstring_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser.inline.ruler.before("emphasis", "dunder", _dunder)
     parser.add_render_rule("code_inline", _code_inline)
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("heading_open", lambda *_: '<p class="heading">')
@@ -229,6 +237,17 @@ def slug(title: str) -> str:
     """The anchor of a heading, as code hosts form it, apart from docmill's own ids."""
     kept = re.sub(r"[^\w\- ]", "", title.strip().lower())
     return "md-" + kept.replace(" ", "-")
+
+
+def _dunder(state: StateInline, silent: bool) -> bool:
+    """`__init__` in a docstring is a name, not the word in bold."""
+    found = _DUNDER.match(state.src, state.pos)
+    if found is None:
+        return False
+    if not silent:
+        state.pending += found[0]
+    state.pos = found.end()
+    return True
 
 
 def _code_inline(

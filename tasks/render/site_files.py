@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.resources import files
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -20,6 +20,7 @@ import msgspec
 from markupsafe import Markup
 
 from tasks.documents import SiteFile, SlotCounts, Snapshot
+from tasks.files import read_file
 from tasks.render.diagram import Uses, diagram
 from tasks.render.fragments import Fragment
 from tasks.render.pages import Child, PageInputs, Reference, Site, environment, relative
@@ -41,6 +42,7 @@ class SiteFiles:
         self._sources: dict[str, str] = {}
         names = distinct_names(image.path for image in snapshot.images)
         self._images = {path: f"images/{name}" for path, name in names.items()}
+        self._digests = {file.path: file.digest for file in (*snapshot.prose, *snapshot.images)}
         self._modules: list[Child] = []
         self._symbol_parts: list[bytes] = []
         self._search_parts: list[str] = []
@@ -131,7 +133,7 @@ class SiteFiles:
         pages = self._prose_pages()
         home = Markup("")
         for path, page in pages.items():
-            text = Path(self.snapshot.root, path).read_text("utf-8-sig", "replace")
+            text = self._content(path).decode("utf-8-sig")
             images: set[str] = set()
             content = page_html(
                 text,
@@ -139,7 +141,7 @@ class SiteFiles:
                 partial(self._picture, path=path, page=page, images=images),
             )
             for image in sorted(images):
-                yield self._images[image], Path(self.snapshot.root, image).read_bytes()
+                yield self._images[image], self._content(image)
             if page == "index.html":
                 home = content
             else:
@@ -170,6 +172,9 @@ class SiteFiles:
             return "", top
         package = top[0].name
         return package, [m for m in self._modules if m is top[0] or m.name.rpartition(".")[0] == package]
+
+    def _content(self, path: str) -> bytes:
+        return read_file(self.snapshot.root, path, self._digests[path])
 
     def _rewritten(self, href: str, path: str, page: str, pages: dict[str, str]) -> str | None:
         """Where a relative link of a Markdown file leads in the site."""

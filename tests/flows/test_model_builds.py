@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.conftest import tree_bytes
-from tests.models.conftest import code, random_model  # noqa: F401 - code is a fixture
 
 from models.prompts import SUMMARY_SEPARATOR
+from tests.conftest import tree_bytes
+from tests.models.conftest import code, random_model  # noqa: F401 - code is a fixture
 
 SOURCE = '''
 """A module."""

@@ -227,7 +227,7 @@ def test_nested_definitions_and_kinds():
     assert found["A.s"].labels == ("staticmethod",)
     assert found["A.c"].labels == ("classmethod",)
     assert found["A.a"].labels == ("async", "abstractmethod")
-    assert [s for s in found["A.s"].expected] == ["summary", "param.x"]
+    assert found["A.s"].expected == ("summary", "param.x")
     assert found["A.c"].expected == ("summary",)
 
 

@@ -1,0 +1,44 @@
+"""What decides a model's texts, found without loading the model.
+
+In scope: a digest of a model's files, of the libraries and of the machine, made in milliseconds.
+Not in scope: the execution profile itself, which the engine tells once it is there.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from models.config import BUNDLED
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "optimum-quanto")
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES")
+
+
+def machine_digest(model: str) -> str | None:
+    """Return a digest that changes whenever a model's texts may; None for a model that is not on this machine."""
+    folder = BUNDLED if model == "bundled" else Path(model).expanduser()
+    if not folder.is_dir():
+        return None
+    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
+    libraries = [version(name) for name in _LIBRARIES]
+    variables = [os.environ.get(name) for name in _VARIABLES]
+    parts = [files, libraries, variables, len(os.sched_getaffinity(0)), _processor(), _accelerators()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _processor() -> list[str]:
+    """Return the processor's name and extensions, which kernels are chosen by."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return [platform.processor(), platform.machine()]
+    return sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+
+
+def _accelerators() -> list[str]:
+    """Return what the NVIDIA driver tells of each device."""
+    devices = Path("/proc/driver/nvidia/gpus").glob("*/information")
+    return sorted(line for d in devices for line in d.read_text().splitlines() if line.startswith("Model"))

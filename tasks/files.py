@@ -1,0 +1,34 @@
+"""Files read as the snapshot saw them, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tasks.documents import SourceError
+from tasks.keys import digest_bytes
+
+
+def read_file(root: str, path: str, digest: str) -> bytes:
+    """The content of a source's file, if it still is what the snapshot says.
+
+    Raises:
+        SourceError: It changed, went, or became a link since.
+    """
+    try:
+        descriptor = os.open(Path(root, path), os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read any more ({error.strerror}); run again") from error
+    if digest_bytes(data) != digest:
+        raise SourceError(f"{path}: changed while it was being read; run again")
+    return data
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write a file that readers see complete: the old content, then the new."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(file)

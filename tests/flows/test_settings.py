@@ -1,0 +1,112 @@
+"""Settings: which layer wins, who may set what, and what is said of what cannot be used."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.settings import Settings, cache_home, operator_file, resolve_settings
+from tasks.documents import SourceError
+
+
+@pytest.fixture
+def layers(home, tmp_path, monkeypatch):
+    """Write the operator's and the repository's file; set the environment; resolve."""
+
+    def resolve(operator="", repository="", environment=(), flags=None, config=None):
+        operator_file().parent.mkdir(parents=True, exist_ok=True)
+        operator_file().write_text(operator)
+        (tmp_path / "docmill.toml").write_text(repository)
+        for name, value in dict(environment).items():
+            monkeypatch.setenv(name, value)
+        return resolve_settings(tmp_path, flags or {}, config)
+
+    return resolve
+
+
+def test_built_in_values(layers, home):
+    found = layers()
+    assert set(found.origins.values()) == {"built-in"}
+    assert (found.settings.out, found.settings.include) == ("site", ())
+    assert found.settings.result_cache == f"sqlite:///{home}/cache/docmill/results.sqlite"
+    assert cache_home() == home / "cache" / "docmill"
+
+
+def test_later_layers_win(layers):
+    given = {
+        "operator": 'title = "operator"\nexclude = ["o"]\ninclude = ["o"]\nmax_file_size = 1\nout = "o"\n',
+        "repository": 'title = "repository"\nexclude = ["r"]\n',
+        "environment": {"DOCMILL_TITLE": "environment", "DOCMILL_OUT": "e", "DOCMILL_MAX_FILE_SIZE": "5"},
+        "flags": {"out": "flag", "model": None, "strict": True},
+    }
+    found = layers(**given)
+    settings = found.settings
+    assert (settings.title, settings.exclude, settings.include) == ("environment", ("r",), ("o",))
+    assert (settings.max_file_size, settings.out, settings.strict) == (5, "flag", True)
+    assert {name: found.origins[name] for name in ("title", "exclude", "out", "include", "device")} == {
+        "title": "environment",
+        "exclude": "docmill.toml",
+        "out": "flag",
+        "include": str(operator_file()),
+        "device": "built-in",
+    }
+
+
+def test_lists_come_from_the_environment_as_json(layers):
+    assert layers(environment={"DOCMILL_INCLUDE": '["a", "b"]'}).settings.include == ("a", "b")
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_a_repository_may_say_what_its_documentation_shows_and_no_more(layers, name):
+    values = {"include": '["a"]', "exclude": '["a"]', "private": '["a"]', "source_url": '"https://a/{path}"'}
+    text = f"# first line\n{name} = {values.get(name, 1 if name != 'title' else chr(34) * 2)}\n"
+    if name in {"include", "exclude", "title", "source_url", "private"}:
+        assert layers(repository=text).origins[name] == "docmill.toml"
+    else:
+        with pytest.raises(SourceError, match=f"docmill.toml:2: '{name}' is the operator's to set"):
+            layers(repository=text)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"operator": "\n\nunknown = 1\n"}, "docmill.toml:3: 'unknown' is not a setting"),
+        ({"operator": "[section]\nx = 1\n"}, "docmill.toml:1: 'section' is not a setting"),
+        ({"operator": "out = \n"}, "docmill.toml: Invalid value"),
+        ({"operator": 'device = "tpu"\n'}, "docmill.toml: device: "),
+        ({"operator": "budget = -1\n"}, "docmill.toml: budget: "),
+        ({"operator": "processes = 0\n"}, "docmill.toml: processes: "),
+        ({"repository": "include = [1]\n"}, "docmill.toml: include: "),
+        ({"repository": 'source_url = "https://a"\n'}, "docmill.toml: source_url: "),
+        ({"environment": {"DOCMILL_TYPO": "1"}}, "environment: DOCMILL_TYPO is not a setting"),
+        ({"environment": {"DOCMILL_BUDGET": "many"}}, "environment: budget: "),
+        ({"flags": {"budget": -1}}, "flag: budget: "),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_its_place(layers, given, said):
+    with pytest.raises(SourceError) as raised:
+        layers(**given)
+    assert said in str(raised.value)
+    assert raised.value.exit_status == 2
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_list_from_the_environment_that_is_no_json(layers):
+    with pytest.raises(SourceError, match="; give a list as JSON"):
+        layers(environment={"DOCMILL_INCLUDE": "a,b"})
+
+
+def test_the_operators_file_may_be_a_link_and_lie_anywhere(layers, tmp_path):
+    (tmp_path / "real.toml").write_text('title = "linked"\n')
+    (tmp_path / "link.toml").symlink_to("real.toml")
+    found = layers(config=tmp_path / "link.toml", operator='title = "usual"\n')
+    assert found.settings.title == "linked"
+    with pytest.raises(SourceError, match="no such file"):
+        layers(config=tmp_path / "absent.toml")
+
+
+def test_the_repositorys_file_may_not_be_a_link(layers, tmp_path):
+    layers()
+    (tmp_path / "outside.toml").write_text('title = "linked"\n')
+    (tmp_path / "docmill.toml").unlink()
+    (tmp_path / "docmill.toml").symlink_to("outside.toml")
+    assert resolve_settings(tmp_path, {}).settings.title is None

@@ -1,0 +1,144 @@
+"""The command line: statuses, one line an error, and no more imported than is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+
+HEAVY = {
+    *(
+        "torch",
+        "transformers",
+        "prefect",
+        "fastapi",
+        "sqlalchemy",
+        "jinja2",
+        "griffe",
+        "pydantic",
+        "pygments",
+    ),
+    *("markdown_it", "nh3", "pathspec", "msgspec", "zstandard", "tree_sitter", "flows", "tasks", "models"),
+}
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "a.py").write_text("def f(x):\n    '''Text.'''\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["build", "--help"], ["plan", "--help"], ["config", "show", "--help"]]
+)
+def test_help_imports_nothing_heavy(arguments):
+    program = (
+        "import sys; from infra.cli import main\n"
+        f"try: main({arguments!r})\n"
+        f"except SystemExit as end: print(end.code, sorted({HEAVY!r} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["build"], ["bulid", "."], ["build", ".", "--nonsense"], ["build", ".", "--device", "tpu"], ["config"]],
+)
+def test_arguments_that_cannot_be_used(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: docmill" in capsys.readouterr().err
+
+
+def test_no_command_shows_the_help(capsys):
+    assert main([]) == 2
+    assert "exit status: 0 built; 1 failed; 2 unusable" in capsys.readouterr().out
+
+
+def test_what_a_build_prints_and_reports(source, docmill, tmp_path):
+    (source / "broken.py").write_text("def (:\n")
+    status, report, printed = docmill(source)
+    assert (status, printed.err) == (0, "")  # quiet in a log
+    first, *skipped, site = printed.out.splitlines()
+    assert first == "2 symbols; texts: 1 human, 0 derived, 0 model, 2 empty; pages: 5, 5 written, 0 removed"
+    assert [line.partition(":")[0] for line in skipped] == ["  skipped broken.py"]
+    assert site == f"{tmp_path}/site/index.html"
+    assert report.keys() == {
+        *("source", "degraded", "error", "symbols", "slots", "generated", "reused", "pages", "skipped_files"),
+        *("stages", "engine", "published"),
+    }
+    assert report["source"] == {"location": str(source), "revision": None}
+    assert [stage["name"] for stage in report["stages"]] == [
+        "ingest",
+        "chunk",
+        "generate",
+        "render",
+        "publish",
+    ]
+    assert report["skipped_files"] == [
+        {"path": "broken.py", "reason": "syntax", "detail": "line 1: invalid syntax"}
+    ]
+    assert report["published"]["target"] == f"{tmp_path}/site"
+    again = docmill(source)[1]
+    assert again["pages"] == {"total": 5, "written": 0, "removed": 0}
+    for same in ("source", "symbols", "slots", "skipped_files", "published", "degraded", "error"):
+        assert again[same] == report[same]
+
+
+def test_a_report_where_none_can_be(source, tmp_path, capsys):
+    status = main(
+        ["build", str(source), "--out", str(tmp_path / "site"), "--report", str(tmp_path / "no" / "r.json")]
+    )
+    assert status == 2
+    assert capsys.readouterr().err.startswith("docmill: report ")
+    assert not (tmp_path / "site").exists()
+
+
+def test_interrupted_builds_say_so(source, tmp_path, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.build.build", interrupt)
+    report = tmp_path / "report.json"
+    assert main(["build", str(source), "--out", str(tmp_path / "site"), "--report", str(report)]) == 130
+    assert capsys.readouterr().err == "docmill: interrupted; the standing site is as it was\n"
+    assert json.loads(report.read_bytes())["error"].startswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_debug_shows_where_an_error_comes_from(where, tmp_path):
+    arguments = ["build", str(tmp_path / "absent"), "--out", str(tmp_path / "site")]
+    from tasks.documents import SourceError
+
+    with pytest.raises(SourceError):
+        main(["--debug", *arguments] if where == "before" else [*arguments, "--debug"])
+
+
+def test_config_show_prints_each_value_with_its_origin(source, capsys, monkeypatch):
+    monkeypatch.setenv("DOCMILL_RESULT_CACHE", "postgresql://user:secret@host/x")
+    (source / "docmill.toml").write_text('title = "Mine"\n')
+    assert main(["config", "show", str(source), "--model", "none"]) == 0
+    printed = capsys.readouterr().out
+    assert "title = 'Mine'  (docmill.toml)\n" in printed
+    assert "model = 'none'  (flag)\n" in printed
+    assert "max_file_size = 2000000  (built-in)\n" in printed
+    assert "(environment)" in printed and "secret" not in printed
+
+
+def test_plan_writes_nothing(source, tmp_path, capsys):
+    assert main(["plan", str(source), "--out", str(tmp_path / "site")]) == 0
+    assert "page  missing     a.py::\n" in capsys.readouterr().out
+    assert not (tmp_path / "site").exists()
+    assert not (tmp_path / ".site.docmill").exists()

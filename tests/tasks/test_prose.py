@@ -1,0 +1,151 @@
+"""Prose into HTML: what people write arrives, what could harm does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.render.prose import docstring_html, inline_html, is_external, page_html, plain_html, sanitized
+from tasks.render.source import highlighted_lines
+
+TARGETS = {"f": "#f", "pkg.B": "b.html#B"}
+
+
+def page(text: str) -> str:
+    known = {"other.md": "other.html", "a.png": "img/a.png"}
+    return str(page_html(text, known.get, known.get))
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("Plain text.", "<p>Plain text.</p>"),
+        ("1 < 2 & 3", "<p>1 &lt; 2 &amp; 3</p>"),
+        ("Use `f`.", '<p>Use <a href="#f"><code>f</code></a>.</p>'),
+        ("Use ``f()``.", '<p>Use <a href="#f"><code>f()</code></a>.</p>'),
+        ("See :class:`pkg.B`.", '<p>See <a href="b.html#B"><code>pkg.B</code></a>.</p>'),
+        ("See :py:meth:`~a.b.c`.", "<p>See <code>c</code>.</p>"),
+        ("See :ref:`the text <label>`.", "<p>See <code>the text</code>.</p>"),
+        ("See :doc:`<label>`.", "<p>See <code>label</code>.</p>"),
+        ("See `Text <https://a.b/c>`_.", '<p>See <a href="https://a.b/c">Text</a>.</p>'),
+        ("See `Section`_.", "<p>See Section.</p>"),
+        ("*a* **b** ~~c~~", "<p><em>a</em> <strong>b</strong> <s>c</s></p>"),
+        ("snake_case_name and __init__", "<p>snake_case_name and __init__</p>"),
+        ("`x` in a.__init__ of *it*", "<p><code>x</code> in a.__init__ of <em>it</em></p>"),
+        ("`__a__` __Bold__ (*args, **kw)", "<p><code>__a__</code> <strong>Bold</strong> (*args, **kw)</p>"),
+        ("- one\n- two", "<ul>\n<li>one</li>\n<li>two</li>\n</ul>"),
+        (
+            ".. note:: Take care.",
+            "<blockquote>\n<p><strong>Note</strong></p>\n<p>Take care.</p>\n</blockquote>",
+        ),
+        (".. versionadded:: 1.2", "<p><em>Added in 1.2.</em></p>"),
+        (".. a comment\n   of two lines\n\nText.", "<p>Text.</p>"),
+        ("<b>no HTML</b>", "<p>&lt;b&gt;no HTML&lt;/b&gt;</p>"),
+    ],
+)  # fmt: skip
+def test_docstrings(text, html):
+    made = str(docstring_html(text, TARGETS)).replace(' rel="noopener noreferrer"', "")
+    assert made.strip() == html
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ">>> f(1)\n2",
+        "Text::\n\n    f(1)\n",
+        ".. code-block:: python\n\n    f(1)\n",
+        "```python\nf(1)\n```",
+        "```\nf(1)\n```",
+    ],
+)
+def test_code_blocks_are_code(text):
+    html = str(docstring_html(text, TARGETS))
+    assert html.count("<pre") == 1
+    assert "f(" in html.replace("<b", "\n<b")
+
+
+def test_one_paragraph_has_no_tags_around_it():
+    assert str(inline_html("Plain.", {})) == "Plain."
+    assert str(inline_html("Use `x` & <y>.", {})) == "Use <code>x</code> &amp; &lt;y&gt;."
+
+
+def test_a_models_text_has_no_markup_but_code():
+    assert str(plain_html("A `b` [c](d) <e> **f** `<g>`")) == (
+        "A <code>b</code> [c](d) &lt;e&gt; **f** <code>&lt;g&gt;</code>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[a](other.md)", '<a href="other.html"'),
+        ("[a](missing.md)", "<a"),
+        ("[a](https://b.c)", '<a href="https://b.c"'),
+        ("![a](a.png)", '<img src="img/a.png"'),
+        ("# A *b* `c`\n", '<h1 id="md-a-b-c">'),
+        ("# A\n\n# A\n\n# A\n", '<h1 id="md-a-2">'),
+        ("# A-1\n\n# A\n\n# A\n", '<h1 id="md-a-2">'),
+        ("| a |\n|---|\n| b |\n", "<td>b</td>"),
+        ("<details><summary>a</summary>b</details>", "<details><summary>a</summary>b</details>"),
+        ("<h2 id='x'>a</h2>", '<h2 id="md-x">'),
+        ("- [x] done", 'type="checkbox"'),
+    ],
+)
+def test_pages_of_the_repository(text, part):
+    assert part in page(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["[a](missing.md)", "[a](javascript:x)", "[a](data:x)", "<a href='vbscript:x'>a</a>"]
+)
+def test_links_that_lead_nowhere_have_no_address(text):
+    assert "href" not in page(text)
+
+
+def test_a_deeply_nested_page_is_shown_as_text():
+    assert page("<div>" * 600) == "<pre>" + "&lt;div&gt;" * 600 + "</pre>"
+    assert page("<p>" * 5_000 + "<br>" * 5_000 + "<div></div>" * 5_000).startswith("<p>")
+
+
+EXTERNAL = [
+    "http://a/b",
+    "HTTPS:b",
+    "//a/b",
+    "\\\\a/b",
+    "/\\a",
+    "\\/a",
+    "/\t/a",
+    "h\nttp://a",
+    "\x01//a",
+    " data:x",
+]
+
+
+@pytest.mark.parametrize("address", EXTERNAL)
+def test_addresses_that_lead_away(address):
+    assert is_external(address)
+    assert "src" not in sanitized(f'<img src="{address}">')
+
+
+@pytest.mark.parametrize(
+    "address", ["a.png", "./a.png", "../a/b.png", "/a.png", "#x", "a/b:c.png", "", "?x=//y"]
+)
+def test_addresses_that_stay(address):
+    assert not is_external(address)
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("a\nb\n", 2),
+        ("a\r\nb\r\n", 2),
+        ("a\rb", 2),
+        ("'''a\n\x0cb'''\nc\n", 3),
+        ("", 1),
+        ("x = '</script>'  # <b>\n", 1),
+        ('"""never closed\n\n', 2),
+    ],
+)
+def test_source_pages_have_a_mark_a_line(source, lines):
+    html = str(highlighted_lines(source))
+    assert [f'<i id="L{n}"></i>' in html for n in range(1, lines + 2)] == [True] * lines + [False]
+    assert "<script" not in html and "</script" not in html

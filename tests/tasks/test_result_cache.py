@@ -1,0 +1,97 @@
+"""The result cache: many keys, many writers, one file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tasks.result_cache import ResultCache, ResultCacheError
+
+
+@pytest.fixture
+def url(tmp_path) -> str:
+    return f"sqlite:///{tmp_path}/deep/er/results.sqlite"
+
+
+@pytest.fixture
+def cache(url) -> ResultCache:
+    return ResultCache(url)
+
+
+def test_what_was_put_is_there(cache, url):
+    values = {f"key-{n}": b"\0\xff" * n for n in range(1_700)}
+    cache.put_many(values)
+    assert cache.get_many([*values, "absent"]) == values
+    assert ResultCache(url).get_many(values) == values
+    assert cache.missing([*values, "absent", "absent"]) == {"absent"}
+    assert cache.get_many([]) == {}
+    assert cache.missing([]) == set()
+    cache.put_many({})
+
+
+def test_the_first_value_of_a_key_stays(cache):
+    cache.put_many({"a": b"one"})
+    cache.put_many({"a": b"two", "b": b"three"})
+    assert cache.get_many(["a", "b"]) == {"a": b"one", "b": b"three"}
+
+
+def test_an_identity_lasts_as_long_as_the_content(cache, url, tmp_path):
+    assert cache.identity() == cache.identity() == ResultCache(url).identity()
+    assert ResultCache(f"sqlite:///{tmp_path}/other.sqlite").identity() != cache.identity()
+
+
+WRITER = """
+import sys
+from tasks.result_cache import ResultCache
+url, number = sys.argv[1], int(sys.argv[2])
+sys.stdin.readline()
+cache = ResultCache(url)
+for start in range(0, 1_000, 50):
+    keys = range(start, start + 50)
+    cache.put_many({f"shared-{n}": b"s%d" % n for n in keys})
+    cache.put_many({f"own-{number}-{n}": b"%d-%d" % (number, n) for n in keys})
+    assert cache.get_many([f"shared-{n}" for n in keys]) == {f"shared-{n}": b"s%d" % n for n in keys}
+print(cache.identity())
+"""
+
+
+def test_several_processes_write_at_once_to_a_cache_that_is_not_there_yet(url):
+    command = [sys.executable, "-c", WRITER, url]
+    writers = [
+        subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for n in range(4)
+    ]
+    for writer in writers:  # all are started; now let them go
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+    told = [writer.communicate(timeout=90)[0] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 4
+    assert len(set(told)) == 1
+    found = ResultCache(url)
+    assert not found.missing(f"shared-{n}" for n in range(1_000))
+    assert not found.missing(f"own-{w}-{n}" for w in range(4) for n in range(1_000))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:////proc/nowhere/x.sqlite", "result cache sqlite:////proc/nowhere/x.sqlite: "),
+        ("nonsense://x", "nonsense"),
+        ("not a url", "no SQLAlchemy URL"),
+        ("postgresql://user:secret@127.0.0.1:1/x", "result cache"),
+    ],
+)
+def test_a_cache_that_cannot_be_opened_says_so_in_one_line(url, said):
+    with pytest.raises(ResultCacheError) as raised:
+        ResultCache(url)
+    assert said in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "x.sqlite").write_text("no database at all, but long enough to be looked at as one" * 20)
+    with pytest.raises(ResultCacheError, match="not a database"):
+        ResultCache(f"sqlite:///{tmp_path}/x.sqlite").get_many(["a"])
