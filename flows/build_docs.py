@@ -25,17 +25,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.build import fail_if_strict, report_built
+from flows.build import fail_if_strict, report_built, report_ingested
 from flows.explanation import explanation
 from flows.pipeline import STAGES, Pipeline
 from flows.report import Report
-from flows.settings import cache_home, resolve_settings
-from tasks.ingest import open_source, project_name
+from flows.settings import Settings, cache_home, resolve_settings
+from tasks.documents import DocmillError
+from tasks.ingest import OpenedSource, open_source, project_name
+from tasks.ingest.git import shown
 
 
 class Device(StrEnum):
-    """Where the model runs."""
+    """Where the model runs; `as set` leaves it to the settings."""
 
+    as_set = "as set"
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
@@ -83,72 +86,61 @@ def _run_name() -> str:
     return project_name(str(parameters.get("source"))) + (f" at {revision}" if revision else "")
 
 
-def _position(number: int) -> dict[str, Any]:
-    return {"position": number}
+def _shown(position: int, description: str, ge: int | None = None) -> Any:
+    """A parameter of the form in the Prefect UI."""
+    return Field(description=description, ge=ge, json_schema_extra={"position": position})
 
 
 @flow(name="build-docs", flow_run_name=_run_name)
 def build_docs(
-    source: Annotated[
-        str, Field(description="a folder, or a git address", json_schema_extra=_position(0))
-    ] = ".",
-    revision: Annotated[
-        str, Field(description="branch, tag or full SHA; empty: as it is", json_schema_extra=_position(1))
-    ] = "",
-    out: Annotated[str, Field(description="where the site goes", json_schema_extra=_position(2))] = "site",
-    model: Annotated[
-        str,
-        Field(
-            description="bundled, none, a folder or a hub id; empty: as set", json_schema_extra=_position(3)
-        ),
-    ] = "",
-    quantize: Annotated[
-        str, Field(description="auto, none or a method", json_schema_extra=_position(4))
-    ] = "auto",
-    device: Annotated[
-        Device, Field(description="where the model runs", json_schema_extra=_position(5))
-    ] = Device.auto,
-    budget: Annotated[
-        int,
-        Field(
-            ge=0, description="at most so many symbols to the model; 0: all", json_schema_extra=_position(6)
-        ),
-    ] = 0,
-    strict: Annotated[
-        bool, Field(description="a skipped file fails the build", json_schema_extra=_position(7))
-    ] = False,
-    config: Annotated[
-        str,
-        Field(description="the operator's settings; empty: the usual file", json_schema_extra=_position(8)),
-    ] = "",
+    source: Annotated[str, _shown(0, "a folder, or a git address")] = ".",
+    revision: Annotated[str, _shown(1, "branch, tag or full SHA; empty: as it is")] = "",
+    out: Annotated[str, _shown(2, "where the site goes; empty: as set")] = "",
+    model: Annotated[str, _shown(3, "bundled, none, a folder or a hub id; empty: as set")] = "",
+    quantize: Annotated[str, _shown(4, "auto, none or a method; empty: as set")] = "",
+    device: Annotated[Device, _shown(5, "where the model runs")] = Device.as_set,
+    budget: Annotated[int, _shown(6, "at most so many symbols to the model; -1: as set", ge=-1)] = -1,
+    strict: Annotated[bool, _shown(7, "a skipped file fails the build")] = False,
+    config: Annotated[str, _shown(8, "the operator's settings; empty: the usual file")] = "",
+    report_file: Annotated[str, _shown(9, "where a JSON report goes, also on failure; empty: nowhere")] = "",
 ) -> dict[str, Any]:
     """Build the documentation site of a repository and publish it."""
-    report = Report(source={"location": source, "revision": None})
-    opened = open_source(source, revision or None, cache_home())
+    report = Report(source={"location": shown(source), "revision": None})
     flags = {
-        "out": out,
+        "out": out or None,
         "model": model or None,
-        "quantize": quantize,
-        "device": device.value,
-        "budget": budget or None,
+        "quantize": quantize or None,
+        "device": None if device is Device.as_set else device.value,
+        "budget": None if budget < 0 else budget,
         "strict": strict or None,
     }
-    settings = resolve_settings(opened.root, flags, Path(config) if config else None).settings
+    try:
+        opened = open_source(source, revision or None, cache_home())
+        settings = resolve_settings(opened.root, flags, Path(config) if config else None).settings
+        _build(opened, settings, report)
+    except BaseException as error:
+        report.error = str(error) if isinstance(error, DocmillError) else f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if report_file:
+            report.write(Path(report_file))
+    return msgspec.to_builtins(report)
+
+
+def _build(source: OpenedSource, settings: Settings, report: Report) -> None:
     run = TaskRun(report)
-    with Pipeline(opened, settings) as pipeline:
+    with Pipeline(source, settings) as pipeline:
         before = pipeline.standing_ledger()
         snapshot = run("ingest", None, pipeline.ingest)
+        report_ingested(report, snapshot)
         built = pipeline.build(snapshot, run)
         if "generate" in run.cached:
             built = replace(built, generated=built.generated.as_reused())
         report_built(report, snapshot, built)
         changes = pipeline.explain(before, built)
         pipeline.remember(pipeline.ledger(built))
-    create_markdown_artifact(
-        explanation(report, changes), key="build", description="what was made anew, and why"
-    )
-    get_run_logger().info(
-        "%s pages, %s written: %s", report.pages["total"], report.pages["written"], built.published.target
-    )
+    text = explanation(report, changes)
+    create_markdown_artifact(text, key="build", description="what was made anew, and why")
+    published = built.published
+    get_run_logger().info("%s pages, %s written: %s", published.pages, published.written, published.target)
     fail_if_strict(report, settings)
-    return msgspec.to_builtins(report)

@@ -55,7 +55,7 @@ class Settings(BaseModel):
         (), description="dotted names of modules that are not public, with * and ?"
     )
     out: str = Field("site", description="where the site goes")
-    model: str = Field("none", description="bundled, none, a folder or a hub id")
+    model: str = Field("bundled", description="bundled, none, a folder or a hub id")
     quantize: str = Field("auto", description="auto, none or a method")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     strict: bool = Field(False, description="a skipped file fails the build")

@@ -103,10 +103,11 @@ def _build(arguments: argparse.Namespace) -> int:
     from flows.build import build
     from flows.report import Report
     from tasks.documents import DocmillError, SourceError
+    from tasks.ingest.git import shown
 
     if arguments.report is not None and not arguments.report.parent.is_dir():
         raise SourceError(f"report {str(arguments.report)!r}: no such folder")
-    report = Report(source={"location": _line(arguments.source), "revision": None})
+    report = Report(source={"location": _line(shown(arguments.source)), "revision": None})
     try:
         if arguments.prefect:
             report = _build_in_prefect(arguments)
@@ -119,7 +120,7 @@ def _build(arguments: argparse.Namespace) -> int:
         )
         raise
     finally:
-        if arguments.report is not None:
+        if arguments.report is not None and not arguments.prefect:  # the flow writes its own
             report.write(arguments.report)
     print(_summary(report))
     return 3 if report.degraded else 0
@@ -133,6 +134,8 @@ def _build_in_prefect(arguments: argparse.Namespace) -> Report:
 
     given = {name: getattr(arguments, name) for name in (*_FLAGS, "revision", "config")}
     parameters = {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
+    if arguments.report is not None:
+        parameters["report_file"] = str(arguments.report.resolve())
     run: Callable[..., Any] = build_docs
     return msgspec.convert(run(source=arguments.source, **parameters), Report)
 

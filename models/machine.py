@@ -18,7 +18,7 @@ _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA
 
 
 def machine_digest(model: str) -> str | None:
-    """Return a digest that changes whenever a model's texts may; None for a model that is not on this machine."""
+    """Return a digest that changes whenever a model's texts may; None for a model that is elsewhere."""
     folder = BUNDLED if model == "bundled" else Path(model).expanduser()
     if not folder.is_dir():
         return None

@@ -19,6 +19,7 @@ def home(tmp_path_factory, monkeypatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    monkeypatch.setenv("DOCMILL_MODEL", "none")  # a test that wants a model names one
     return folder
 
 

@@ -44,16 +44,18 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
         root, sha, links = git.fetch(location, revision, cache / "sources")
         return OpenedSource(project_name(location), root, sha, tuple(links), fetched=True)
     if not location or "::" in location or location.startswith("-") or "\0" in location:
-        raise SourceError(f"source {location!r}: give a folder or a git address (https, ssh, git or file)")
+        raise SourceError(
+            f"source {git.shown(location)!r}: give a folder or a git address (https, ssh, git or file)"
+        )
     try:
         folder = Path(location).expanduser().resolve()
         str(folder).encode()
         is_folder = folder.is_dir()
     except (OSError, RuntimeError, UnicodeEncodeError) as error:  # too long, `~` of nobody, not UTF-8
-        raise SourceError(f"source {location!r}: {error}") from error
+        raise SourceError(f"source {git.shown(location)!r}: {error}") from error
     if not is_folder:
         what = "is a file" if folder.is_file() else "no such folder, and not a git address"
-        raise SourceError(f"source {location!r}: {what}; give a folder or a git address")
+        raise SourceError(f"source {git.shown(location)!r}: {what}; give a folder or a git address")
     name = project_name(location)
     if revision is None:
         return OpenedSource(name, folder, git.head_of(folder), (), fetched=False)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from tasks.documents import SkippedFile, SourceError
-from tasks.ingest.tree import is_documented
+from tasks.ingest.tree import is_documented, printable
 from tasks.keys import digest
 
 _PROTOCOLS = ("https", "http", "ssh", "git", "file")
@@ -35,6 +35,11 @@ _TREES_KEPT = 3
 def is_url(location: str) -> bool:
     """Whether a location is a git address of a kind docmill accepts."""
     return bool(_URL.fullmatch(location) or _SCP.fullmatch(location))
+
+
+def shown(location: str) -> str:
+    """A location as reports and messages may name it: without a password or token."""
+    return re.sub(r"(?<=://)[^/@]*@", "", location)
 
 
 def validated_revision(revision: str) -> str:
@@ -115,9 +120,9 @@ def fetch(location: str, revision: str | None, cache: Path) -> tuple[Path, str, 
         try:
             tree = _extracted(repository, sha, [e for e in entries if e.mode in _REGULAR], home / "trees")
         except OSError as error:
-            raise SourceError(f"source {location!r}: {error.filename!r}: {error.strerror}") from error
+            raise SourceError(f"source {shown(location)!r}: {error.filename!r}: {error.strerror}") from error
     links = [
-        SkippedFile(e.path, "symlink", "symbolic links are not followed")
+        SkippedFile(printable(e.path), "symlink", "symbolic links are not followed")
         for e in entries
         if e.mode == _LINK and e.path != _SETTINGS
     ]
@@ -191,7 +196,7 @@ def _write_blobs(repository: Path, entries: list[_Entry], folder: Path) -> None:
         for entry in entries:
             process.stdin.write(f"{entry.blob}\n".encode())
             process.stdin.flush()
-            size = int(process.stdout.readline().split(b" ")[2])
+            size = _blob_size(process.stdout.readline(), entry)
             file = folder / entry.path
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("xb") as target:
@@ -200,9 +205,19 @@ def _write_blobs(repository: Path, entries: list[_Entry], folder: Path) -> None:
         process.stdin.close()
 
 
+def _blob_size(header: bytes, entry: _Entry) -> int:
+    """The size in bytes that `git cat-file --batch` announces: `<sha> blob <size>`."""
+    match header.split():
+        case [_, b"blob", size]:
+            return int(size)
+    raise SourceError(f"{entry.path}: not in the fetched repository; run again")
+
+
 def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
     while size:
         piece = source.read(min(size, 1 << 20))
+        if not piece:
+            raise SourceError("git ended in the middle of a file; run again")
         target.write(piece)
         size -= len(piece)
 
@@ -225,10 +240,11 @@ def _git(repository: Path, location: str, *arguments: str) -> bytes:
     except FileNotFoundError as error:
         raise SourceError("git is not installed; it is needed for repositories and revisions") from error
     except subprocess.TimeoutExpired as error:
-        raise SourceError(f"source {location!r}: git gave no answer in {_TIMEOUT} s") from error
+        raise SourceError(f"source {shown(location)!r}: git gave no answer in {_TIMEOUT} s") from error
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise SourceError(f"source {location!r}: {lines[-1] if lines else 'git failed'}")
+        why = lines[-1] if lines else "git failed"
+        raise SourceError(f"source {shown(location)!r}: {why.replace(location, shown(location))}")
     return done.stdout
 
 

@@ -152,9 +152,9 @@ class Walk:
         return not _ignored(path, ignores)
 
     def _take(self, entry: os.DirEntry[str], path: str) -> None:
-        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        if shown != path:
-            self.skipped.append(SkippedFile(shown, "encoding", "the file's name is not UTF-8"))
+        if (shown := printable(path)) != path:
+            detail = "the file's name is not UTF-8, or holds control characters"
+            self.skipped.append(SkippedFile(shown, "encoding", detail))
             return
         info = entry.stat(follow_symlinks=False)
         if entry.is_symlink():
@@ -187,6 +187,12 @@ class Walk:
         except UnicodeDecodeError as error:
             return _Remembered(stamp, "", "encoding", f"not UTF-8 at byte {error.start}")
         return _Remembered(stamp, digest_bytes(data), None, "")
+
+
+def printable(path: str) -> str:
+    """A path with backslashes for what is no text: it can end no line and forge no entry."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _patterns(lines: Iterable[str]) -> GitIgnoreSpec:

@@ -99,16 +99,22 @@ _ATTRIBUTES = {
 _PYTHON = {"python", "py", "python3", "py3"}
 _CONSOLE = {"pycon", "python-console", "doctest"}
 _FORMATTER = HtmlFormatter(nowrap=True)
+# Pygments' classes, those of task lists, and docmill's own for prose.
+_CLASS = re.compile(
+    r"(?:b|span) [a-z]{1,2}[0-9a-z]?|\w+ (?:contains-)?task-list(?:-item(?:-checkbox)?)?|p heading|span image"
+)
 _CLASSED = ("b", "pre", "span", "code", "p", "div", "li", "ul")
 _ATTRIBUTES |= {tag: _ATTRIBUTES.get(tag, set()) | {"class"} for tag in _CLASSED}
 
 
 def _kept_attribute(tag: str, attribute: str, value: str) -> str | None:
-    """Images come from the site itself or not at all; ids cannot take the page's own names."""
+    """Images come from the site itself or not at all; ids and classes cannot take the page's own names."""
     if attribute == "src":
         return None if is_external(value) else value
     if attribute == "id" and not value.startswith("md-"):
         return f"md-{value}"
+    if attribute == "class":
+        return value if _CLASS.fullmatch(f"{tag} {value}") else None
     if attribute in ("type", "tabindex"):
         return {"type": "checkbox", "tabindex": "0"}[attribute]
     return value

@@ -79,7 +79,8 @@ def move_file(folder: Path, chance: random.Random) -> str:
 def new_file(folder: Path, chance: random.Random) -> str:
     name = f"fresh{chance.randrange(10**6)}"
     (folder / f"{name}.py").write_text(
-        f'"""Fresh."""\nfrom .core import Command\n\nclass {name.title()}(Command):\n    def invoke(self, ctx): ...\n'
+        '"""Fresh."""\nfrom .core import Command\n\n'
+        f"class {name.title()}(Command):\n    def invoke(self, ctx): ...\n"
     )
     return f"new {name}"
 
@@ -132,7 +133,8 @@ def test_nothing_to_do_imports_neither_torch_nor_prefect(repository, tmp_path):
     program = (
         "import sys; from infra.cli import main\n"
         f"status = main(['build', {str(repository)!r}, '--out', {str(tmp_path / 'site')!r}])\n"
-        "heavy = {'torch', 'prefect', 'transformers', 'sqlalchemy', 'jinja2', 'griffe'} & sys.modules.keys()\n"
+        "heavy = {'torch', 'prefect', 'transformers', 'sqlalchemy', 'jinja2', 'griffe'}\n"
+        "heavy &= sys.modules.keys()\n"
         "print(status, sorted(heavy))"
     )
     build(repository, tmp_path / "site")

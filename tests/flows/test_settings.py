@@ -23,7 +23,8 @@ def layers(home, tmp_path, monkeypatch):
     return resolve
 
 
-def test_built_in_values(layers, home):
+def test_built_in_values(layers, home, monkeypatch):
+    monkeypatch.delenv("DOCMILL_MODEL")
     found = layers()
     assert set(found.origins.values()) == {"built-in"}
     assert (found.settings.out, found.settings.include) == ("site", ())
