@@ -125,8 +125,6 @@ def plain_summary(doc: Mapping[str, Slot]) -> str:
 
 def _inventory(inputs: PageInputs, module: Module, public: set[str]) -> Iterator[str]:
     """Lines of a Sphinx inventory, version 2 (sphinx.util.inventory)."""
-    if not module.name.isprintable():
-        return  # a file's name may hold a line break, which ends an entry
     for symbol in module.symbols:
         if symbol.name not in public or "#" in symbol.name:
             continue
