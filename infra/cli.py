@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ _EPILOG = (
 
 def main(argv: list[str] | None = None) -> int:
     """Run docmill; returns the exit status."""
+    gc.set_threshold(100_000, 20, 20)  # a build makes millions of small objects and few cycles
     arguments = _parser().parse_args(argv)
     if arguments.command is None:
         _parser().print_help()

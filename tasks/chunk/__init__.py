@@ -17,14 +17,14 @@ from msgspec import Struct
 
 from tasks.chunk.newer_syntax import explain_syntax_error
 from tasks.chunk.python import ParsedModule, parse_module
-from tasks.documents import Module, Outline, SkippedFile, Snapshot, SourceFile, Surface
+from tasks.documents import Module, Outline, SkippedFile, Snapshot, SourceFile, Surface, Symbol
 from tasks.files import read_file
 from tasks.keys import digest, key
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
 # Raised whenever the same file would parse into another Module or Outline.
-CHUNK_VERSION = 5
+CHUNK_VERSION = 6
 
 PARSER = (*sys.version_info[:2], version("griffelib"))
 
@@ -144,9 +144,15 @@ def _outline(parsed: ParsedModule, module_digest: str) -> Outline:
     texts = {
         symbol.name: digest(symbol.slots)
         for symbol in parsed.symbols
-        if symbol.kind in ("method", "property", "attribute") and "summary" in symbol.slots
+        if symbol.kind in ("method", "property", "attribute") and _is_described(symbol)
     }
     summary = parsed.symbols[0].slots.get("summary")
     return Outline(
         parsed.surface, digest(parsed.surface), module_digest, summary.text if summary else "", texts
     )
+
+
+def _is_described(symbol: Symbol) -> bool:
+    """Whether a human wrote a summary."""
+    summary = symbol.slots.get("summary")
+    return summary is not None and summary.origin == "human"

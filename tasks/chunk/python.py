@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tasks.chunk import docstrings
+from tasks.chunk.special_methods import SPECIAL_METHODS
 from tasks.documents import Kind, Parameter, Slot, Surface, Symbol
 from tasks.keys import digest_bytes
 
@@ -367,7 +368,7 @@ class _Chunker:
             parameters,
             returns,
             _labels(node, decorators),
-            slots=_function_slots(parsed, parameters, body),
+            slots=_special(node.name, in_class) | _function_slots(parsed, parameters, body),
             expected=tuple(expected),
             names=tuple(body.names),
             code=digest_bytes(
@@ -523,6 +524,11 @@ def _with_lists(description: str, parameters: dict[str, str], attributes: dict[s
         if entries:
             parts.append(f"**{title}**\n\n{docstrings.listing(entries)}")
     return "\n\n".join(part for part in parts if part)
+
+
+def _special(name: str, in_class: bool) -> dict[str, Slot]:
+    text = SPECIAL_METHODS.get(name) if in_class else None
+    return {"summary": Slot(text, "derived")} if text else {}
 
 
 def _function_slots(

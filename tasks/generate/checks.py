@@ -6,6 +6,13 @@ import re
 
 _SENTENCE = re.compile(r"[^.!?]*(?:[.!?](?!\s)[^.!?]*)*[.!?]?")
 _BROKEN = re.compile(r"[\ufffd\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Words that a sentence may say twice.
+# fmt: off
+_GRAMMAR = frozenset({
+    "a", "all", "and", "are", "as", "at", "be", "by", "for", "from", "given", "has", "if", "in",
+    "into", "is", "it", "its", "not", "of", "on", "or", "that", "the", "this", "to", "with",
+})
+# fmt: on
 _SPACES = re.compile(r"\s+")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _QUOTED = re.compile(r"`([^`]+)`")
@@ -23,8 +30,8 @@ def checked(text: str, prompt: str, ended: bool) -> tuple[str, int]:
     """The sentences of a text that may stand, and how many were dropped.
 
     A sentence goes if it names an identifier (in backticks, or with `_`, an inner
-    capital or `()`) that the prompt does not hold, if it holds bytes that are no text, and
-    the last one if the model was cut off in it.
+    capital or `()`) that the prompt does not hold, if it holds bytes that are no text, if it
+    says a word twice, and the last one if the model was cut off in it.
 
     Args:
         text: As the model wrote it.
@@ -35,8 +42,14 @@ def checked(text: str, prompt: str, ended: bool) -> tuple[str, int]:
     sentences = [s.strip() for s in _SENTENCE.findall(_SPACES.sub(" ", text)) if s.strip()]
     cut = bool(sentences) and not ended and not sentences[-1].endswith((".", "!", "?"))
     whole = sentences[:-1] if cut else sentences
-    kept = [s for s in whole if _unknown(s) <= known and not _BROKEN.search(s)]
+    kept = [s for s in whole if _unknown(s) <= known and not _BROKEN.search(s) and not _circles(s)]
     return " ".join(kept), len(sentences) - len(kept)
+
+
+def _circles(sentence: str) -> bool:
+    """Whether a sentence explains a word by itself: "Return the state of the state."."""
+    words = [word for word in _WORD.findall(sentence.lower()) if word not in _GRAMMAR]
+    return len(set(words)) < len(words)
 
 
 def _unknown(sentence: str) -> set[str]:

@@ -31,8 +31,9 @@ def docs_of(
     for symbol in module.symbols:
         slots = dict(symbol.slots)
         for name, slot in inherited.get(symbol.name, {}).items():
-            if name in symbol.expected or name == "description":
-                slots.setdefault(name, slot)
+            wanted = name in symbol.expected or name == "description"
+            if wanted and (name not in slots or slots[name].origin == "derived"):
+                slots[name] = slot
         for name, text in completions.get(symbol.name, {}).items():
             slots.setdefault(name, Slot(text, "model"))
         docs[symbol.name] = ordered(symbol, slots)
