@@ -28,6 +28,8 @@ _URL = re.compile(rf"(?:{'|'.join(_PROTOCOLS)})://[^\s\x00-\x1f-][^\s\x00-\x1f]*
 _SCP = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*:[^\s\x00-\x1f:-][^\s\x00-\x1f]*")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/@-]*")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# How the operator reaches his hosts: keys and certificates.
+_OF_THE_OPERATOR = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_COMMAND")
 _TIMEOUT = 600
 _TREES_KEPT = 3
 
@@ -250,6 +252,6 @@ def _git(repository: Path, location: str, *arguments: str) -> bytes:
 
 def _environment() -> dict[str, str]:
     """The caller's environment without what would point git at another repository."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    kept = {n: v for n, v in os.environ.items() if not n.startswith("GIT_") or n in _OF_THE_OPERATOR}
     kept |= {"GIT_ALLOW_PROTOCOL": ":".join(_PROTOCOLS), "GIT_NO_LAZY_FETCH": "1"}
     return kept | {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C"}

@@ -189,3 +189,33 @@ def test_plan_names_what_an_edit_rebuilds(repository, docmill, tmp_path, capsys)
     planned = capsys.readouterr().out
     assert re.search(r"page +code +globals\.py::push_context$", planned, re.MULTILINE)
     assert "core.py" not in planned
+
+
+def test_a_site_below_a_linked_folder_keeps_the_release_it_replaces(repository, docmill, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "linked").symlink_to("real")
+    releases = tmp_path / "real" / ".site.docmill" / "releases"
+    for number in range(3):
+        with (repository / "utils.py").open("a") as file:
+            file.write(f"VALUE_{number} = {number}\n")
+        before = (tmp_path / "linked" / "site").resolve()
+        docmill(repository, out=tmp_path / "linked" / "site")
+        assert number == 0 or (before / "index.html").is_file()
+        assert (tmp_path / "linked" / "site" / "index.html").is_file()
+    assert len(list(releases.iterdir())) == 2
+
+
+def test_cyclic_bases_resolve_the_same_whatever_was_edited(tmp_path, docmill, home, monkeypatch):
+    source = tmp_path / "cycle"
+    source.mkdir()
+    for name, base in (("a", "b"), ("b", "c"), ("c", "a")):
+        head = f"from {base} import {base.upper()}\nclass {name.upper()}({base.upper()}):\n"
+        text = f"{head}    def {name}(self): ...\n"
+        (source / f"{name}.py").write_text(text)
+    docmill(source)
+    for name in "abc":
+        with (source / f"{name}.py").open("a") as file:
+            file.write("\n    def more(self): ...\n")
+        docmill(source)
+        clean = clean_build(source, tmp_path / "clean", tmp_path / f"home-{name}", monkeypatch)
+        assert tree_bytes(tmp_path / "site") == clean
