@@ -30,7 +30,7 @@ from tasks.publish import LocalTarget
 if TYPE_CHECKING:
     from flows.workers import Workers
     from tasks.chunk import Chunk
-    from tasks.generate import Asking
+    from tasks.generate.answers import Answers
     from tasks.generate.writer import Writer
     from tasks.plan import Change, Ledger
     from tasks.render import Drawing
@@ -139,10 +139,10 @@ class Pipeline:
             return Generated()
         from tasks.generate import generate
 
-        asking, writer = self._asking(snapshot, parsed)
-        return generate(asking, writer, settings.model, settings.budget, self.cache, self.tell)
+        answers, writer = self._asking(snapshot, parsed)
+        return generate(answers, writer, settings.model, settings.budget, self.cache, self.tell)
 
-    def _asking(self, snapshot: Snapshot, parsed: Parsed) -> tuple[Asking, Writer]:
+    def _asking(self, snapshot: Snapshot, parsed: Parsed) -> tuple[Answers, Writer]:
         from tasks.chunk import load_outlines
         from tasks.generate import plan_asking
         from tasks.generate.writer import Writer
@@ -169,16 +169,14 @@ class Pipeline:
 
     def plan(self, snapshot: Snapshot, run: Run) -> list[Change]:
         """What the next build makes anew, and why; parses, but writes and draws nothing."""
-        from tasks.generate import accepted
-        from tasks.plan import changes
+        from tasks.plan import Unwritten, changes
 
         parsed = run("chunk", None, self.chunk, snapshot)
-        generated, unwritten = Generated(), {}
+        generated, unwritten = Generated(), Unwritten()
         if self.settings.model != "none":
-            asking, writer = self._asking(snapshot, parsed)
-            completions, _ = accepted(asking.wanted, writer, self.cache)
-            generated = Generated(completions, texts=asking.texts, origin=writer.origin)
-            unwritten = asking.unwritten
+            answers, writer = self._asking(snapshot, parsed)
+            generated = Generated(answers.completions, texts=answers.texts(), origin=writer.origin)
+            unwritten = Unwritten(answers.unwritten, answers.waiting)
         ledger = self._ledger(parsed, generated, self._drawing(parsed, generated).entries)
         return changes(self.standing_ledger(), ledger, unwritten, self.cache)
 
@@ -204,9 +202,9 @@ class Pipeline:
 
     def explain(self, old: Ledger | None, built: Built) -> list[Change]:
         """What a build made anew, and why, given the ledger of the site that stood before."""
-        from tasks.plan import changes
+        from tasks.plan import Unwritten, changes
 
-        return changes(old, self.ledger(built), built.generated.written, self.cache)
+        return changes(old, self.ledger(built), Unwritten(built.generated.written), self.cache)
 
     def standing_ledger(self) -> Ledger | None:
         """The ledger of the standing site, if there is one and it was built from here."""

@@ -1,28 +1,38 @@
-"""Code as a model reads it: one function or class, turned into the text of a prompt.
+"""Code as a model reads it: one function, or the outline of a class, module or package, as a prompt's text.
 
 Training and generation both come through here, so that the model is asked what it was taught. The text is
 made from the syntax tree and holds neither docstrings nor comments nor formatting: a reformatted function
 gives the same bytes, and therefore the same key and the same answer.
 
+A function is shown by its code, under the head of its class. What has parts is shown by them: an outline is
+a head and a line for each member, with the member's summary where there is one.
+
 In scope: removing what must not be read, shortening literals, eliding what does not fit, masking a name.
-Not in scope: finding definitions in files, tokens (the caller says what fits), frames and chat templates.
+Not in scope: tokens (the caller says what fits), where summaries come from, frames and chat templates.
 """
 
 import ast
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from textwrap import indent
 from typing import Any, TypeVar
 
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = Function | ast.ClassDef
 
-PROMPT_VERSION = 1  # part of every key of generated text: raise it when the text below changes
+PROMPT_VERSION = 2  # part of every key of generated text: raise it when the text below changes
 SUMMARY_SEPARATOR = "<|summary|>"  # one token of the bundled model, between the code and its summary
 NEUTRAL_NAME = "func"
+NEUTRAL_CLASS, NEUTRAL_MODULE = "Class", "module"
 
 _LONGEST_TEXT = 60  # characters of a string or bytes literal
 _LONGEST_LITERAL = 12  # elements of a list, tuple, set or dict literal
 _WIDEST_INTEGER = 64  # bits; beyond that the digits say nothing, and too many cannot be printed
+_LONGEST_HEAD = 100  # characters of a class's bases
+_MOST_PARAMETERS = 12  # named in a member's line
+_MOST_WORDS = 25  # of a member's summary
 _ELLIPSIS = "..."
+_INDENTATION = "    "
 
 _BLOCKS = ("body", "orelse", "finalbody")
 _Node = TypeVar("_Node", bound=ast.AST)
@@ -33,32 +43,134 @@ class PromptError(ValueError):
     """A definition cannot become a prompt: it is nested too deeply, or its signature alone is too long."""
 
 
-def normalized(node: Definition) -> str:
+def definitions(tree: ast.Module) -> Iterator[tuple[Definition, str]]:
+    """Yield the functions and classes of a file, each with the head of its class ("" where it has none)."""
+    waiting: list[tuple[ast.AST, str]] = [(tree, "")]
+    while waiting:
+        node, owner = waiting.pop()
+        if isinstance(node, Definition):
+            yield node, owner
+            owner = class_head(node) if isinstance(node, ast.ClassDef) else ""
+        waiting += [(child, owner) for child in reversed(list(ast.iter_child_nodes(node)))]
+
+
+def class_head(node: ast.ClassDef) -> str:
+    """Return `class Name(Base, ...):`, without the bases if those are long."""
+    try:
+        bases = ", ".join(map(ast.unparse, node.bases))
+    except RecursionError:
+        bases = ""
+    return f"class {node.name}({bases}):" if 0 < len(bases) <= _LONGEST_HEAD else f"class {node.name}:"
+
+
+def normalized(node: Function) -> str:
     """Return the source of `node` without docstrings, comments and formatting, long literals shortened."""
     return _source(_readable(node))
 
 
-def elided(node: Definition, fits: Callable[[str], bool]) -> str:
+def placed(code: str, owner: str) -> str:
+    """Return a function's normalized source under the head of its class ("" for none)."""
+    return f"{owner}\n{indent(code, _INDENTATION)}" if owner else code
+
+
+def elided(node: Function, owner: str, fits: Callable[[str], bool]) -> str:
     """Return the normalized source with as many blocks as needed replaced by `...` until it fits.
 
-    The deepest blocks go first, the larger ones first among equals; then the statements of the definition
-    itself, from the last one up; the signature is what remains in the end.
+    The deepest blocks go first, the larger ones first among equals; then the statements of the function
+    itself, from the last one up; in the end only the signature remains, and the head of its class, `owner`.
     """
+
+    def text(tree: Function) -> str:
+        return placed(_source(tree), owner)
+
     tree = _readable(node)
-    if fits(text := _source(tree)):
-        return text
+    if fits(whole := text(tree)):
+        return whole
     blocks = _deepest_first(tree)
     outline = _hide(tree, set(blocks))
-    if fits(_source(outline)):
-        return _least(len(blocks), lambda count: _source(_hide(tree, set(blocks[:count]))), fits)
+    if fits(text(outline)):
+        return _least(len(blocks), lambda count: text(_hide(tree, set(blocks[:count]))), fits)
     statements = len(outline.body)
     shortest = _keep_statements(outline, 0)
-    if not fits(_source(shortest)):
+    if not fits(text(shortest)):
         raise PromptError(f"the signature of {node.name!r} alone exceeds the prompt's length")
-    return _least(statements, lambda count: _source(_keep_statements(outline, statements - count)), fits)
+    return _least(statements, lambda count: text(_keep_statements(outline, statements - count)), fits)
 
 
-def masked(node: Definition) -> Definition:
+def members(node: ast.ClassDef | ast.Module) -> dict[str, str]:
+    """Return what a class or module defines for others to use: by name, the member's line of an outline.
+
+    Names with a leading underscore are left out, special methods are not. Of a name that is defined more
+    than once (overloads, setters) the last definition counts. Variables are members of classes only.
+    """
+    lines: dict[str, str] = {}
+    for statement in node.body:
+        match statement:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                line = _function_line(statement, isinstance(node, ast.ClassDef))
+            case ast.ClassDef(name=name):
+                line = class_head(statement).removesuffix(":")
+            case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]) if (
+                isinstance(node, ast.ClassDef)
+            ):
+                line = name
+            case _:
+                continue
+        if not name.startswith("_") or (name.startswith("__") and name.endswith("__")):
+            lines[name] = line
+    return lines
+
+
+def _function_line(node: Function, in_class: bool) -> str:
+    kind = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
+    if any(
+        isinstance(d, ast.Name | ast.Attribute) and _last_name(d).endswith("property")
+        for d in node.decorator_list
+    ):
+        return f"property {node.name}"
+    arguments = node.args
+    names = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
+    names = names[1:] if in_class and names[:1] in (["self"], ["cls"]) else names
+    names += [f"*{arguments.vararg.arg}"] if arguments.vararg else []
+    names += [a.arg for a in arguments.kwonlyargs]
+    names += [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
+    shown = names[:_MOST_PARAMETERS] + [_ELLIPSIS] * (len(names) > _MOST_PARAMETERS)
+    return f"{kind} {node.name}({', '.join(shown)})"
+
+
+def _last_name(node: ast.Name | ast.Attribute) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr
+
+
+def outline(head: str, lines: Mapping[str, str], summaries: Mapping[str, str]) -> str:
+    """Return a head with a line for each member, the member's summary behind it if there is one."""
+    described = (
+        f"{_INDENTATION}{line}: {_brief(summaries[name])}" if name in summaries else _INDENTATION + line
+        for name, line in lines.items()
+    )
+    return "\n".join([head, *described])
+
+
+def _brief(summary: str) -> str:
+    words = summary.split()
+    return " ".join(words) if len(words) <= _MOST_WORDS else " ".join([*words[:_MOST_WORDS], _ELLIPSIS])
+
+
+def elided_outline(text: str, fits: Callable[[str], bool]) -> str:
+    """Return an outline with as many of its last members as needed replaced by `...` until it fits."""
+    head, *lines = text.split("\n")
+
+    def without(count: int) -> str:
+        return "\n".join([head, *lines[: len(lines) - count], _INDENTATION + _ELLIPSIS])
+
+    if not fits(without(len(lines))):
+        raise PromptError(f"{head!r} alone exceeds the prompt's length")
+    if fits(text):
+        return text
+    return _least(len(lines), without, fits)
+
+
+def masked(node: Function) -> Function:
     """Return a copy of `node` whose own name is a neutral one, in recursive calls and decorators too."""
     tree = copy.deepcopy(node)
     for part in ast.walk(tree):
@@ -86,7 +198,7 @@ def _source(tree: ast.AST) -> str:
         raise PromptError(f"the code cannot be written as source: {error}") from None
 
 
-def _readable(node: Definition) -> Definition:
+def _readable(node: Function) -> Function:
     try:
         return _rewritten(node)
     except RecursionError:
@@ -160,7 +272,7 @@ def _ellipsis_statement() -> ast.Expr:
     return ast.Expr(ast.Constant(...))
 
 
-def _deepest_first(tree: Definition) -> list[tuple[int, str]]:
+def _deepest_first(tree: Function) -> list[tuple[int, str]]:
     """Return the blocks below the definition's own, as (node's id, field), in the order they are elided."""
     blocks = list(_blocks(tree, 0))
     blocks.sort(key=lambda block: (-block[0], -block[1]))  # stable: equals stay in the order of the source
@@ -194,7 +306,7 @@ def _hide(node: _Node, places: set[tuple[int, str]]) -> _Node:
     return _changed(node, changes) if changes else node
 
 
-def _keep_statements(node: Definition, count: int) -> Definition:
+def _keep_statements(node: Function, count: int) -> Function:
     return _changed(node, {"body": [*node.body[:count], _ellipsis_statement()]})
 
 

@@ -195,13 +195,23 @@ class TextOrigin(Struct, frozen=True):
     profile: str
 
 
+class TextEntry(Struct, frozen=True):
+    """What a symbol's text was made from: digests of what was asked, and of what its parts say.
+
+    `parts` is "" for what has no parts, and while their texts are not there.
+    """
+
+    request: str
+    parts: str = ""
+
+
 class Generated(Struct, frozen=True):
     """What a model added, how many symbols it took, and how many sentences were dropped.
 
     `generated` symbols went to the engine, `reused` ones were answered from the cache;
     `degraded` says that the budget left some unanswered. `engine` is None where no model
-    ran. `model`, `decoding` and `profile` are digests, `texts` one of each symbol's
-    request, and `written` names, by path, the symbols that went to the engine.
+    ran. By path and symbol, `texts` says what was asked; `written` names, by path, the
+    symbols that went to the engine.
     """
 
     completions: Completions = {}
@@ -211,7 +221,7 @@ class Generated(Struct, frozen=True):
     degraded: bool = False
     engine: dict[str, Any] | None = None
     origin: TextOrigin | None = None
-    texts: dict[str, dict[str, str]] = {}
+    texts: dict[str, dict[str, TextEntry]] = {}
     written: dict[str, tuple[str, ...]] = {}
 
     def as_reused(self) -> Generated:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tasks.chunk import Chunk, load_modules
-from tasks.documents import Module, PageEntry, Symbol, TextOrigin
+from tasks.documents import Module, PageEntry, Symbol, TextEntry, TextOrigin
 from tasks.result_cache import ResultCache
 
 Reason = Literal["code", "dependency", "prompt", "model", "parameters", "profile", "missing", "removed"]
@@ -24,15 +24,15 @@ Reason = Literal["code", "dependency", "prompt", "model", "parameters", "profile
 class Ledger(Struct, frozen=True):
     """What a build was made from.
 
-    `parameters` digests settings and templates that every page depends on; `texts` maps
-    path and symbol to the digest of what the model was asked.
+    `parameters` digests settings and templates that every page depends on; `texts` says,
+    by path and symbol, what the model was asked.
     """
 
     parameters: str
     chunks: dict[str, Chunk]
     pages: dict[str, PageEntry]
     origin: TextOrigin | None = None
-    texts: dict[str, dict[str, str]] = {}
+    texts: dict[str, dict[str, TextEntry]] = {}
 
 
 class Change(Struct, frozen=True):
@@ -47,36 +47,50 @@ class Change(Struct, frozen=True):
     certain: bool
 
 
-def changes(
-    old: Ledger | None, new: Ledger, unwritten: Mapping[str, tuple[str, ...]], cache: ResultCache
-) -> list[Change]:
+class Unwritten(Struct, frozen=True):
+    """The texts that the cache does not hold, by path the names of their symbols.
+
+    Those of `certain` will be written. Those of `possible` are made from others that are
+    yet to be written, and may come out as they were.
+    """
+
+    certain: Mapping[str, tuple[str, ...]] = {}
+    possible: Mapping[str, tuple[str, ...]] = {}
+
+
+def changes(old: Ledger | None, new: Ledger, unwritten: Unwritten, cache: ResultCache) -> list[Change]:
     """All that the next build makes anew, in order of id.
 
     Args:
         old: The standing site's ledger; None where there is none.
         new: The next one's.
-        unwritten: By path, the symbols whose text the cache does not hold.
+        unwritten: What a model is to write.
         cache: Where the modules of both are found.
     """
     found = [*_texts(old, new, unwritten), *_pages(old, new, unwritten), *_symbols(old, new, cache)]
     return sorted(found, key=lambda change: (change.id, change.what))
 
 
-def _texts(old: Ledger | None, new: Ledger, unwritten: Mapping[str, tuple[str, ...]]) -> Iterator[Change]:
-    for path, names in unwritten.items():
-        for name in names:
-            yield Change(f"{path}::{name}", "text", _text_reason(old, new, path, name), certain=True)
+def _texts(old: Ledger | None, new: Ledger, unwritten: Unwritten) -> Iterator[Change]:
+    for by_path, certain in ((unwritten.certain, True), (unwritten.possible, False)):
+        for path, names in by_path.items():
+            for name in names:
+                yield Change(f"{path}::{name}", "text", _text_reason(old, new, path, name), certain)
 
 
 def _text_reason(old: Ledger | None, new: Ledger, path: str, name: str) -> Reason:
-    before = old.texts.get(path, {}).get(name) if old else None
+    before, now = old.texts.get(path, {}).get(name) if old else None, new.texts[path][name]
     if old is None or before is None:
         return "missing"
-    if before != new.texts[path][name]:
-        return (
-            "prompt" if old.pages.get(path) and old.pages[path].module == new.pages[path].module else "code"
-        )
-    was, now = old.origin, new.origin
+    if before.request != now.request:
+        same_file = path in old.pages and old.pages[path].module == new.pages[path].module
+        return "prompt" if same_file else "code"
+    if before.parts != now.parts:
+        return "dependency"
+    return _origin_reason(old.origin, new.origin)
+
+
+def _origin_reason(was: TextOrigin | None, now: TextOrigin | None) -> Reason:
     if was is None or now is None or was == now:
         return "missing"
     if was.model != now.model:
@@ -84,16 +98,29 @@ def _text_reason(old: Ledger | None, new: Ledger, path: str, name: str) -> Reaso
     return "parameters" if was.decoding != now.decoding else "profile"
 
 
-def _pages(old: Ledger | None, new: Ledger, unwritten: Mapping[str, tuple[str, ...]]) -> Iterator[Change]:
+def _pages(old: Ledger | None, new: Ledger, unwritten: Unwritten) -> Iterator[Change]:
     before = old.pages if old else {}
+    showing = _showing(new, unwritten)
     for path, entry in new.pages.items():
         was = before.get(path)
         if was is None or was.key != entry.key:
             yield Change(f"{path}::", "page", _page_reason(old, new, was, entry), certain=True)
-        elif unwritten.get(path):
+        elif path in showing:
             yield Change(f"{path}::", "page", "dependency", certain=False)
     for path in before.keys() - new.pages.keys():
         yield Change(f"{path}::", "page", "removed", certain=True)
+
+
+def _showing(new: Ledger, unwritten: Unwritten) -> set[str]:
+    """The paths whose pages show a text that is not written: a symbol's own, and a module's package's."""
+    paths = {chunk.name: path for path, chunk in new.chunks.items()}
+    found: set[str | None] = set()
+    for by_path in (unwritten.certain, unwritten.possible):
+        for path, names in by_path.items():
+            found.add(path)
+            if "" in names:
+                found.add(paths.get(new.chunks[path].name.rpartition(".")[0]))
+    return {path for path in found if path is not None}
 
 
 def _page_reason(old: Ledger | None, new: Ledger, was: PageEntry | None, entry: PageEntry) -> Reason:

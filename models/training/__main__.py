@@ -37,7 +37,7 @@ def main() -> None:
     if not others.exists():
         evaluate.baselines(taught, test, others)
     figures = evaluate.run(arguments.out, others, test, work / "evaluation.json")
-    card.write(arguments.out, figures, runs / "curve.json", len(taught), arguments.minutes)
+    card.write(arguments.out, figures, runs / "curve.json", taught, arguments.minutes)
 
 
 def _arguments() -> argparse.Namespace:
@@ -48,7 +48,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=BUNDLED, help="folder of the finished model")
     parser.add_argument(
-        "--minutes", type=float, default=75, help="time for training itself, pauses not counted"
+        "--minutes", type=float, default=85, help="time for training itself, pauses not counted"
     )
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="use every Nth pair only: a trial of the chain"

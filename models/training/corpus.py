@@ -65,15 +65,15 @@ def download(wanted: list[Package], folder: Path) -> None:
         subprocess.run(command + target, check=True)
 
 
-def sources(package: Package, folder: Path) -> Iterator[str]:
-    """Yield the text of the package's own Python files, in the order of their names."""
+def sources(package: Package, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the package's own Python files, in the order of their names: path in the wheel, and text."""
     wheel = _find_wheel(package, folder)
     if wheel is None:
         raise FileNotFoundError(f"no wheel of {package.requirement} in {folder}: run the download step first")
     with zipfile.ZipFile(wheel) as archive:
         for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
             if _is_own_source(entry):
-                yield archive.read(entry).decode("utf-8", errors="replace")
+                yield entry.filename, archive.read(entry).decode("utf-8", errors="replace")
 
 
 def _is_own_source(entry: zipfile.ZipInfo) -> bool:

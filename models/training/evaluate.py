@@ -20,11 +20,12 @@ import torch
 from models.config import ModelConfig
 from models.load import LoadedModel, load
 from models.prompts import NEUTRAL_NAME
-from models.training.pairs import Pair
+from models.training.pairs import Pair, Subject
 from models.training.tokenizer import MAX_SUMMARY_TOKENS, Encoder
 
 # Written with the test packages in sight, most of whose functions are networkx's: the hardest control.
 ONE_FOR_ALL = "Return a list of the given nodes in the graph."
+SUBJECTS: tuple[Subject, ...] = ("function", "class", "module")
 SURE_SHARES = (0.1, 0.25, 0.5)
 
 _ROWS = 32
@@ -36,49 +37,64 @@ _CODE_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 def median_certainty(model: Path, pairs: list[Pair]) -> float:
     """Return the mean log-probability that half of the model's sentences for `pairs` reach."""
     loaded = _load(model)
-    _, certainty = summarize(loaded, Encoder(model), [pair.code for pair in pairs])
+    _, certainty = summarize(loaded, Encoder(model), pairs)
     return float(np.median(certainty))
 
 
 def baselines(taught: list[Pair], test: list[Pair], path: Path) -> None:
     """Write to `path` what needs no language model: sentences for each test pair, named and masked."""
+    answers = {subject: _baselines(_of(subject, taught), _of(subject, test)) for subject in SUBJECTS}
+    path.write_text(json.dumps(answers) + "\n", encoding="utf-8")
+
+
+def _baselines(taught: list[Pair], test: list[Pair]) -> dict[str, list[list[str]]]:
     summaries = [pair.summary for pair in taught]
     named = Neighbours([pair.code for pair in taught], summaries).nearest(pair.code for pair in test)
     masked = Neighbours([pair.masked_code for pair in taught], summaries).nearest(
         pair.masked_code for pair in test
     )
-    names = [sentence_of(pair.name) for pair in test]
-    answers = {"name": [names, [sentence_of(NEUTRAL_NAME)] * len(test)], "neighbour": [named, masked]}
-    path.write_text(json.dumps(answers) + "\n", encoding="utf-8")
+    names = [sentence_of(pair.name.rpartition(".")[2]) for pair in test]
+    return {"name": [names, [sentence_of(NEUTRAL_NAME)] * len(test)], "neighbour": [named, masked]}
 
 
 def run(model: Path, others: Path, test: list[Pair], report: Path) -> dict[str, Any]:
     """Return the figures for `model` beside the answers of the `others`; keep every sentence in `report`."""
     loaded, encoder = _load(model), Encoder(model)
-    written, certainty = summarize(loaded, encoder, [pair.code for pair in test])
-    written_masked, _ = summarize(loaded, encoder, [pair.masked_code for pair in test])
-    answers = json.loads(others.read_text(encoding="utf-8")) | controls(written, written_masked)
-    answers["model"] = [written, written_masked]
-    references = [pair.summary for pair in test]
-    figures = {
-        "pairs": len(test),
+    answers = json.loads(others.read_text(encoding="utf-8"))
+    figures: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "min_logprob": loaded.meta.min_logprob,
-        "bleu": {who: [mean_bleu(given, references) for given in both] for who, both in answers.items()},
-        "surest": {share: _surest(share, written, certainty, references) for share in SURE_SHARES},
     }
-    sentences = [
-        {
-            "package": pair.package,
-            "function": pair.name,
-            "human": pair.summary,
-            "model": mine,
-            "masked": masked,
+    sentences: list[dict[str, Any]] = []
+    for subject in SUBJECTS:
+        pairs = _of(subject, test)
+        written, certainty = summarize(loaded, encoder, pairs)
+        written_masked, _ = summarize(loaded, encoder, pairs, masked=True)
+        by_all = answers[subject] | controls(written, written_masked) | {"model": [written, written_masked]}
+        references = [pair.summary for pair in pairs]
+        figures[subject] = {
+            "pairs": len(pairs),
+            "bleu": {who: [mean_bleu(given, references) for given in both] for who, both in by_all.items()},
+            "surest": {share: _surest(share, written, certainty, references) for share in SURE_SHARES},
         }
-        for pair, mine, masked in zip(test, written, written_masked, strict=True)
-    ]
+        sentences += [
+            {
+                "package": pair.package,
+                "subject": subject,
+                "name": pair.name,
+                "human": pair.summary,
+                "model": mine,
+                "masked": masked,
+                "certainty": round(sure, 3),
+            }
+            for pair, mine, masked, sure in zip(pairs, written, written_masked, certainty, strict=True)
+        ]
     report.write_text(json.dumps(figures | {"sentences": sentences}, indent=1) + "\n", encoding="utf-8")
     return figures
+
+
+def _of(subject: Subject, pairs: list[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if pair.subject == subject]
 
 
 def controls(written: list[str], written_masked: list[str]) -> dict[str, list[list[str]]]:
@@ -92,11 +108,13 @@ def _load(model: Path) -> LoadedModel:
     return load(ModelConfig(model=str(model), device="cpu", dtype="float32"))
 
 
-def summarize(loaded: LoadedModel, encoder: Encoder, codes: list[str]) -> tuple[list[str], list[float]]:
-    """Return the model's greedy sentence for each code, and the mean log-probability of its tokens."""
-    prompts = encoder.prompts(codes)
-    order = sorted(range(len(codes)), key=lambda index: len(prompts[index] or ()))
-    sentences, certainty = [""] * len(codes), [-math.inf] * len(codes)
+def summarize(
+    loaded: LoadedModel, encoder: Encoder, pairs: list[Pair], *, masked: bool = False
+) -> tuple[list[str], list[float]]:
+    """Return the model's greedy sentence for each pair, and the mean log-probability of its tokens."""
+    prompts = encoder.prompts(pairs, masked=masked)
+    order = sorted(range(len(pairs)), key=lambda index: len(prompts[index] or ()))
+    sentences, certainty = [""] * len(pairs), [-math.inf] * len(pairs)
     asked = [index for index in order if prompts[index]]
     for start in range(0, len(asked), _ROWS):
         rows = asked[start : start + _ROWS]

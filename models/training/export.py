@@ -15,7 +15,7 @@ from models.training.tokenizer import MAX_PROMPT_TOKENS
 
 _DESCRIPTION = {
     "prompt": "code-summary",  # the code and the separator of models.prompts
-    "kinds": ["function", "method", "property"],
+    "kinds": ["function", "method", "property", "class", "module", "package"],
     "slots": ["summary"],
     "max_prompt_tokens": MAX_PROMPT_TOKENS,
 }

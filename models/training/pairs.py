@@ -1,7 +1,7 @@
 """Pairs of code and summary: what the bundled model is taught and measured with.
 
-In scope: reading functions from source without running it, the first sentence of their docstring, leaving
-out noise, removing what the splits have in common.
+In scope: reading functions, classes and modules from source without running it, the first sentence of their
+docstring, leaving out noise, removing what the splits have in common.
 Not in scope: how code becomes a prompt (models.prompts), tokens (tokenizer).
 """
 
@@ -16,8 +16,20 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-from models.prompts import PromptError, masked, normalized
+from models.prompts import (
+    NEUTRAL_CLASS,
+    NEUTRAL_MODULE,
+    Function,
+    PromptError,
+    class_head,
+    definitions,
+    masked,
+    members,
+    normalized,
+    outline,
+)
 from models.training.corpus import Package, Split, packages, sources
 
 _SHORTEST, _LONGEST = 3, 25  # words of a summary
@@ -46,10 +58,21 @@ _ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
+Subject = Literal["function", "class", "module"]  # packages are modules with more members
+
+
 @dataclass(frozen=True)
 class Pair:
+    """What a model reads and what a human wrote about it.
+
+    `code` is the normalized source of a function, or the outline of a class, module or package. `owner` is
+    the head of a method's class.
+    """
+
     package: str
+    subject: Subject
     name: str
+    owner: str
     code: str
     masked_code: str
     summary: str
@@ -68,34 +91,112 @@ def summary(docstring: str) -> str | None:
     return text[0].upper() + text[1:] + "."
 
 
-def read(text: str, package: str) -> Iterator[Pair]:
-    """Yield the pairs of one file; a file that does not parse has none."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (pair := _pair(node, package)):
+def read(files: Iterable[tuple[str, str]], package: str) -> Iterator[Pair]:
+    """Yield the pairs of a package's files, given with their paths; a file that does not parse has none."""
+    trees = {path: tree for path, text in files if (tree := _parsed(text)) is not None}
+    headlines = {
+        _dotted(path): text for path, tree in trees.items() if (text := _summary_of(tree)) is not None
+    }
+    for path, tree in trees.items():
+        for node, owner in definitions(tree):
+            pair = (
+                _of_class(node, package)
+                if isinstance(node, ast.ClassDef)
+                else _of_function(node, owner, package)
+            )
+            if pair is not None:
+                yield pair
+        children = _children(path, trees) if path.endswith("/__init__.py") else []
+        if (pair := _of_module(path, tree, children, headlines, package)) is not None:
             yield pair
 
 
-def _pair(node: ast.FunctionDef | ast.AsyncFunctionDef, package: str) -> Pair | None:
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _dotted(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _children(package_path: str, paths: Iterable[str]) -> list[str]:
+    """Return the modules right inside a package, by dotted name."""
+    package = _dotted(package_path)
+    names = sorted(_dotted(path) for path in paths)
+    return [name for name in names if name.rpartition(".")[0] == package and not _last(name).startswith("_")]
+
+
+def _last(dotted: str) -> str:
+    return dotted.rpartition(".")[2]
+
+
+def _summary_of(node: Function | ast.ClassDef | ast.Module) -> str | None:
     docstring = ast.get_docstring(node, clean=False)
-    if (
-        docstring is None
-        or node.name.startswith("test")
-        or not (text := summary(docstring))
-        or _is_stub(node)
-    ):
+    return None if docstring is None else summary(docstring)
+
+
+def _of_function(node: Function, owner: str, package: str) -> Pair | None:
+    text = _summary_of(node)
+    if text is None or node.name.startswith("test") or _is_stub(node):
         return None
     try:
-        return Pair(package, node.name, normalized(node), normalized(masked(node)), text)
+        return Pair(package, "function", node.name, owner, normalized(node), normalized(masked(node)), text)
     except PromptError:
         return None
 
 
-def _is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _of_class(node: ast.ClassDef, package: str) -> Pair | None:
+    lines, text = members(node), _summary_of(node)
+    if text is None or not lines or node.name.startswith("Test"):
+        return None
+    known = {
+        member.name: summary
+        for member in node.body
+        if isinstance(member, Function | ast.ClassDef) and (summary := _summary_of(member)) is not None
+    }
+    neutral = class_head(node).replace(f"class {node.name}", f"class {NEUTRAL_CLASS}", 1)
+    return _of_outline("class", node.name, class_head(node), neutral, lines, known, text, package)
+
+
+def _of_module(
+    path: str, tree: ast.Module, children: list[str], headlines: dict[str, str], package: str
+) -> Pair | None:
+    name, text = _dotted(path), headlines.get(_dotted(path))
+    lines = members(tree) | {_last(child): f"module {_last(child)}" for child in children}
+    if text is None or not lines:
+        return None
+    known = {
+        member.name: summary
+        for member in tree.body
+        if isinstance(member, Function | ast.ClassDef) and (summary := _summary_of(member)) is not None
+    } | {_last(child): headlines[child] for child in children if child in headlines}
+    kind = "package" if path.endswith("/__init__.py") else "module"
+    return _of_outline(
+        "module", name, f"{kind} {name}:", f"{kind} {NEUTRAL_MODULE}:", lines, known, text, package
+    )
+
+
+def _of_outline(
+    subject: Subject,
+    name: str,
+    head: str,
+    neutral: str,
+    lines: dict[str, str],
+    summaries: dict[str, str],
+    text: str,
+    package: str,
+) -> Pair:
+    """Return the pair of an outline; every other one is without summaries, as where nobody wrote any."""
+    bare = outline(head, lines, {})
+    known = summaries if _digest(bare)[0] % 2 else {}
+    return Pair(package, subject, name, "", outline(head, lines, known), outline(neutral, lines, known), text)
+
+
+def _is_stub(node: Function) -> bool:
     """Whether there is no code to summarize: nothing but the docstring, `pass` or a NotImplementedError."""
     return all(
         isinstance(statement, ast.Pass)
@@ -122,16 +223,16 @@ def prepare(wheels: Path, folder: Path) -> None:
 
 
 def _of_package(package: Package, wheels: Path) -> list[Pair]:
-    return [pair for text in sources(package, wheels) for pair in read(text, package.name)]
+    return list(read(sources(package, wheels), package.name))
 
 
 def _unique(pairs: Iterable[Pair]) -> list[Pair]:
-    """Keep one of the functions that are equal but for their name."""
+    """Keep one of those that are equal but for their name."""
     return list({_digest(pair.masked_code): pair for pair in pairs}.values())
 
 
 def _limited(pairs: Iterable[Pair]) -> list[Pair]:
-    """Keep a few of the functions that differ in code but not in what is learned from them."""
+    """Keep a few of those that differ in code but not in what is learned from them."""
     seen: Counter[object] = Counter()
     kept = []
     for pair in pairs:
@@ -144,17 +245,17 @@ def _limited(pairs: Iterable[Pair]) -> list[Pair]:
 
 def _balanced(pairs: Iterable[Pair]) -> list[Pair]:
     """Keep the first pairs of each package, lest the largest one decide how everything sounds."""
-    seen: Counter[str] = Counter()
+    seen: Counter[tuple[str, Subject]] = Counter()
     kept = []
     for pair in pairs:
-        seen[pair.package] += 1
-        if seen[pair.package] <= _OF_ONE_PACKAGE:
+        seen[pair.package, pair.subject] += 1
+        if seen[pair.package, pair.subject] <= _OF_ONE_PACKAGE:
             kept.append(pair)
     return kept
 
 
 def apart_from(held_out: list[Pair], pairs: list[Pair]) -> list[Pair]:
-    """Return `pairs` without those whose code is nearly that of a held-out function."""
+    """Return `pairs` without those whose code is nearly that of a held-out one."""
     of_held_out = [_shingles(pair.masked_code) for pair in held_out]
     places: dict[int, list[int]] = defaultdict(list)
     for index, shingles in enumerate(of_held_out):

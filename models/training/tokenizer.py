@@ -19,7 +19,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from models.prompts import SUMMARY_SEPARATOR, PromptError, elided
+from models.prompts import SUMMARY_SEPARATOR, Function, PromptError, elided, elided_outline, placed
 from models.training.pairs import Pair
 
 VOCABULARY = 8192
@@ -77,8 +77,7 @@ class Encoder:
         self._separator, self._end, self.padding = map(self._special, (SUMMARY_SEPARATOR, END, PADDING))
 
     def examples(self, pairs: list[Pair]) -> list[Example]:
-        prompts = self.prompts([pair.code for pair in pairs])
-        masked_prompts = self.prompts([pair.masked_code for pair in pairs])
+        prompts, masked_prompts = self.prompts(pairs), self.prompts(pairs, masked=True)
         summaries = [self._ids(pair.summary)[:MAX_SUMMARY_TOKENS] for pair in pairs]
         return [
             Example(_array(prompt), _array(masked), _array([*summary, self._end]))
@@ -86,18 +85,23 @@ class Encoder:
             if prompt and masked
         ]
 
-    def prompts(self, codes: list[str]) -> list[list[int] | None]:
-        """Return each function's tokens with the separator, elided to fit; None where that cannot be done."""
-        return [self._prompt(code) for code in codes]
+    def prompts(self, pairs: list[Pair], *, masked: bool = False) -> list[list[int] | None]:
+        """Return each prompt's tokens with the separator, elided to fit; None where that cannot be done."""
+        return [self._prompt(pair, pair.masked_code if masked else pair.code) for pair in pairs]
 
-    def _prompt(self, code: str) -> list[int] | None:
-        ids = self._ids(code)
+    def _prompt(self, pair: Pair, code: str) -> list[int] | None:
+        ids = self._ids(placed(code, pair.owner))
         if len(ids) >= MAX_PROMPT_TOKENS:
             try:
-                ids = self._ids(elided(_definition(code), self._fits))
+                ids = self._ids(self._elided(pair, code))
             except PromptError:
                 return None
         return [*ids, self._separator]
+
+    def _elided(self, pair: Pair, code: str) -> str:
+        if pair.subject == "function":
+            return elided(_function(code), pair.owner, self._fits)
+        return elided_outline(code, self._fits)
 
     def _special(self, token: str) -> int:
         number = self.tokenizer.token_to_id(token)
@@ -124,9 +128,9 @@ def _chunk_of_examples(pairs: list[Pair], folder: Path) -> list[Example]:
     return Encoder(folder).examples(pairs)
 
 
-def _definition(code: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
+def _function(code: str) -> Function:
     (node,) = ast.parse(code).body
-    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    assert isinstance(node, Function)
     return node
 
 

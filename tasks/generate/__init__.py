@@ -6,56 +6,28 @@ profile. What is cached is the raw completion; checks and thresholds apply on ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
+from msgspec.structs import replace
 
 from tasks.chunk import Chunk, load_modules
-from tasks.documents import Completions, Generated, Links, Outline, Snapshot
+from tasks.documents import Generated, Links, Outline, Snapshot
 from tasks.files import read_file
-from tasks.generate.asking import ASKING_VERSION, Asked, RawText, asked_of
-from tasks.generate.checks import checked
-from tasks.keys import digest, key
+from tasks.generate.answers import Answers, Rendered, Wanted, symbols_by_path
+from tasks.generate.asking import ASKING_VERSION, Asked, Member, SlotFrame, asked_of
+from tasks.keys import key
 from tasks.resolve import overridden_text
 from tasks.result_cache import ResultCache
 
 if TYPE_CHECKING:  # torch is slow to import, and a build whose texts are all there needs none
     from tasks.generate.writer import Writer
 
-# Raised whenever the same completion would be stored otherwise.
-TEXT_VERSION = 1
-
 _BATCH = 100
 _COMPLETIONS_A_WRITE = 64
-
-
-class _Wanted(Struct, frozen=True):
-    path: str
-    asked: Asked
-    key: str
-
-
-class Asking(Struct, frozen=True):
-    """All that a model is asked for a source, and which of it has no answer yet."""
-
-    wanted: list[_Wanted]
-    missing: set[str]
-
-    @property
-    def texts(self) -> dict[str, dict[str, str]]:
-        """By path and symbol, a digest of the request."""
-        requests: dict[str, dict[str, list[Asked]]] = {}
-        for wanted in self.wanted:
-            requests.setdefault(wanted.path, {}).setdefault(wanted.asked.symbol, []).append(wanted.asked)
-        return {path: {name: digest(a) for name, a in asked.items()} for path, asked in requests.items()}
-
-    @property
-    def unwritten(self) -> dict[str, tuple[str, ...]]:
-        """By path, the symbols that have no answer yet."""
-        return _by_path([w for w in self.wanted if w.key in self.missing])
 
 
 def plan_asking(
@@ -65,8 +37,8 @@ def plan_asking(
     outlines: Mapping[str, Outline],
     writer: Writer,
     cache: ResultCache,
-) -> Asking:
-    """Work out all requests of a source, and look their keys up.
+) -> Answers:
+    """Work out all requests of a source, and answer what the cache can.
 
     Args:
         snapshot: The source.
@@ -76,12 +48,11 @@ def plan_asking(
         writer: The model.
         cache: Where texts are found.
     """
-    wanted = list(_wanted(snapshot, chunks, links, outlines, writer, cache))
-    return Asking(wanted, cache.missing(w.key for w in wanted))
+    return Answers(list(_wanted(snapshot, chunks, links, outlines, writer, cache)), writer, cache)
 
 
 def generate(
-    asking: Asking,
+    answers: Answers,
     writer: Writer,
     model: str,
     budget: int | None,
@@ -91,45 +62,88 @@ def generate(
     """Have the model write what no human wrote and nothing derives.
 
     Args:
-        asking: The requests.
+        answers: The requests, and what of them is answered.
         writer: The model.
         model: Its name, for the report.
         budget: At most so many symbols are sent to the model; None for all.
-        cache: Where texts are found and put.
-        tell: Told, as the work goes on, how many symbols of how many are written.
+        cache: Where texts are put.
+        tell: Told, as the work goes on, how many texts of how many are written.
     """
-    to_write = [w for w in asking.wanted if w.key in asking.missing]
-    written = to_write if budget is None else _first_symbols(to_write, budget)
-    _write(written, writer, cache, tell)
-    completions, dropped = accepted(asking.wanted, writer, cache)
+    sent = _write(answers, writer, budget, cache, tell)
+    symbols = {w.id for w in sent}
     return Generated(
-        completions,
-        generated=_symbols(written),
-        reused=_symbols(asking.wanted) - _symbols(to_write),
-        dropped=dropped,
-        degraded=len(written) < len(to_write),
+        answers.completions,
+        generated=len(symbols),
+        reused=answers.answered - len(symbols),
+        dropped=answers.dropped,
+        degraded=answers.open > 0,
         engine=writer.statistics(model),
-        texts=asking.texts,
-        written=_by_path(written),
+        texts=answers.texts(),
+        written=symbols_by_path(sent),
         origin=writer.origin,
     )
 
 
-def _first_symbols(wanted: list[_Wanted], count: int) -> list[_Wanted]:
-    """The requests of so many symbols: none of them half written."""
-    symbols = set(list(dict.fromkeys((w.path, w.asked.symbol) for w in wanted))[:count])
-    return [w for w in wanted if (w.path, w.asked.symbol) in symbols]
+def _write(
+    answers: Answers, writer: Writer, budget: int | None, cache: ResultCache, tell: Callable[[int, int], None]
+) -> list[Wanted]:
+    """Send requests to the engine and store what comes back; return those that were sent."""
+    total = answers.open
+    stream = _Stream(answers.missing, budget)
+    fresh: dict[str, bytes] = {}
+    for text_key, raw in writer.write(stream.requests()):
+        fresh[text_key] = msgspec.json.encode(raw)
+        freed = [w for r in stream.arrived(text_key) for w in answers.answer(r, raw)]
+        if freed or len(fresh) == _COMPLETIONS_A_WRITE:
+            cache.put_many(fresh)
+            fresh.clear()
+            tell(total - answers.open, total)
+        stream.add(answers.look_up(freed))
+    cache.put_many(fresh)
+    tell(total - answers.open, total)
+    return stream.sent
 
 
-def _symbols(wanted: list[_Wanted]) -> int:
-    return len({(w.path, w.asked.symbol) for w in wanted})
+class _Stream:
+    """Requests on their way to the engine: each distinct one once, for no more symbols than the budget."""
 
+    def __init__(self, requests: Iterable[Rendered], budget: int | None) -> None:
+        self.sent: list[Wanted] = []
+        self._symbols: set[str] = set()
+        self._budget = budget
+        self._queue = deque(requests)
+        self._under_way: dict[str, list[Rendered]] = {}
 
-def _by_path(wanted: list[_Wanted]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, dict[str, None]] = {}
-    for w in wanted:
-        found.setdefault(w.path, {}).setdefault(w.asked.symbol)
-    return {path: tuple(names) for path, names in found.items()}
+    def add(self, requests: Iterable[Rendered]) -> None:
+        """Queue more requests."""
+        self._queue.extend(requests)
+
+    def requests(self) -> Iterator[tuple[str, str, tuple[SlotFrame, ...]] | None]:
+        """What the engine takes; None while there is nothing to send before something arrives."""
+        while (request := self._next()) is not None or self._under_way:
+            yield request
+
+    def _next(self) -> tuple[str, str, tuple[SlotFrame, ...]] | None:
+        while self._queue:
+            rendered = self._queue.popleft()
+            if not self._is_within_budget(rendered.wanted.id):
+                continue
+            self.sent.append(rendered.wanted)
+            same = self._under_way.setdefault(rendered.key, [])
+            same.append(rendered)
+            if len(same) == 1:
+                return rendered.key, rendered.prompt, rendered.wanted.asked.frames
+        return None
+
+    def _is_within_budget(self, symbol: str) -> bool:
+        if symbol not in self._symbols and self._budget is not None and len(self._symbols) >= self._budget:
+            return False
+        self._symbols.add(symbol)
+        return True
+
+    def arrived(self, text_key: str) -> list[Rendered]:
+        """All requests that an answer is for."""
+        return self._under_way.pop(text_key)
 
 
 def _wanted(
@@ -139,10 +153,12 @@ def _wanted(
     outlines: Mapping[str, Outline],
     writer: Writer,
     cache: ResultCache,
-) -> Iterator[_Wanted]:
+) -> Iterator[Wanted]:
     """The requests for public symbols that have no text, in order of path."""
-    parsed = iter([chunk for chunk in chunks if chunk.path in links])
-    while batch := list(islice(parsed, _BATCH)):
+    parsed = [chunk for chunk in chunks if chunk.path in links]
+    inside = _modules_inside(parsed, outlines)
+    remaining = iter(parsed)
+    while batch := list(islice(remaining, _BATCH)):
         asked = _asked(snapshot.root, batch, writer, cache)
         found = cache.get_many(links[chunk.path] for chunk in batch)
         for chunk in batch:
@@ -151,11 +167,25 @@ def _wanted(
             for request in asked[chunk.path]:
                 inherits = overridden_text(linked.overrides.get(request.symbol, ()), outlines)
                 if request.symbol in public and inherits is None:
-                    yield _Wanted(chunk.path, request, _text_key(request, writer))
+                    whole = request if request.symbol else _with_modules(request, inside.get(chunk.name, ()))
+                    if whole.members or not whole.is_outline:
+                        yield Wanted(chunk.path, whole)
 
 
-def _text_key(asked: Asked, writer: Writer) -> str:
-    return key("text", TEXT_VERSION, asked.prompt, asked.frames, writer.identity)
+def _modules_inside(parsed: Iterable[Chunk], outlines: Mapping[str, Outline]) -> dict[str, list[Member]]:
+    """By the name of a package, the modules right inside it."""
+    inside: dict[str, list[Member]] = {}
+    for chunk in sorted(parsed, key=lambda chunk: (chunk.name, chunk.path)):
+        package, _, name = chunk.name.rpartition(".")
+        if package and not name.startswith("_"):
+            summary = outlines[chunk.path].headline or None
+            inside.setdefault(package, []).append(Member(f"{chunk.path}::", f"module {name}", summary))
+    return inside
+
+
+def _with_modules(request: Asked, modules: Iterable[Member]) -> Asked:
+    """A package's request, with the modules inside it among its members."""
+    return replace(request, members=(*request.members, *modules))
 
 
 def _asked(root: str, chunks: list[Chunk], writer: Writer, cache: ResultCache) -> dict[str, list[Asked]]:
@@ -171,38 +201,3 @@ def _asked(root: str, chunks: list[Chunk], writer: Writer, cache: ResultCache) -
         found[keys[chunk.path]] = msgspec.json.encode(requests)
     cache.put_many({keys[chunk.path]: found[keys[chunk.path]] for chunk in new})
     return {path: msgspec.json.decode(found[k], type=list[Asked]) for path, k in keys.items()}
-
-
-def _write(
-    wanted: list[_Wanted], writer: Writer, cache: ResultCache, tell: Callable[[int, int], None]
-) -> None:
-    """Send requests to the engine, each distinct one once, and store what comes back."""
-    by_key = {w.key: w for w in wanted}
-    answers = writer.write((k, w.asked) for k, w in by_key.items())
-    done = 0
-    while batch := list(islice(answers, _COMPLETIONS_A_WRITE)):
-        cache.put_many({k: msgspec.json.encode(raw) for k, raw in batch})
-        done += len(batch)
-        tell(done, len(by_key))
-
-
-def accepted(wanted: list[_Wanted], writer: Writer, cache: ResultCache) -> tuple[Completions, int]:
-    """What may be shown of the texts that are there, and how many sentences may not."""
-    floor = writer.meta.min_logprob
-    accepted: dict[str, dict[str, dict[str, str]]] = {}
-    dropped = 0
-    remaining = iter(wanted)
-    while batch := list(islice(remaining, _BATCH)):
-        found = cache.get_many(w.key for w in batch)
-        for w in batch:
-            if w.key not in found:
-                continue  # beyond the budget
-            raw = msgspec.json.decode(found[w.key], type=RawText)
-            for frame, text, ended, logprob in zip(
-                w.asked.frames, raw.texts, raw.ended, raw.logprobs, strict=True
-            ):
-                kept, lost = checked(text, w.asked.prompt, ended)
-                dropped += lost
-                if kept and (floor is None or logprob >= floor):
-                    accepted.setdefault(w.path, {}).setdefault(w.asked.symbol, {})[frame.slot] = kept
-    return accepted, dropped

@@ -1,8 +1,9 @@
 """What a model is asked about a file's symbols: prompts made of code, frames made of slots.
 
 The model fills slots; it never writes a name, a type or structure. Each missing slot is
-a frame: forced text, then the model's own until the line or its limit ends. Prompts hold
-normalized code only: no docstring, no comment, no formatting.
+a frame: forced text, then the model's own until the line or its limit ends. A function's
+prompt is its normalized code: no docstring, no comment, no formatting. What has parts is
+described from their docs.
 """
 
 from __future__ import annotations
@@ -13,14 +14,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
-from models.prompts import PROMPT_VERSION, SUMMARY_SEPARATOR, PromptError, elided
+from models.prompts import (
+    PROMPT_VERSION,
+    SUMMARY_SEPARATOR,
+    Definition,
+    PromptError,
+    class_head,
+    definitions,
+    elided,
+    elided_outline,
+    members,
+    outline,
+)
 from tasks.documents import Module, Symbol
 
 # Raised whenever the same code would lead to other requests.
-ASKING_VERSION = (2, PROMPT_VERSION)
+ASKING_VERSION = (3, PROMPT_VERSION)
 
 _HEADING_TOKENS = 16
 SUMMARY_TOKENS = 48
+_ALL_KINDS = ("function", "method", "property", "class", "module", "package")
 _LIMITS = {"summary": SUMMARY_TOKENS, "param": 32, "returns": 32, "raises": 32}
 
 # Tokens that a model writes for one request at most, forced ones included.
@@ -31,8 +44,6 @@ INSTRUCTION = (
     "Answer with one short factual sentence for each heading, in plain English, without Markdown.\n\n"
 )
 
-Definition = ast.FunctionDef | ast.AsyncFunctionDef
-
 
 class SlotFrame(Struct, frozen=True):
     """A slot to fill: its name, the text forced upon the model before it, and a limit in tokens."""
@@ -42,12 +53,43 @@ class SlotFrame(Struct, frozen=True):
     limit: int
 
 
+class Member(Struct, frozen=True):
+    """A part of what is described: its symbol's id, its line in the outline, its summary if it has one."""
+
+    id: str
+    line: str
+    summary: str | None = None
+
+
 class Asked(Struct, frozen=True):
-    """One request: the symbol, the prompt as rendered, and the slots to fill, in order."""
+    """One request: the symbol, what is read, and the slots to fill, in order.
+
+    `text` is a function's prompt, or the head of an outline with these members.
+    """
 
     symbol: str
-    prompt: str
+    text: str
     frames: tuple[SlotFrame, ...]
+    is_outline: bool = False
+    members: tuple[Member, ...] = ()
+
+    @property
+    def slots(self) -> frozenset[str]:
+        """The names of the slots."""
+        return frozenset(frame.slot for frame in self.frames)
+
+    def prompt(self, summaries: Mapping[str, str], fits: Callable[[str], bool]) -> str:
+        """The prompt as rendered.
+
+        Args:
+            summaries: By id, the summaries of members that a model wrote.
+            fits: Whether a prompt is short enough.
+        """
+        if not self.is_outline:
+            return self.text
+        lines = {member.id: member.line for member in self.members}
+        known = {member.id: member.summary for member in self.members if member.summary is not None}
+        return elided_outline(outline(self.text, lines, {**summaries, **known}), fits)
 
 
 class RawText(Struct, frozen=True):
@@ -79,7 +121,7 @@ def trained_manner(kinds: Iterable[str], slots: Iterable[str]) -> Manner:
 
 def chat_manner(opening: str) -> Manner:
     """The manner of a model that follows instructions."""
-    return Manner(("function", "method", "property"), tuple(_LIMITS), opening)
+    return Manner(_ALL_KINDS, tuple(_LIMITS), opening)
 
 
 def asked_of(module: Module, source: str, manner: Manner, fits: Callable[[str], bool]) -> list[Asked]:
@@ -96,22 +138,59 @@ def asked_of(module: Module, source: str, manner: Manner, fits: Callable[[str], 
     wanted = {s.name: groups for s in module.symbols if (groups := list(_frame_groups(s, manner)))}
     if not wanted:
         return []
-    nodes = _definitions(source)
+    reader = _Reader(module, source, fits)
     found = []
     for symbol in module.symbols:
-        node = nodes.get((symbol.line, symbol.name.rpartition(".")[2].partition("#")[0]))
-        if symbol.name in wanted and node is not None:
+        for frames in wanted.get(symbol.name, ()):
             try:
-                prompt = elided(node, fits)
+                asked = reader.asked(symbol, frames)
             except PromptError:
                 continue  # too long or too deep even without its body: there is nothing to ask
-            found += [Asked(symbol.name, prompt, frames) for frames in wanted[symbol.name]]
+            if asked is not None:
+                found.append(asked)
     return found
+
+
+class _Reader:
+    """What a model reads of each symbol of a file."""
+
+    def __init__(self, module: Module, source: str, fits: Callable[[str], bool]) -> None:
+        self.module, self.fits = module, fits
+        self.tree = _parsed(source)
+        self.nodes = {_place(node): (node, owner) for node, owner in definitions(self.tree)}
+        self.symbols = {symbol.name: symbol for symbol in module.symbols}
+
+    def asked(self, symbol: Symbol, frames: tuple[SlotFrame, ...]) -> Asked | None:
+        """A request; None for what is neither a function nor has parts."""
+        if symbol.kind in ("module", "package"):
+            # The modules of a package, which other files tell of, come to these members later.
+            head = f"{symbol.kind} {self.module.name}:"
+            return self._outline("", frames, head, members(self.tree))
+        name = symbol.name.rpartition(".")[2].partition("#")[0]
+        node, owner = self.nodes.get((symbol.line, name), (None, ""))
+        if node is None:
+            return None
+        if isinstance(node, ast.ClassDef):
+            lines = {f"{symbol.name}.{name}": line for name, line in members(node).items()}
+            return self._outline(symbol.name, frames, class_head(node), lines)
+        return Asked(symbol.name, elided(node, owner, self.fits), frames)
+
+    def _outline(
+        self, name: str, frames: tuple[SlotFrame, ...], head: str, lines: Mapping[str, str]
+    ) -> Asked:
+        elided_outline(head, self.fits)  # raises if not even the head fits
+        parts = tuple(self._member(member, line) for member, line in lines.items())
+        return Asked(name, head, frames, is_outline=True, members=parts)
+
+    def _member(self, name: str, line: str) -> Member:
+        symbol = self.symbols.get(name)
+        summary = symbol.slots.get("summary") if symbol else None
+        return Member(f"{self.module.path}::{name}", line, summary.text if summary else None)
 
 
 def _frame_groups(symbol: Symbol, manner: Manner) -> Iterator[tuple[SlotFrame, ...]]:
     """The frames for what a symbol lacks; those of many parameters take more than one request."""
-    if symbol.kind not in manner.kinds or "summary" in symbol.slots:
+    if symbol.kind not in manner.kinds:
         return
     missing = [s for s in symbol.expected if s not in symbol.slots and s.partition(".")[0] in manner.slots]
     group: list[SlotFrame] = []
@@ -139,12 +218,12 @@ def _heading(kind: str, name: str, first: bool) -> str:
     return ("" if first else "\n") + f"{title[kind]}:"
 
 
-def _definitions(source: str) -> Mapping[tuple[int, str], Definition]:
+def _parsed(source: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tree = ast.parse(source)
-    return {
-        (node.decorator_list[0].lineno if node.decorator_list else node.lineno, node.name): node
-        for node in ast.walk(tree)
-        if isinstance(node, Definition)
-    }
+        return ast.parse(source)
+
+
+def _place(node: Definition) -> tuple[int, str]:
+    """The line where a definition begins, decorators included, and its name."""
+    return (node.decorator_list[0].lineno if node.decorator_list else node.lineno), node.name

@@ -17,9 +17,9 @@ from tasks.generate.asking import (
     INSTRUCTION,
     LONGEST_ANSWER,
     SUMMARY_TOKENS,
-    Asked,
     Manner,
     RawText,
+    SlotFrame,
     chat_manner,
     trained_manner,
 )
@@ -76,12 +76,16 @@ class Writer:
         """Whether a prompt, with what is forced after it, is short enough."""
         return self.engine.count_tokens(prompt) <= self._room
 
-    def write(self, asked: Iterable[tuple[str, Asked]]) -> Iterator[tuple[str, RawText]]:
-        """Answers under the keys of their requests, as they are finished."""
-        requests = (
-            Request(key, a.prompt, tuple(Frame(f.text, f.limit) for f in a.frames)) for key, a in asked
-        )
-        for answer in self.engine.generate(requests):
+    def write(
+        self, requests: Iterable[tuple[str, str, tuple[SlotFrame, ...]] | None]
+    ) -> Iterator[tuple[str, RawText]]:
+        """Answers under the keys of their requests, as they are finished.
+
+        Args:
+            requests: Key, prompt and frames of each; None while the next one waits for an answer.
+        """
+        framed = (r and Request(r[0], r[1], tuple(Frame(f.text, f.limit) for f in r[2])) for r in requests)
+        for answer in self.engine.generate(framed):
             yield answer.id, RawText(answer.texts, answer.ended, answer.logprobs)
 
     def statistics(self, model: str) -> dict[str, Any]:

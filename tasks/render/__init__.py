@@ -30,7 +30,7 @@ from tasks.generate.docs import docs_of
 from tasks.keys import key
 from tasks.render.diagram import Uses
 from tasks.render.fragments import Fragment, fragment_of
-from tasks.render.inputs import InputsBuilder
+from tasks.render.inputs import InputsBuilder, headlines_of
 from tasks.render.pages import (
     PageInputs,
     Reference,
@@ -87,7 +87,7 @@ class Drawing(Struct, frozen=True):
 
     pages: list[PageJob]
     sources: list[SourceJob]
-    headlines: dict[str, str]
+    headlines: dict[str, Slot]
     uses: dict[str, Uses]
 
     @property
@@ -122,10 +122,11 @@ def plan_drawing(
     sources = {} if site.source_url else _source_pages(chunks)
     builder = _inputs(index, outlines, links, cache)
     documented = {path: index.page_hrefs[path] for path in builder.documented}
+    headlines = headlines_of(outlines, completions)
     return Drawing(
-        _page_jobs(builder.build(sources, completions), chunks, links, site),
+        _page_jobs(builder.build(sources, headlines, completions), chunks, links, site),
         _source_jobs(chunks, sources, documented, site),
-        {path: outline.headline for path, outline in outlines.items()},
+        headlines,
         {package: builder.uses(package) for package in ("", *index.by_name) if "." not in package},
     )
 
@@ -139,7 +140,7 @@ def render(drawing: Drawing, snapshot: Snapshot, site: Site, cache: ResultCache,
 
     files = SiteFiles(site, snapshot, cache, drawing.uses)
     for job, fragment in _fragments(cache, drawing.pages):
-        files.add_module(job.inputs, job.key, fragment, drawing.headlines[job.inputs.path])
+        files.add_module(job.inputs, job.key, fragment, drawing.headlines.get(job.inputs.path))
     for source, drawn in _drawn_sources(cache, drawing.sources):
         files.add_source(source.path, source.page, source.key, drawn.digest, drawn.size)
     return Rendered(files.finish(), drawing.entries, files.symbols, files.slots)

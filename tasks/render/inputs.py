@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tasks.documents import Completions, Links, Outline
+from tasks.documents import Completions, Links, Outline, Slot
 from tasks.keys import digest_bytes
 from tasks.render.diagram import Uses
 from tasks.render.pages import Child, PageInputs, Reference, References, Users
@@ -91,16 +91,19 @@ class InputsBuilder:
         """The paths of modules that have a page: those with anything public to show."""
         return frozenset(path for path, names in self._public.items() if names)
 
-    def build(self, source_pages: Mapping[str, str], completions: Completions) -> list[PageInputs]:
+    def build(
+        self, source_pages: Mapping[str, str], headlines: Mapping[str, Slot], completions: Completions
+    ) -> list[PageInputs]:
         """The inputs of every page, in order of path.
 
         Args:
             source_pages: By path, the site's own page of the source; empty without such pages.
+            headlines: By path, the summaries of modules that have one.
             completions: By path, symbol and slot, what a model wrote.
         """
         used_by = self._by_path(self._users)
         subclasses = self._by_path(self._subclasses)
-        children = self._children()
+        children = self._children(headlines)
         return [
             PageInputs(
                 path,
@@ -155,14 +158,24 @@ class InputsBuilder:
             )
         return tuple(crumbs)
 
-    def _children(self) -> dict[str, list[Child]]:
+    def _children(self, headlines: Mapping[str, Slot]) -> dict[str, list[Child]]:
         children: dict[str, list[Child]] = {}
         for path, surface in self.index.by_path.items():
             parent, _, _ = surface.name.rpartition(".")
             if parent and self._public.get(path):
-                child = Child(surface.name, self.index.page_hrefs[path], self.outlines[path].headline)
+                child = Child(surface.name, self.index.page_hrefs[path], headlines.get(path))
                 children.setdefault(parent, []).append(child)
         return {parent: sorted(found, key=lambda c: c.name) for parent, found in children.items()}
+
+
+def headlines_of(outlines: Mapping[str, Outline], completions: Completions) -> dict[str, Slot]:
+    """By path, the summaries of modules: a human's, or else a model's."""
+    written = {
+        path: Slot(symbols[""]["summary"], "model")
+        for path, symbols in completions.items()
+        if "summary" in symbols.get("", {})
+    }
+    return written | {path: Slot(o.headline, "human") for path, o in outlines.items() if o.headline}
 
 
 def _is_test(path: str) -> bool:

@@ -64,11 +64,11 @@ class References(Struct, frozen=True):
 
 
 class Child(Struct, frozen=True):
-    """A module inside a package."""
+    """A module inside a package, and its summary."""
 
     name: str
     href: str
-    headline: str
+    headline: Slot | None
 
 
 class PageInputs(Struct, frozen=True):

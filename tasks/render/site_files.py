@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 import msgspec
 from markupsafe import Markup
 
-from tasks.documents import SiteFile, SlotCounts, Snapshot
+from tasks.documents import SiteFile, Slot, SlotCounts, Snapshot
 from tasks.files import read_file
 from tasks.render.diagram import Uses, diagram
 from tasks.render.fragments import Fragment
@@ -48,7 +48,7 @@ class SiteFiles:
         self._search_parts: list[str] = []
         self._inventory_parts: list[str] = []
 
-    def add_module(self, inputs: PageInputs, key: str, fragment: Fragment, headline: str) -> None:
+    def add_module(self, inputs: PageInputs, key: str, fragment: Fragment, headline: Slot | None) -> None:
         """Take in one module's page and its share of the lists."""
         self.symbols += fragment.symbol_count
         self.slots += fragment.slots
@@ -108,9 +108,7 @@ class SiteFiles:
     def _llms(self) -> str:
         """An overview for language models (llmstxt.org): title, then links with a phrase each."""
         lines = [f"# {self.site.title}", "", "## Modules", ""]
-        lines += [
-            f"- [{m.name}]({m.href})" + (f": {m.headline}" if m.headline else "") for m in self._modules
-        ]
+        lines += [f"- [{m.name}]({m.href}){_phrase(m.headline)}" for m in self._modules]
         pages = self._prose_references()
         if pages:
             lines += ["", "## Pages", "", *(f"- [{p.title}]({p.href})" for p in pages)]
@@ -230,3 +228,10 @@ def navigation(modules: list[Child]) -> list[Any]:
 def _script(name: str, value: Any) -> bytes:
     """A script that sets a global; `</script>` in it cannot end an element, for none holds it."""
     return f"window.{name}=".encode() + msgspec.json.encode(value) + b";\n"
+
+
+def _phrase(headline: Slot | None) -> str:
+    """A summary in a list, with its origin where no human wrote it."""
+    if headline is None:
+        return ""
+    return f": {headline.text}" + ("" if headline.origin == "human" else f" ({headline.origin})")

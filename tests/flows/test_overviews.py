@@ -1,0 +1,145 @@
+"""Classes, modules and packages are described from the docs of their parts, and only when those change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import models
+from infra.cli import main
+from tests.conftest import tree_bytes
+
+SHAPES = '''
+class Shape:
+    def area(self, width, height):
+        return width * height
+
+    def close(self):
+        self.connection.close()
+
+    def _hidden(self):
+        return None
+
+class Empty:
+    _private = 1
+
+def read_lines(path):
+    with open(path) as file:
+        return file.readlines()
+'''
+
+CHAIN = ["pkg/shapes.py::Shape.close", "pkg/shapes.py::Shape", "pkg/shapes.py::", "pkg/__init__.py::"]
+
+
+@pytest.fixture(scope="module")
+def talkative(tmp_path_factory) -> Path:
+    """The bundled model, asked for everything and never silent."""
+    folder = tmp_path_factory.mktemp("model") / "talkative"
+    shutil.copytree(Path(models.__file__).parent / "bundled", folder)
+    meta = json.loads((folder / "docmill.json").read_bytes())
+    del meta["min_logprob"]
+    meta["kinds"] = ["function", "method", "property", "class", "module", "package"]
+    (folder / "docmill.json").write_text(json.dumps(meta))
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest["files"]["docmill.json"] = hashlib.sha256((folder / "docmill.json").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    folder = tmp_path / "project"
+    (folder / "pkg").mkdir(parents=True)
+    (folder / "pkg" / "__init__.py").write_text("")
+    (folder / "pkg" / "shapes.py").write_text(SHAPES)
+    (folder / "pkg" / "named.py").write_text('"""Names of things."""\n')
+    return folder
+
+
+def summaries(site: Path) -> dict[str, str]:
+    symbols = json.loads((site / "symbols.json").read_bytes())
+    return {s["id"]: s["slots"]["summary"]["text"] for s in symbols if "summary" in s["slots"]}
+
+
+def edit(repository: Path, old: str, new: str) -> None:
+    file = repository / "pkg" / "shapes.py"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_what_has_parts_is_described(repository, talkative, docmill, tmp_path):
+    _, report, _ = docmill(repository, "--model", str(talkative))
+    # area, close, read_lines, Shape, the module, the package; Empty has no part to be described from
+    assert report["generated"] == 6
+    written = summaries(tmp_path / "site")
+    assert written["pkg/named.py::"] == "Names of things."
+    assert {"pkg/shapes.py::Shape", "pkg/shapes.py::"} <= written.keys()
+    for page in ("index.html", "modules.html", "api/pkg.html"):
+        html = (tmp_path / "site" / page).read_text()
+        assert re.search(r'shapes</code>.*<span class="mark model">model</span>', html), page
+    assert "(model)" in (tmp_path / "site" / "llms.txt").read_text()
+
+
+# Bodies for Shape.close, some of which say the same.
+BODIES = [
+    "self.connection.close()",
+    "self.connection.close()\n        self.connection = None",
+    "return len(self.items)",
+    "return sorted(self.items)",
+    "self.items = []",
+    "raise ValueError(self.name)",
+]
+
+
+def test_an_edit_is_passed_on_only_as_far_as_texts_change(
+    repository, talkative, docmill, tmp_path, monkeypatch, capsys
+):
+    docmill(repository, "--model", str(talkative))
+    reached = set()
+    for old, new in zip(BODIES, BODIES[1:], strict=False):
+        before = summaries(tmp_path / "site")
+        edit(repository, old, new)
+        main(["plan", str(repository), "--out", str(tmp_path / "site"), "--model", str(talkative)])
+        certain, possible = capsys.readouterr().out.split("possible:")
+        _, report, _ = docmill(repository, "--model", str(talkative))
+        after = summaries(tmp_path / "site")
+        changed = {s for s in before.keys() | after.keys() if before.get(s) != after.get(s)}
+        unchanged = next((n for n, symbol in enumerate(CHAIN) if symbol not in changed), len(CHAIN) - 1)
+        assert report["generated"] == unchanged + 1
+        assert changed <= set(CHAIN[: unchanged + 1])
+        assert re.findall(r"text +(\w+) +(\S+)$", certain, re.MULTILINE) == [("code", CHAIN[0])]
+        planned = re.findall(r"text +(\w+) +(\S+)$", possible, re.MULTILINE)
+        assert planned == sorted(("dependency", symbol) for symbol in CHAIN[1:])
+        reached.add(unchanged)
+    assert len(reached) > 1  # some edits were passed on, and not all equally far
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    docmill(repository, "--model", str(talkative), out=tmp_path / "clean")
+    assert tree_bytes(tmp_path / "site") == tree_bytes(tmp_path / "clean")
+
+
+def test_a_human_text_of_a_part_is_passed_on(repository, talkative, docmill):
+    docmill(repository, "--model", str(talkative))
+    edit(repository, "def close(self):\n", 'def close(self):\n        """Slam the door."""\n')
+    _, report, _ = docmill(repository, "--model", str(talkative))
+    assert 1 <= report["generated"] <= 3  # the class, and from there as far as texts change
+    (repository / "pkg" / "named.py").write_text('"""Other names."""\n')
+    _, report, _ = docmill(repository, "--model", str(talkative))
+    assert report["generated"] == 1  # the package
+
+
+def test_what_waits_beyond_the_budget_is_written_by_the_next_build(repository, talkative, docmill, tmp_path):
+    status, report, _ = docmill(repository, "--model", str(talkative), "--budget", "2")
+    assert (status, report["generated"], report["degraded"]) == (3, 2, True)
+    status, report, _ = docmill(repository, "--model", str(talkative), "--budget", "0")
+    assert (status, report["generated"], report["reused"]) == (3, 0, 2)
+    status, report, _ = docmill(repository, "--model", str(talkative))
+    assert (status, report["generated"], report["reused"]) == (0, 4, 2)
+    site = tree_bytes(tmp_path / "site")
+    docmill(repository, "--model", str(talkative), out=tmp_path / "again")
+    assert tree_bytes(tmp_path / "again") == site
