@@ -52,6 +52,7 @@ class Parsed(Struct, frozen=True):
 class Built(Struct, frozen=True):
     """What a build made."""
 
+    snapshot: Snapshot
     parsed: Parsed
     generated: Generated
     rendered: Rendered
@@ -84,6 +85,8 @@ class Pipeline:
     ) -> None:
         if "workers" in vars(self):
             self.workers.close()
+        if "cache" in vars(self):
+            self.cache.close()
 
     @cached_property
     def cache(self) -> ResultCache:
@@ -108,7 +111,7 @@ class Pipeline:
         generated = run("generate", keys.generate, self.generate, snapshot, parsed)
         rendered = run("render", keys.render(generated), self.render, snapshot, parsed, generated)
         published = run("publish", None, self.publish, rendered)
-        return Built(parsed, generated, rendered, published)
+        return Built(snapshot, parsed, generated, rendered, published)
 
     def ingest(self) -> Snapshot:
         """Source → Snapshot."""
@@ -177,24 +180,34 @@ class Pipeline:
             answers, writer = self._asking(snapshot, parsed)
             generated = Generated(answers.completions, texts=answers.texts(), origin=writer.origin)
             unwritten = Unwritten(answers.unwritten, answers.waiting)
-        ledger = self._ledger(parsed, generated, self._drawing(parsed, generated).entries)
+        ledger = self._ledger(snapshot, parsed, generated, self._drawing(parsed, generated).entries, "")
         return changes(self.standing_ledger(), ledger, unwritten, self.cache)
 
     # --- what a build was made from
 
     def ledger(self, built: Built) -> Ledger:
         """The ledger of a build."""
-        return self._ledger(built.parsed, built.generated, built.rendered.pages)
+        pages, release = built.rendered.pages, built.published.release
+        return self._ledger(built.snapshot, built.parsed, built.generated, pages, release)
 
-    def _ledger(self, parsed: Parsed, generated: Generated, pages: dict[str, PageEntry]) -> Ledger:
+    def _ledger(
+        self,
+        snapshot: Snapshot,
+        parsed: Parsed,
+        generated: Generated,
+        pages: dict[str, PageEntry],
+        release: str,
+    ) -> Ledger:
         from tasks.plan import Ledger
         from tasks.render.pages import drawing_digest
 
         parameters = digest([self._site(), drawing_digest(), self.settings.private])
         chunks = {chunk.path: chunk for chunk in parsed.chunks}
         return Ledger(
+            release,
             parameters,
             chunks,
+            {file.path: file.digest for file in (*snapshot.prose, *snapshot.images)},
             pages,
             generated.origin,
             generated.texts,
@@ -210,14 +223,12 @@ class Pipeline:
         """The ledger of the standing site, if there is one and it was built from here."""
         from tasks.plan import Ledger
 
+        standing = self.target.standing()
         try:
-            return (
-                msgspec.json.decode(self._ledger_file.read_bytes(), type=Ledger)
-                if self.target.standing()
-                else None
-            )
+            ledger = msgspec.json.decode(self._ledger_file.read_bytes(), type=Ledger)
         except (OSError, msgspec.DecodeError):
             return None
+        return ledger if standing is not None and ledger.release == standing.release else None
 
     def remember(self, ledger: Ledger) -> None:
         """Keep a ledger for the next build's explanation."""

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from tasks.documents import SourceError
+from tasks.ingest.tree import is_usable
 
 FILE_NAME = "docmill.toml"
 
@@ -69,6 +70,14 @@ class Settings(BaseModel):
         description="SQLAlchemy URL of the result cache",
     )
 
+    @field_validator("include", "exclude")
+    @classmethod
+    def _are_globs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for glob in value:
+            if not is_usable(glob):
+                raise ValueError(f"{glob!r} is no glob that docmill can use (at most 3 wildcards in a name)")
+        return value
+
     @field_validator("source_url")
     @classmethod
     def _names_a_path(cls, value: str | None) -> str | None:
@@ -104,11 +113,11 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
     if config is not None and not config.is_file():
         raise SourceError(f"config {str(config)!r}: no such file")
     operator = config or operator_file()
-    _add(values, origins, _read(operator, set(Settings.model_fields)), str(operator))
+    _add_file(values, origins, operator, set(Settings.model_fields), str(operator))
     if source is not None:
         of_source = source / FILE_NAME
         if not of_source.is_symlink():  # a link could lead out of the source
-            _add(values, origins, _read(of_source, _OF_THE_REPOSITORY), FILE_NAME)
+            _add_file(values, origins, of_source, _OF_THE_REPOSITORY, FILE_NAME)
     _refuse_unknown_variables()
     try:
         _add(values, origins, EnvSettingsSource(_Environment, env_prefix=_PREFIX)(), "environment")
@@ -128,20 +137,23 @@ def _add(values: dict[str, Any], origins: dict[str, str], layer: Mapping[str, An
     origins.update(dict.fromkeys(layer, origin))
 
 
-def _read(file: Path, allowed: set[str]) -> dict[str, Any]:
+def _add_file(
+    values: dict[str, Any], origins: dict[str, str], file: Path, allowed: set[str], name: str
+) -> None:
+    """Add a file's values, if there is such a file, each with its line as the origin."""
     if not file.is_file():
-        return {}
+        return
     try:
         text = file.read_text("utf-8")
-        values = tomllib.loads(text)
+        layer = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise SourceError(f"{file}: {error}") from error
-    for name in values:
-        if name not in allowed:
-            known = name in Settings.model_fields
+    for setting in layer:
+        if setting not in allowed:
+            known = setting in Settings.model_fields
             why = "is the operator's to set, not a repository's" if known else "is not a setting of docmill"
-            raise SourceError(f"{file}:{_line_of(name, text)}: {name!r} {why}")
-    return values
+            raise SourceError(f"{file}:{_line_of(setting, text)}: {setting!r} {why}")
+        _add(values, origins, {setting: layer[setting]}, f"{name}:{_line_of(setting, text)}")
 
 
 def _line_of(name: str, text: str) -> int:

@@ -164,6 +164,13 @@ class InheritedMembers(Struct, frozen=True):
     members: tuple[str, ...]
 
 
+class Reexport(Struct, frozen=True):
+    """A symbol of another module that a module offers as its own."""
+
+    href: str
+    kind: Kind
+
+
 class Links(Struct, frozen=True, omit_defaults=True):
     """What the names of one module refer to in the whole source.
 
@@ -180,7 +187,7 @@ class Links(Struct, frozen=True, omit_defaults=True):
     bases: dict[str, tuple[str, ...]] = {}
     inherits: dict[str, tuple[InheritedMembers, ...]] = {}
     overrides: dict[str, tuple[str, ...]] = {}
-    reexports: dict[str, str] = {}
+    reexports: dict[str, Reexport] = {}
 
 
 # What a model wrote: by path, symbol and slot.

@@ -24,12 +24,15 @@ Reason = Literal["code", "dependency", "prompt", "model", "parameters", "profile
 class Ledger(Struct, frozen=True):
     """What a build was made from.
 
-    `parameters` digests settings and templates that every page depends on; `texts` says,
-    by path and symbol, what the model was asked.
+    `release` is the one it tells of. `parameters` digests settings and templates that every
+    page depends on; `prose` the repository's own pages, with the pictures they may show.
+    `texts` says, by path and symbol, what the model was asked.
     """
 
+    release: str
     parameters: str
     chunks: dict[str, Chunk]
+    prose: dict[str, str]
     pages: dict[str, PageEntry]
     origin: TextOrigin | None = None
     texts: dict[str, dict[str, TextEntry]] = {}
@@ -38,7 +41,8 @@ class Ledger(Struct, frozen=True):
 class Change(Struct, frozen=True):
     """One symbol's text or page that is built anew, and why.
 
-    `id` is a symbol's id; a module's (`path::`) stands for its page.
+    `id` is a symbol's id; a module's (`path::`) stands for its page, and the path of a page
+    of the repository's own for that.
     """
 
     id: str
@@ -67,7 +71,12 @@ def changes(old: Ledger | None, new: Ledger, unwritten: Unwritten, cache: Result
         unwritten: What a model is to write.
         cache: Where the modules of both are found.
     """
-    found = [*_texts(old, new, unwritten), *_pages(old, new, unwritten), *_symbols(old, new, cache)]
+    found = [
+        *_texts(old, new, unwritten),
+        *_pages(old, new, unwritten),
+        *_symbols(old, new, cache),
+        *_prose(old, new),
+    ]
     return sorted(found, key=lambda change: (change.id, change.what))
 
 
@@ -151,3 +160,17 @@ def _edited(path: str, was: Module | None, now: Module) -> Iterator[Change]:
 
 def _without_place(symbol: Symbol) -> Symbol:
     return replace(symbol, line=0, end_line=0)
+
+
+def _prose(old: Ledger | None, new: Ledger) -> Iterator[Change]:
+    """The repository's own pages."""
+    before = old.prose if old else {}
+    for path in sorted(before.keys() | new.prose.keys()):
+        if path not in new.prose:
+            yield Change(path, "page", "removed", certain=True)
+        elif path not in before:
+            yield Change(path, "page", "missing", certain=True)
+        elif before[path] != new.prose[path]:
+            yield Change(path, "page", "code", certain=True)
+        elif old is not None and old.parameters != new.parameters:
+            yield Change(path, "page", "parameters", certain=True)

@@ -21,13 +21,13 @@ from griffe import c3linear_merge
 from msgspec import Struct
 
 from tasks.chunk import Chunk, load_modules, load_outlines, surfaces
-from tasks.documents import InheritedMembers, Links, Module, Outline, Surface, Symbol
+from tasks.documents import InheritedMembers, Links, Module, Outline, Reexport, Surface, Symbol
 from tasks.keys import digest, digest_bytes, key
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
 # Raised whenever the same surfaces would resolve to other Links.
-RESOLVE_VERSION = 2
+RESOLVE_VERSION = 3
 
 T = TypeVar("T")
 
@@ -154,7 +154,6 @@ class Index:
         self._cycles = 0
         self._children: dict[str, dict[str, list[str]]] = {}
         self._public: dict[str, frozenset[str]] = {}
-        self._exports: dict[str, dict[str, None]] = {}
 
     @cached_property
     def pages(self) -> dict[str, str]:
@@ -207,12 +206,15 @@ class Index:
         """The names in a module's `__all__`, those it takes over from other modules' included."""
         if surface.exports is None:
             return None
-        if surface.path not in self._exports:
-            found = self._exports[surface.path] = {}  # a module that takes over its own adds nothing
-            for name in surface.exports:
-                module = self.in_scope(surface, "", name[:-2], {}) if name.endswith(".*") else None
-                found.update((self.exports(module.module) or {}) if module else {name: None})
-        return self._exports[surface.path]
+        written, nothing = surface.exports, dict[str, None]()
+        return self._once("exports", surface.path, lambda: self._exported(surface, written), nothing)
+
+    def _exported(self, surface: Surface, written: tuple[str, ...]) -> dict[str, None]:
+        found: dict[str, None] = {}
+        for name in written:
+            module = self.in_scope(surface, "", name[:-2], {}) if name.endswith(".*") else None
+            found.update((self.exports(module.module) or {}) if module else {name: None})
+        return found
 
     def public_names(self, surface: Surface) -> tuple[str, ...]:
         """The qualified names of a module that its readers are meant to use; "" is itself."""
@@ -418,7 +420,11 @@ class Index:
             {name: ids for name, ids in bases.items() if ids},
             {name: groups for name, groups in inherits.items() if groups},
             overrides,
-            {n: href for n, t in self.offered(surface).items() if (href := self.href(t)) is not None},
+            {
+                name: Reexport(href, target.module.members[target.name])
+                for name, target in self.offered(surface).items()
+                if (href := self.href(target)) is not None
+            },
         )
 
     def _use(

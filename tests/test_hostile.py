@@ -616,6 +616,7 @@ USELESS = {
     "binary": {"a.py": b"\0"},
     "ignored": {"a.py": HONEST, ".gitignore": "*.py"},
     "excluded": {"a.py": HONEST, "docmill.toml": 'exclude = ["*"]'},
+    "private": {"_a.py": HONEST, "_p/b.py": HONEST, "README.md": "# x"},
     "hidden": {".a.py": HONEST, ".hidden/a.py": HONEST, "node_modules/a.py": HONEST},
 }
 

@@ -23,6 +23,9 @@ from tasks.keys import digest, key
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
+# Folders that hold packages and are none.
+_LAYOUT = ("src", "lib")
+
 # Raised whenever the same file would parse into another Module or Outline.
 CHUNK_VERSION = 6
 
@@ -60,10 +63,7 @@ def _key(file: SourceFile, name: str) -> str:
 
 
 def module_names(paths: Iterable[str], project: str) -> dict[str, str]:
-    """Dotted names by path: from the outermost package down, or from the root.
-
-    A folder `src` at the root that is no package does not count.
-    """
+    """Dotted names by path: from the root, or from the innermost `src` or `lib` that is no package."""
     paths = list(paths)
     packages = {str(PurePosixPath(p).parent) for p in paths if PurePosixPath(p).stem == "__init__"}
     return {path: _module_name(PurePosixPath(path), packages, project) for path in paths}
@@ -75,9 +75,16 @@ def _module_name(path: PurePosixPath, packages: set[str], project: str) -> str:
         parts.append(path.stem)
     if "." in packages:
         return ".".join([project, *parts])
-    if len(path.parts) > 1 and parts[:1] == ["src"] and "src" not in packages:
-        parts = parts[1:]
-    return ".".join(parts) or project
+    folders = range(len(path.parts) - 1, 0, -1)
+    above = next(
+        (n for n in folders if path.parts[n - 1] in _LAYOUT and not _is_package(path, n, packages)), 0
+    )
+    return ".".join(parts[above:]) or project
+
+
+def _is_package(path: PurePosixPath, length: int, packages: set[str]) -> bool:
+    """Whether the first folders of a path, so many, are one package, or inside of one."""
+    return any("/".join(path.parts[:n]) in packages for n in range(1, length + 1))
 
 
 def chunk(snapshot: Snapshot, cache: ResultCache, spread: Spread) -> list[Chunk]:

@@ -88,7 +88,8 @@ def ingest(source: OpenedSource, selection: Selection, cache: Path, hidden: Iter
         raise SourceError(
             f"source {source.name!r}: holds no file that docmill documents (Python or Markdown)"
         )
-    skipped = tuple(sorted([*walk.skipped, *source.links], key=lambda file: file.path))
+    links = [link for link in source.links if walk.selects(link.path)]
+    skipped = tuple(sorted([*walk.skipped, *links], key=lambda file: file.path))
     if not code:
         why = f" ({len(skipped)} skipped, the first: {_reason(skipped[0])})" if skipped else ""
         raise SourceError(f"source {source.name!r}: holds no Python file that docmill can read{why}")

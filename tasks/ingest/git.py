@@ -69,21 +69,34 @@ def head_of(folder: Path) -> str | None:
     git itself is not run: a repository's configuration can make it execute commands.
     """
     try:
-        head = _file_text(folder / ".git" / "HEAD").strip()
+        own, shared = _git_folders(folder)
+        head = _file_text(own / "HEAD").strip()
         if not head.startswith("ref: "):
             return head if _SHA.fullmatch(head) else None
         name = head.removeprefix("ref: ")
-        loose = folder / ".git" / validated_revision(name)
+        loose = shared / validated_revision(name)
         if loose.is_file():
             sha = _file_text(loose).strip()
             return sha if _SHA.fullmatch(sha) else None
-        for line in _file_text(folder / ".git" / "packed-refs").splitlines():
+        for line in _file_text(shared / "packed-refs").splitlines():
             sha, _, packed = line.partition(" ")
             if packed == name and _SHA.fullmatch(sha):
                 return sha
     except (OSError, UnicodeDecodeError, SourceError):
         return None
     return None
+
+
+def _git_folders(folder: Path) -> tuple[Path, Path]:
+    """Where a working tree's HEAD is, and where its references are: two places for a linked worktree.
+
+    The files `gitdir:` and `commondir` are those of gitrepository-layout(5).
+    """
+    own = folder / ".git"
+    if own.is_file():
+        own = folder / _file_text(own).strip().removeprefix("gitdir: ")
+    common = own / "commondir"
+    return own, own / _file_text(common).strip() if common.is_file() else own
 
 
 def _file_text(path: Path) -> str:

@@ -20,7 +20,7 @@ from msgspec import Struct
 from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
-from tasks.documents import SkippedFile, SkipReason, SourceFile
+from tasks.documents import SkippedFile, SkipReason, SourceError, SourceFile
 from tasks.files import write_whole
 from tasks.keys import digest_bytes
 
@@ -35,11 +35,17 @@ _RACY_NS = 2_000_000_000
 # What a hostile pattern could cost grows with every wildcard in a name, and every `**`.
 _MOST_WILDCARDS = 3
 _LARGEST_IGNORE_FILE = 1_000_000
+# Names of modules are nested like folders, and so is the navigation.
+_DEEPEST_FOLDER = 100
 
 
 def is_documented(name: str) -> bool:
     """Whether files of this name are read at all; hidden ones are not."""
     return name.endswith(CODE_SUFFIXES + PROSE_SUFFIXES + IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+# The ignore files above a path, outermost first: the folder that each is in, and its patterns.
+_Ignores = tuple[tuple[str, GitIgnoreSpec], ...]
 
 
 class Selection(Struct, frozen=True):
@@ -102,32 +108,41 @@ class Walk:
         self.skipped: list[SkippedFile] = []
 
     def run(self) -> None:
-        """Walk the tree in a fixed order; fill `files` and `skipped`."""
-        for entry, path in self._selected(str(self.root), "", ()):
-            self._take(entry, path)
+        """Walk the tree; fill `files` and `skipped`.
+
+        Raises:
+            SourceError: A folder or a selected file cannot be read.
+        """
+        try:
+            for entry, path in self._selected():
+                self._take(entry, path)
+        except OSError as error:
+            what = printable(os.path.relpath(os.fsdecode(error.filename), self.root))
+            raise SourceError(
+                f"source {self.root.name!r}: {what!r}: {error.strerror}; make it readable, or name it in "
+                ".gitignore"
+            ) from error
         self.files.sort(key=lambda file: file.path)
         self.skipped.sort(key=lambda file: file.path)
 
-    def _selected(
-        self, folder: str, prefix: str, ignores: tuple[tuple[str, GitIgnoreSpec], ...]
-    ) -> Iterator[tuple[os.DirEntry[str], str]]:
-        try:
+    def _selected(self) -> Iterator[tuple[os.DirEntry[str], str]]:
+        folders: list[tuple[str, str, _Ignores]] = [(str(self.root), "", ())]
+        while folders:
+            folder, prefix, ignores = folders.pop()
             with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except PermissionError:
-            return
-        names = {entry.name for entry in entries}
-        if prefix and "pyvenv.cfg" in names:
-            return
-        if self.selection.honour_gitignore and ".gitignore" in names:
-            ignores = (*ignores, *self._ignore_file(folder, prefix))
-        for entry in entries:
-            path = prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if self._enters(entry, path, ignores):
-                    yield from self._selected(entry.path, path + "/", ignores)
-            elif is_documented(entry.name) and self._wanted(path, names, ignores):
-                yield entry, path
+                entries = list(scan)
+            names = {entry.name for entry in entries}
+            if prefix and "pyvenv.cfg" in names:
+                continue
+            if self.selection.honour_gitignore and ".gitignore" in names:
+                ignores = (*ignores, *self._ignore_file(folder, prefix))
+            for entry in entries:
+                path = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if self._enters(entry, path, ignores):
+                        folders.append((entry.path, path + "/", ignores))
+                elif is_documented(entry.name) and self._wanted(path, names, ignores):
+                    yield entry, path
 
     def _ignore_file(self, folder: str, prefix: str) -> Iterator[tuple[str, GitIgnoreSpec]]:
         file = Path(folder, ".gitignore")
@@ -135,26 +150,30 @@ class Walk:
         if stat.S_ISREG(info.st_mode) and info.st_size <= _LARGEST_IGNORE_FILE:
             yield prefix, _patterns(file.read_text("utf-8", "replace").split("\n"))
 
-    def _enters(
-        self, entry: os.DirEntry[str], path: str, ignores: tuple[tuple[str, GitIgnoreSpec], ...]
-    ) -> bool:
+    def _enters(self, entry: os.DirEntry[str], path: str, ignores: _Ignores) -> bool:
         if entry.name.startswith(".") or entry.name in ("__pycache__", "node_modules"):
             return False
         return entry.path not in self.hidden and not _ignored(path + "/", ignores)
 
-    def _wanted(self, path: str, names: set[str], ignores: tuple[tuple[str, GitIgnoreSpec], ...]) -> bool:
+    def _wanted(self, path: str, names: set[str], ignores: _Ignores) -> bool:
         if path.endswith(".pyi") and path.rsplit("/", 1)[-1][:-1] in names:
             return False  # the module beside the stub is the better source
+        return self.selects(path) and not _ignored(path, ignores)
+
+    def selects(self, path: str) -> bool:
+        """Whether the include and exclude globs leave a path in."""
         if self.include is not None and not self.include.match_file(path):
             return False
-        if self.exclude is not None and self.exclude.match_file(path):
-            return False
-        return not _ignored(path, ignores)
+        return self.exclude is None or not self.exclude.match_file(path)
 
     def _take(self, entry: os.DirEntry[str], path: str) -> None:
         if (shown := printable(path)) != path:
             detail = "the file's name is not UTF-8, or holds control characters"
             self.skipped.append(SkippedFile(shown, "encoding", detail))
+            return
+        if path.count("/") > _DEEPEST_FOLDER:
+            detail = f"in more than {_DEEPEST_FOLDER} folders"
+            self.skipped.append(SkippedFile(path, "nesting", detail))
             return
         info = entry.stat(follow_symlinks=False)
         if entry.is_symlink():
@@ -209,13 +228,18 @@ def _pattern(line: str) -> GitIgnoreSpecPattern:
     return GitIgnoreSpecPattern(None)
 
 
+def is_usable(glob: str) -> bool:
+    """Whether a pattern in gitignore syntax selects anything at all."""
+    return _pattern(glob).regex is not None
+
+
 def _wildcards(pattern: str) -> int:
     """The most in one name, or of those that span folders."""
     names = pattern.split("/")
     return max(names.count("**"), *(len(re.findall(r"\*+", name)) for name in names))
 
 
-def _ignored(path: str, ignores: tuple[tuple[str, GitIgnoreSpec], ...]) -> bool:
+def _ignored(path: str, ignores: _Ignores) -> bool:
     """Whether a path is ignored: in the innermost file that speaks of it, the last pattern decides."""
     for prefix, spec in reversed(ignores):
         inside = path[len(prefix) :]

@@ -24,6 +24,7 @@ from tasks.documents import (
     Rendered,
     Slot,
     Snapshot,
+    SourceError,
 )
 from tasks.files import read_file
 from tasks.generate.docs import docs_of
@@ -89,13 +90,15 @@ class Drawing(Struct, frozen=True):
     sources: list[SourceJob]
     headlines: dict[str, Slot]
     uses: dict[str, Uses]
+    documented: frozenset[str]
 
     @property
     def entries(self) -> dict[str, PageEntry]:
-        """By path, what each module's page is made from."""
+        """By path, what the page of each module is made from that has one."""
         return {
             job.inputs.path: PageEntry(job.key, job.inputs.module_digest, job.inputs.links_digest)
             for job in self.pages
+            if job.inputs.path in self.documented
         }
 
 
@@ -116,11 +119,18 @@ def plan_drawing(
         completions: By path, symbol and slot, what a model wrote.
         site: What all pages share.
         cache: Where outlines and Links are found.
+
+    Raises:
+        SourceError: Nothing is public.
     """
     outlines = load_outlines(cache, chunks)
     index = Index(surfaces(outlines), private)
     sources = {} if site.source_url else _source_pages(chunks)
     builder = _inputs(index, outlines, links, cache)
+    if not builder.documented:
+        raise SourceError(
+            f"source {site.title!r}: holds nothing public; every module is private by name or by setting"
+        )
     documented = {path: index.page_hrefs[path] for path in builder.documented}
     headlines = headlines_of(outlines, completions)
     return Drawing(
@@ -128,6 +138,7 @@ def plan_drawing(
         _source_jobs(chunks, sources, documented, site),
         headlines,
         {package: builder.uses(package) for package in ("", *index.by_name) if "." not in package},
+        builder.documented,
     )
 
 

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from tasks.documents import Links, Module, Slot, SlotCounts, Symbol
+from tasks.documents import Kind, Links, Module, Slot, SlotCounts, Symbol
 from tasks.render.pages import PageInputs
-from tasks.resolve import anchor, without_ordinal
+from tasks.resolve import anchor
 
 _MARKUP = re.compile(r"[`*]|:\w+:`~?|``|<[^>]{1,80}>")
 _LONGEST_SUMMARY = 90
@@ -65,7 +65,7 @@ def fragment_of(
         counts,
         ",\n".join(msgspec.json.encode(o).decode() for o in objects),
         msgspec.json.encode(_search_entry(inputs, module, public, docs)).decode() if public else "",
-        "".join(_inventory(inputs, module, public)),
+        "".join(_inventory(inputs, module, links)),
     )
 
 
@@ -123,14 +123,23 @@ def plain_summary(doc: Mapping[str, Slot]) -> str:
     return text[:_LONGEST_SUMMARY].rpartition(" ")[0] + " …"
 
 
-def _inventory(inputs: PageInputs, module: Module, public: set[str]) -> Iterator[str]:
-    """Lines of a Sphinx inventory, version 2 (sphinx.util.inventory)."""
+def _inventory(inputs: PageInputs, module: Module, links: Links) -> Iterator[str]:
+    """Lines of a Sphinx inventory, version 2 (sphinx.util.inventory).
+
+    What a module offers of others is listed under both names, for people refer to either.
+    """
+    public = set(links.public)
     for symbol in module.symbols:
-        if symbol.name not in public or "#" in symbol.name:
-            continue
-        role = _SPHINX_ROLES.get(symbol.kind) or ("attribute" if "." in symbol.name else "data")
-        name = f"{module.name}.{without_ordinal(symbol.name)}" if symbol.name else module.name
-        yield f"{name} py:{role} 1 {_href(inputs, symbol)} -\n"
+        if symbol.name in public and "#" not in symbol.name:
+            name = f"{module.name}.{symbol.name}" if symbol.name else module.name
+            yield _inventory_line(name, symbol.kind, "." in symbol.name, _href(inputs, symbol))
+    for name, offered in links.reexports.items():
+        yield _inventory_line(f"{module.name}.{name}", offered.kind, False, offered.href)
+
+
+def _inventory_line(name: str, kind: Kind, in_class: bool, href: str) -> str:
+    role = _SPHINX_ROLES.get(kind) or ("attribute" if in_class else "data")
+    return f"{name} py:{role} 1 {href} -\n"
 
 
 def _href(inputs: PageInputs, symbol: Symbol) -> str:

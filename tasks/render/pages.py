@@ -421,7 +421,7 @@ def module_page(
     """The page of one module."""
     view = PageView(inputs, module, links, docs)
     head, symbols = view.symbols()
-    reexports = [Reference(n, relative(inputs.page, href)) for n, href in sorted(links.reexports.items())]
+    reexports = [Reference(n, relative(inputs.page, r.href)) for n, r in sorted(links.reexports.items())]
     return (
         environment()
         .get_template("module.html")

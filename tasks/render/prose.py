@@ -37,6 +37,9 @@ _DUNDER = re.compile(r"__[a-z]\w*__(?!\w)")
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
 _EXTERNAL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _IGNORED_IN_URLS = re.compile(r"^[\x00-\x20]+|[\t\n\r]")
+# As the sanitizer writes them: every attribute in double quotes.
+_IMAGE = re.compile(r'<img(?: [\w-]+="[^"]*")*>')
+_ALT = re.compile(r' alt="([^"]*)"')
 _TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
 _UNCLOSED = {"area", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"} | {
     *("dd", "dt", "li", "option", "p", "td", "th", "tr")
@@ -94,8 +97,10 @@ _ATTRIBUTES = {
     "td": {"align"},
     "th": {"align"},
     "details": {"open"},
-    **{tag: {"id"} for tag in ("h1", "h2", "h3", "h4", "h5", "h6")},
+    **{tag: {"id", "align"} for tag in ("h1", "h2", "h3", "h4", "h5", "h6")},
+    **{tag: {"align"} for tag in ("p", "div")},
 }
+_ALIGNMENTS = ("left", "center", "right")
 _PYTHON = {"python", "py", "python3", "py3"}
 _CONSOLE = {"pycon", "python-console", "doctest"}
 _FORMATTER = HtmlFormatter(nowrap=True)
@@ -115,6 +120,8 @@ def _kept_attribute(tag: str, attribute: str, value: str) -> str | None:
         return f"md-{value}"
     if attribute == "class":
         return value if _CLASS.fullmatch(f"{tag} {value}") else None
+    if attribute == "align":
+        return value if value in _ALIGNMENTS else None
     if attribute in ("type", "tabindex"):
         return {"type": "checkbox", "tabindex": "0"}[attribute]
     return value
@@ -125,13 +132,13 @@ def is_external(href: str) -> bool:
     return _EXTERNAL.match(_IGNORED_IN_URLS.sub("", href)) is not None
 
 
-def sanitized(markup: str) -> Markup:
-    """HTML reduced to what the allow-list holds."""
+def sanitized(markup: str, kept: Callable[[str, str, str], str | None] = _kept_attribute) -> Markup:
+    """HTML reduced to what the allow-list holds, and of attributes to what `kept` gives."""
     clean = nh3.clean(
         markup,
         tags=_TAGS,
         attributes=_ATTRIBUTES,
-        attribute_filter=_kept_attribute,
+        attribute_filter=kept,
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer",
     )
@@ -178,12 +185,27 @@ def page_html(
             where it leads nowhere, and the link is dropped.
         picture: The same for images; one that is not in the site is replaced by its text.
     """
-    markup = _page_parser().render(
-        text, {"rewrite": rewrite, "picture": picture, "slugs": set(), "repeated": Counter()}
-    )
+    markup = _page_parser().render(text, {"slugs": set(), "repeated": Counter()})
     if _depth(markup) > _DEEPEST_HTML:
         return Markup("<pre>{}</pre>").format(text)
-    return sanitized(markup)
+
+    # Here, and not where Markdown is parsed, for pages link and show pictures in HTML too.
+    def kept(tag: str, attribute: str, value: str) -> str | None:
+        if attribute == "src":
+            return picture(value)
+        if attribute == "href" and not is_external(value):
+            return rewrite(value)
+        return _kept_attribute(tag, attribute, value)
+
+    return Markup(_IMAGE.sub(_with_source, sanitized(markup, kept)))
+
+
+def _with_source(image: re.Match[str]) -> str:
+    """An image as it is; of one that the site does not have, the text."""
+    if ' src="' in image[0]:
+        return image[0]
+    text = _ALT.search(image[0])
+    return f'<span class="image">{text[1]}</span>' if text and text[1] else ""
 
 
 def _depth(markup: str) -> int:
@@ -219,8 +241,6 @@ def _page_parser() -> MarkdownIt:
     parser.add_render_rule("heading_open", _heading_open)
     parser.use(tasklists_plugin, label=True)
     parser.add_render_rule("fence", _fence)
-    parser.add_render_rule("link_open", _link_open)
-    parser.add_render_rule("image", _image)
     return parser
 
 
@@ -270,29 +290,6 @@ def _fence(
 ) -> str:
     token = tokens[index]
     return highlighted(token.content, token.info.split()[0] if token.info.split() else "")
-
-
-def _link_open(
-    renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
-) -> str:
-    href = str(tokens[index].attrGet("href") or "")
-    if not is_external(href):
-        rewritten = env["rewrite"](href)
-        if rewritten is None:
-            tokens[index].attrs.pop("href", None)
-        else:
-            tokens[index].attrSet("href", rewritten)
-    return renderer.renderToken(tokens, index, options, env)
-
-
-def _image(
-    renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
-) -> str:
-    text = html.escape(tokens[index].content)
-    source = env["picture"](str(tokens[index].attrGet("src") or ""))
-    if source is not None:
-        return f'<img src="{html.escape(source)}" alt="{text}">'
-    return f'<span class="image">{text}</span>' if text else ""
 
 
 def highlighted(code: str, language: str) -> str:

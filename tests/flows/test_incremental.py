@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,6 +190,42 @@ def test_plan_names_what_an_edit_rebuilds(repository, docmill, tmp_path, capsys)
     planned = capsys.readouterr().out
     assert re.search(r"page +code +globals\.py::push_context$", planned, re.MULTILINE)
     assert "core.py" not in planned
+
+
+def test_plan_names_the_repositorys_own_pages_and_no_private_module(repository, docmill, tmp_path, capsys):
+    (repository / "_private.py").write_text("def f(): ...\n")
+    docmill(repository)
+    (repository / "README.md").write_text("# Click\n\nEdited.\n")
+    (repository / "docs" / "new.md").write_text("# New\n")
+    (repository / "docs" / "more.md").unlink()
+    (repository / "_private.py").write_text("def f(a): ...\n")
+    main(["plan", str(repository), "--out", str(tmp_path / "site")])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["certain:", "3"],
+        ["page", "code", "README.md"],
+        ["page", "removed", "docs/more.md"],
+        ["page", "missing", "docs/new.md"],
+        ["possible:", "0"],
+    ]
+
+
+def test_plan_goes_by_the_site_that_stands(repository, docmill, tmp_path, capsys, monkeypatch):
+    docmill(repository)
+    with monkeypatch.context() as patch:  # another installation publishes to the same place
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+        (repository / "README.md").write_text("# Click\n\nEdited.\n")
+        docmill(repository)
+    main(["plan", str(repository), "--out", str(tmp_path / "site")])
+    assert re.search(r"page +missing +core\.py::$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_the_inventory_lists_what_a_package_offers(repository, docmill, tmp_path):
+    docmill(repository)
+    lines = zlib.decompress((tmp_path / "site" / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
+    for name in ("click.core.Command", "click.Command"):
+        assert f"{name} py:class 1 api/click.core.html#Command -\n" in lines
+    assert "click.echo py:function 1 api/click.utils.html#echo -\n" in lines
 
 
 def test_a_site_below_a_linked_folder_keeps_the_release_it_replaces(repository, docmill, tmp_path):

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import models
 from infra.cli import main
 from tests.conftest import tree_bytes
 
-SHAPES = '''
+SHAPES = """
 class Shape:
     def area(self, width, height):
         return width * height
@@ -31,7 +32,7 @@ class Empty:
 def read_lines(path):
     with open(path) as file:
         return file.readlines()
-'''
+"""
 
 CHAIN = ["pkg/shapes.py::Shape.close", "pkg/shapes.py::Shape", "pkg/shapes.py::", "pkg/__init__.py::"]
 
@@ -102,7 +103,7 @@ def test_an_edit_is_passed_on_only_as_far_as_texts_change(
 ):
     docmill(repository, "--model", str(talkative))
     reached = set()
-    for old, new in zip(BODIES, BODIES[1:], strict=False):
+    for old, new in pairwise(BODIES):
         before = summaries(tmp_path / "site")
         edit(repository, old, new)
         main(["plan", str(repository), "--out", str(tmp_path / "site"), "--model", str(talkative)])

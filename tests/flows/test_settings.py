@@ -45,9 +45,9 @@ def test_later_layers_win(layers):
     assert (settings.max_file_size, settings.out, settings.strict) == (5, "flag", True)
     assert {name: found.origins[name] for name in ("title", "exclude", "out", "include", "device")} == {
         "title": "environment",
-        "exclude": "docmill.toml",
+        "exclude": "docmill.toml:2",
         "out": "flag",
-        "include": str(operator_file()),
+        "include": f"{operator_file()}:3",
         "device": "built-in",
     }
 
@@ -61,7 +61,7 @@ def test_a_repository_may_say_what_its_documentation_shows_and_no_more(layers, n
     values = {"include": '["a"]', "exclude": '["a"]', "private": '["a"]', "source_url": '"https://a/{path}"'}
     text = f"# first line\n{name} = {values.get(name, 1 if name != 'title' else chr(34) * 2)}\n"
     if name in {"include", "exclude", "title", "source_url", "private"}:
-        assert layers(repository=text).origins[name] == "docmill.toml"
+        assert layers(repository=text).origins[name] == "docmill.toml:2"
     else:
         with pytest.raises(SourceError, match=f"docmill.toml:2: '{name}' is the operator's to set"):
             layers(repository=text)
@@ -73,11 +73,13 @@ def test_a_repository_may_say_what_its_documentation_shows_and_no_more(layers, n
         ({"operator": "\n\nunknown = 1\n"}, "docmill.toml:3: 'unknown' is not a setting"),
         ({"operator": "[section]\nx = 1\n"}, "docmill.toml:1: 'section' is not a setting"),
         ({"operator": "out = \n"}, "docmill.toml: Invalid value"),
-        ({"operator": 'device = "tpu"\n'}, "docmill.toml: device: "),
-        ({"operator": "budget = -1\n"}, "docmill.toml: budget: "),
-        ({"operator": "processes = 0\n"}, "docmill.toml: processes: "),
-        ({"repository": "include = [1]\n"}, "docmill.toml: include: "),
-        ({"repository": 'source_url = "https://a"\n'}, "docmill.toml: source_url: "),
+        ({"operator": 'device = "tpu"\n'}, "docmill.toml:1: device: "),
+        ({"operator": "budget = -1\n"}, "docmill.toml:1: budget: "),
+        ({"operator": "processes = 0\n"}, "docmill.toml:1: processes: "),
+        ({"repository": "include = [1]\n"}, "docmill.toml:1: include: "),
+        ({"repository": '\nsource_url = "https://a"\n'}, "docmill.toml:2: source_url: "),
+        ({"repository": 'exclude = ["a", "*a*b*c*d"]\n'}, "docmill.toml:1: exclude: "),
+        ({"flags": {"include": ["["]}}, "include: "),
         ({"environment": {"DOCMILL_TYPO": "1"}}, "environment: DOCMILL_TYPO is not a setting"),
         ({"environment": {"DOCMILL_BUDGET": "many"}}, "environment: budget: "),
         ({"flags": {"budget": -1}}, "flag: budget: "),

@@ -431,6 +431,25 @@ def test_names_of_modules():
 
 
 @pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("lib/p/a.py", "p.a"),
+        ("lib/c.py", "c"),
+        ("packages/one/src/q/b.py", "q.b"),
+        ("src/src/c.py", "c"),
+        ("p/lib/a.py", "p.lib.a"),
+        ("p/lib/src/a.py", "p.lib.src.a"),
+        ("src.py", "src"),
+        ("lib/src.py", "src"),
+        ("tools/lib.py", "tools.lib"),
+    ],
+)
+def test_names_of_modules_in_folders_that_are_no_packages(path, name):
+    packages = ["lib/p/__init__.py", "packages/one/src/q/__init__.py", "p/__init__.py"]
+    assert module_names([path, *packages], "proj")[path] == name
+
+
+@pytest.mark.parametrize(
     ("data", "line"),
     [
         (b"\xef\xbb\xbfdef f(): 'Text.'\n", 1),

@@ -229,6 +229,53 @@ def test_a_revision_is_read_as_it_was_committed(folder, tmp_path):
     assert not (folder / ".git" / "FETCH_HEAD").exists()
 
 
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_links_that_are_not_selected_are_no_skipped_files(folder, tmp_path, revision):
+    put(folder, "a.py")
+    for name in ("wanted.py", "unwanted.py"):
+        (folder / name).symlink_to("a.py")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message=x")
+    source = open_source(str(folder), revision, tmp_path / "cache")
+    found = ingest(source, Selection(exclude=("unwanted.py",)), tmp_path / "cache")
+    assert [file.path for file in found.skipped] == ["wanted.py"]
+
+
+@pytest.fixture
+def nested(folder):
+    """Nests folders of one name, and gives the innermost as a file descriptor."""
+    opened = []
+
+    def nest(name: str, depth: int) -> int:
+        opened.append(os.open(folder, os.O_RDONLY))
+        for _ in range(depth):
+            os.mkdir(name, dir_fd=opened[-1])
+            deeper = os.open(name, os.O_RDONLY, dir_fd=opened[-1])
+            os.close(opened.pop())
+            opened.append(deeper)
+        return opened[-1]
+
+    yield nest
+    os.close(opened.pop())
+    subprocess.run(["rm", "-rf", folder], check=True)  # too deep for the recursive one of Python
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, nested):
+    put(folder, "a.py")
+    nested("d" * 250, 20)  # a path that is longer than the system takes
+    with pytest.raises(SourceError, match=r"ddd': File name too long; make it readable"):
+        snapshot(folder)
+
+
+def test_folders_may_be_nested_deeply(folder, nested):
+    put(folder, "b.py", f"{'b/' * 100}b.py")
+    os.close(os.open("a.py", os.O_CREAT, dir_fd=nested("a", 1500)))
+    found = snapshot(folder)
+    assert [file.path for file in found.code] == ["b.py", f"{'b/' * 100}b.py"]
+    assert [(file.path, file.reason) for file in found.skipped] == [(f"{'a/' * 1500}a.py", "nesting")]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("detached", [False, True])
 def test_the_commit_of_a_working_tree(folder, packed, detached):
@@ -240,6 +287,20 @@ def test_the_commit_of_a_working_tree(folder, packed, detached):
     if packed:
         git(folder, "pack-refs", "--all")
     assert head_of(folder) == git(folder, "rev-parse", "HEAD").strip()
+
+
+def test_the_commit_of_a_linked_worktree(folder, tmp_path):
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
+    git(folder, "worktree", "add", "--quiet", "-b", "other", str(tmp_path / "linked"))
+    git(tmp_path / "linked", "commit", "--quiet", "--allow-empty", "--message=y")
+    assert head_of(tmp_path / "linked") == git(folder, "rev-parse", "other").strip() != head_of(folder)
+
+
+@pytest.mark.parametrize("link", ["", "gitdir: /dev/zero", "gitdir: nowhere", "gitdir: .", "\0"])
+def test_a_link_to_no_worktree_is_no_commit(folder, link):
+    (folder / ".git").write_text(link)
+    assert head_of(folder) is None
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,22 @@ def test_links_that_lead_nowhere_have_no_address(text):
     assert "href" not in page(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ('<a href="other.md">x</a>', '<p><a href="other.html" rel="noopener noreferrer">x</a></p>'),
+        ('<a href="nowhere.md">x</a>', '<p><a rel="noopener noreferrer">x</a></p>'),
+        ('<img src="a.png" width="9" onerror="x()">', '<img src="img/a.png" width="9">'),
+        ('<img src="https://h/b.png" alt=\'a "> b\'>', '<span class="image">a &quot;&gt; b</span>'),
+        ('x <img src="b.png">', "<p>x </p>"),
+        ('<p align="center">x</p>', '<p align="center">x</p>'),
+        ('<p align="x;y">x</p>', "<p>x</p>"),
+    ],
+)
+def test_html_in_pages(text, html):
+    assert page(text).strip() == html
+
+
 def test_a_deeply_nested_page_is_shown_as_text():
     assert page("<div>" * 600) == "<pre>" + "&lt;div&gt;" * 600 + "</pre>"
     assert page("<p>" * 5_000 + "<br>" * 5_000 + "<div></div>" * 5_000).startswith("<p>")

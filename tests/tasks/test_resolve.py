@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import permutations
 
 import pytest
 
 from tasks.chunk import module_names
 from tasks.chunk.python import parse_module
-from tasks.documents import Links, Module
+from tasks.documents import Links, Module, Reexport
 from tasks.resolve import Index, distinct_names, split_id
 
 
@@ -109,9 +110,25 @@ def test_what_a_package_offers_from_private_modules_is_public():
     )
     assert links["p/_impl.py"].public == ("", "Public", "Public.m", "helper")
     assert links["p/__init__.py"].reexports == {
-        "Public": "api/p._impl.html#Public",
-        "renamed": "api/p._impl.html#helper",
+        "Public": Reexport("api/p._impl.html#Public", "class"),
+        "renamed": Reexport("api/p._impl.html#helper", "function"),
     }
+
+
+def test_exports_in_a_circle_are_the_same_whatever_is_asked_first():
+    files = {
+        "p/__init__.py": "",
+        "p/a.py": "from . import b\nfrom .b import *\n__all__ = ['f', *b.__all__]\ndef f(): ...\n",
+        "p/b.py": "from . import c\nfrom .c import *\n__all__ = ['g', *c.__all__]\ndef g(): ...\n",
+        "p/c.py": "from . import a\nfrom .a import *\n__all__ = ['h', *a.__all__]\ndef h(): ...\n",
+    }
+    alone = {}
+    for path in files:
+        index, _ = resolved(files)
+        alone[path] = index.exports(index.by_path[path])
+    for first in permutations(files):
+        index = Index(resolved(files)[0].by_path.values())
+        assert {path: index.exports(index.by_path[path]) for path in first} == alone
 
 
 @pytest.mark.parametrize(
@@ -188,7 +205,7 @@ def test_a_package_at_the_root_is_called_like_the_project():
     _, links = resolved(
         {"__init__.py": "from .a import f", "a.py": "def f(): ...", "s/b.py": "from ..a import f\nf()"}
     )
-    assert links["__init__.py"].reexports == {"f": "api/project.a.html#f"}
+    assert links["__init__.py"].reexports == {"f": Reexport("api/project.a.html#f", "function")}
     assert ("s/b.py::", "a.py::f") in uses(links)
 
 
