@@ -23,11 +23,11 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
-    insert,
+    inspect,
     make_url,
     select,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
@@ -44,7 +44,7 @@ _RESULTS = Table(
     "results",
     MetaData(),
     Column("key", String(96), primary_key=True),
-    Column("value", LargeBinary().with_variant(mysql.LONGBLOB(), "mysql"), nullable=False),
+    Column("value", LargeBinary, nullable=False),
 )
 
 
@@ -66,10 +66,18 @@ class ResultCache:
         self._decompress = zstandard.ZstdDecompressor().decompress
         try:
             self._engine = _open(url)
-            with self._engine.begin() as connection:  # several may open a new cache at once
-                connection.execute(CreateTable(_RESULTS, if_not_exists=True))
+            self._make_table()
         except (SQLAlchemyError, OSError, ImportError) as error:
             raise ResultCacheError(f"result cache {_shown(url)}: {_first_line(error)}") from error
+
+    def _make_table(self) -> None:
+        """Make the table where it is missing; of several processes that do so at once, one may fail."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(CreateTable(_RESULTS, if_not_exists=True))
+        except SQLAlchemyError:
+            if not inspect(self._engine).has_table(_RESULTS.name):
+                raise
 
     def identity(self) -> str:
         """A name that no other cache has, and that this one loses with its content."""
@@ -135,11 +143,7 @@ def _insert_or_ignore(engine: Engine) -> Any:
             return sqlite.insert(_RESULTS).on_conflict_do_nothing()
         case "postgresql":
             return postgresql.insert(_RESULTS).on_conflict_do_nothing()
-        case "mysql" | "mariadb":
-            return insert(_RESULTS).prefix_with("IGNORE")
-    raise ResultCacheError(
-        f"result cache: {engine.dialect.name} is not supported; use SQLite, PostgreSQL or MySQL"
-    )
+    raise ResultCacheError(f"result cache: {engine.dialect.name} is not supported; use SQLite or PostgreSQL")
 
 
 def _pieces(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

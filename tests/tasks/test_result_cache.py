@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from tasks.result_cache import ResultCache, ResultCacheError
 
 
-@pytest.fixture
-def url(tmp_path) -> str:
-    return f"sqlite:///{tmp_path}/deep/er/results.sqlite"
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory) -> Iterator[str]:
+    """The address of a PostgreSQL server of our own, reached through a socket."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed")
+    programs = found[-1].parent
+    folder = tmp_path_factory.mktemp("postgres")
+    owner = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+    if owner:  # the server refuses to run as root
+        for place in (folder, *list(folder.parents)[:-2]):
+            place.chmod(0o755)
+        shutil.chown(folder, "postgres", "postgres")
+
+    def run(*command: str | Path) -> None:
+        subprocess.run(list(map(str, command)), check=True, cwd=folder, stdout=subprocess.DEVNULL, **owner)
+
+    run(programs / "initdb", "--auth=trust", "--username=docmill", "--no-sync", folder / "data")
+    listening = f"-c listen_addresses= -c unix_socket_directories={folder}"
+    run(programs / "pg_ctl", "--pgdata", folder / "data", "--wait", "--options", listening, "start")
+    yield f"postgresql+psycopg://docmill@/{{}}?host={folder}"
+    run(programs / "pg_ctl", "--pgdata", folder / "data", "--mode", "immediate", "stop")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/deep/er/results.sqlite"
+    server = request.getfixturevalue("postgres")
+    name = f"results_{uuid4().hex}"
+    engine = create_engine(server.format("postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return server.format(name)
 
 
 @pytest.fixture
