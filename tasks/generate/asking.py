@@ -185,7 +185,9 @@ class _Reader:
     def _member(self, name: str, line: str) -> Member:
         symbol = self.symbols.get(name)
         summary = symbol.slots.get("summary") if symbol else None
-        return Member(f"{self.module.path}::{name}", line, summary.text if summary else None)
+        # What is derived of special methods says the same of every class.
+        written = summary.text if summary and summary.origin == "human" else None
+        return Member(f"{self.module.path}::{name}", line, written)
 
 
 def _frame_groups(symbol: Symbol, manner: Manner) -> Iterator[tuple[SlotFrame, ...]]:

@@ -57,6 +57,20 @@ def model(tmp_path_factory, code) -> Path:  # noqa: F811
     return folder
 
 
+@pytest.fixture(scope="module")
+def instruct(tmp_path_factory, code) -> Path:  # noqa: F811
+    """A folder with a tiny model that has a chat template and says nothing of its training."""
+    folder = tmp_path_factory.mktemp("instruct")
+    random_model("qwen2", folder, max_position_embeddings=1024, vocab_size=len(code))
+    code.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    code.save_pretrained(folder)
+    code.chat_template = None  # the tokenizer is shared by the session
+    return folder
+
+
 @pytest.fixture
 def repository(tmp_path) -> Path:
     folder = tmp_path / "project"
@@ -73,6 +87,20 @@ def test_a_model_writes_what_is_missing_and_nothing_twice(repository, model, doc
     (repository / "new.py").write_text("def fresh(b):\n    return b - 1\n")
     _, report, _ = docmill(repository, "--model", str(model))
     assert (report["generated"], report["reused"]) == (1, 3)
+
+
+def test_an_instruct_model_is_asked_for_everything(repository, instruct, docmill, tmp_path, monkeypatch):
+    (repository / "half.py").write_text('"""Half."""\ndef half(a, b):\n    """Halve it."""\n    return a\n')
+    _, report, _ = docmill(repository, "--model", str(instruct))
+    # plain, corners, helper, the module other; a, b and what is returned of half
+    assert report["generated"] == 5
+    assert report["engine"]["output_tokens"] > 100
+    (repository / "half.py").write_text('"""Half."""\ndef half(a, b):\n    """Half."""\n    return a\n')
+    _, report, _ = docmill(repository, "--model", str(instruct))
+    assert (report["generated"], report["reused"]) == (0, 5)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    docmill(repository, "--model", str(instruct), out=tmp_path / "clean")
+    assert tree_bytes(tmp_path / "site") == tree_bytes(tmp_path / "clean")
 
 
 def test_comments_and_format_cost_no_engine_call(repository, model, docmill):

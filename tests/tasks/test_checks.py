@@ -1,0 +1,39 @@
+"""What of a model's text may be shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.generate.checks import checked
+
+PROMPT = "class Pool:\n    def take_one(self, maxSize):\n        return self.items.pop()"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "dropped"),
+    [
+        ("Take an item.", "Take an item.", 0),
+        (" Take an\n item. ", "Take an item.", 0),
+        ("Call take_one() until maxSize.", "Call take_one() until maxSize.", 0),
+        ("Use `Pool.items`.", "Use `Pool.items`.", 0),
+        ("Use `Pond.items`.", "", 1),
+        ("Call take_two().", "", 1),
+        ("Return the minSize.", "", 1),
+        ("Set _hidden to it.", "", 1),
+        ("Take one. Then call put_back(). Then end.", "Take one. Then end.", 1),
+        ("Return the state of the state.", "", 1),
+        ("It is 3.5 times as fast.", "It is 3.5 times as fast.", 0),
+        ("Broken \ufffd text.", "", 1),
+        ("Turned \u202e around.", "", 1),
+        ("No full stop", "No full stop", 0),
+        ("", "", 0),
+        ("...", "...", 0),
+    ],
+)
+def test_sentences(text, kept, dropped):
+    assert checked(text, PROMPT, ended=True) == (kept, dropped)
+
+
+def test_a_sentence_that_was_cut_off_goes():
+    assert checked("Take one. Then put", PROMPT, ended=False) == ("Take one.", 1)
+    assert checked("Take one.", PROMPT, ended=False) == ("Take one.", 0)
