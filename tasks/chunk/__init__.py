@@ -19,6 +19,7 @@ from tasks.chunk.newer_syntax import explain_syntax_error
 from tasks.chunk.python import ParsedModule, parse_module
 from tasks.documents import Module, Outline, SkippedFile, Snapshot, SourceFile, Surface, Symbol
 from tasks.files import read_file
+from tasks.fresh_stack import on_fresh_stack
 from tasks.keys import digest, key
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
@@ -105,12 +106,14 @@ def chunk_files(chunks: Iterable[Chunk], cache: ResultCache, root: str) -> None:
     Raises:
         SourceError: A file is no longer what the snapshot says.
     """
-    for chunk in chunks:
+
+    def parsed(chunk: Chunk) -> dict[str, bytes]:
         data = read_file(root, chunk.path, chunk.digest)
         module, outline = _parse(data.decode("utf-8-sig"), chunk)
-        cache.put_many(
-            {chunk.key: msgspec.json.encode(module), chunk.outline_key: msgspec.json.encode(outline)}
-        )
+        return {chunk.key: msgspec.json.encode(module), chunk.outline_key: msgspec.json.encode(outline)}
+
+    for results in on_fresh_stack(parsed, chunks):
+        cache.put_many(results)
 
 
 def load_modules(cache: ResultCache, chunks: Iterable[Chunk]) -> dict[str, Module]:

@@ -150,7 +150,8 @@ class _Chunker:
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 self._import(node, self.imports if not scope else self.local_imports)
             elif isinstance(node, _CONDITIONAL):
-                self._conditional(node, scope, names)
+                for branch in _branches(node):
+                    self._conditional(branch, scope, names)
             elif isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
                 self._exports_call(node.value, scope)
                 names.update(_names_in([node], set()))
@@ -160,7 +161,8 @@ class _Chunker:
             part = getattr(node, field, None)
             names.update(_names_in(part if isinstance(part, list) else [part] if part else [], set()))
         for field in _BLOCKS:
-            self._statements(getattr(node, field, []), scope, names)
+            if field != "orelse" or _elif(node) is None:
+                self._statements(getattr(node, field, []), scope, names)
 
     def _import(self, node: ast.Import | ast.ImportFrom, into: dict[str, str]) -> None:
         if isinstance(node, ast.Import):
@@ -724,6 +726,21 @@ def _on_one_line(code: str) -> str | None:
         commas[-1] += text == ","
         row, column = token.end
     return "".join(parts)[1:-1]
+
+
+def _branches(node: ast.stmt) -> Iterator[ast.stmt]:
+    """An `if` and each `elif` of it, which the syntax tree nests ever deeper; any other statement alone."""
+    branch: ast.stmt | None = node
+    while branch is not None:
+        yield branch
+        branch = _elif(branch)
+
+
+def _elif(node: ast.AST) -> ast.If | None:
+    match node:
+        case ast.If(orelse=[ast.If() as following]):
+            return following
+    return None
 
 
 def _following_docstring(body: list[ast.stmt], position: int) -> str | None:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from tasks.chunk import Chunk, load_modules
 from tasks.documents import Generated, Links, Outline, Snapshot
 from tasks.files import read_file
+from tasks.fresh_stack import on_fresh_stack
 from tasks.generate.answers import Answers, Rendered, Wanted, symbols_by_path
 from tasks.generate.asking import ASKING_VERSION, Asked, Member, SlotFrame, asked_of
 from tasks.keys import key
@@ -195,9 +196,12 @@ def _asked(root: str, chunks: list[Chunk], writer: Writer, cache: ResultCache) -
     found = cache.get_many(keys.values())
     new = [chunk for chunk in chunks if keys[chunk.path] not in found]
     modules = load_modules(cache, new)
-    for chunk in new:
+
+    def requests(chunk: Chunk) -> bytes:
         source = read_file(root, chunk.path, chunk.digest).decode("utf-8-sig")
-        requests = asked_of(modules[chunk.path], source, writer.manner, writer.fits)
-        found[keys[chunk.path]] = msgspec.json.encode(requests)
+        return msgspec.json.encode(asked_of(modules[chunk.path], source, writer.manner, writer.fits))
+
+    for chunk, encoded in zip(new, on_fresh_stack(requests, new), strict=True):
+        found[keys[chunk.path]] = encoded
     cache.put_many({keys[chunk.path]: found[keys[chunk.path]] for chunk in new})
     return {path: msgspec.json.decode(found[k], type=list[Asked]) for path, k in keys.items()}

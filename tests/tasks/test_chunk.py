@@ -30,12 +30,12 @@ def symbols(text: str, **where: str) -> dict[str, Symbol]:
 def chunked(tmp_path):
     """Files on disk through the whole stage: modules and outlines by path."""
 
-    def run(files: dict[str, bytes]):
+    def run(files: dict[str, bytes], cached: str = "cache"):
         for name, data in files.items():
             (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "source" / name).write_bytes(data)
         source = open_source(str(tmp_path / "source"), None, tmp_path)
-        cache = ResultCache(f"sqlite:///{tmp_path}/cache.sqlite")
+        cache = ResultCache(f"sqlite:///{tmp_path}/{cached}.sqlite")
         chunks = chunk(ingest(source, Selection(), tmp_path), cache, Workers(cache, processes=1))
         return load_modules(cache, chunks), load_outlines(cache, chunks)
 
@@ -514,3 +514,26 @@ def test_newer_syntax_is_named_as_that(chunked, text):
 def test_invalid_escapes_warn_nobody(chunked, recwarn):
     chunked({"a.py": b"x = '\\d'\nassert (1, 'x')\n1 is 1\n"})
     assert not recwarn.list
+
+
+def test_what_is_nested_too_deeply_does_not_depend_on_who_parses(chunked):
+    files = {f"a{n}.py": ("x = " + "-" * n + "1\n").encode() for n in range(1_000, 6_000, 100)}
+
+    def deeper(levels: int):
+        return deeper(levels - 1) if levels else chunked(files, "other")
+
+    def too_deep(outlines) -> set[str]:
+        return {path for path, outline in outlines.items() if outline.skipped}
+
+    _, shallow = chunked(files)
+    assert 0 < len(too_deep(shallow)) < len(files)
+    _, deep = deeper(300)
+    assert too_deep(deep) == too_deep(shallow)
+
+
+def test_a_long_chain_of_branches_is_not_nested(chunked):
+    branches = "".join(f"elif x == {n}:\n    def f{n}(): ...\n" for n in range(2_000))
+    text = f"x = 1\nif x:\n    def first(): ...\n{branches}else:\n    def last(): ...\n"
+    modules, _ = chunked({"a.py": text.encode()})
+    names = [symbol.name for symbol in modules["a.py"].symbols]
+    assert names == ["", "x", "first", *(f"f{n}" for n in range(2_000)), "last"]
