@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +27,15 @@ from tasks.keys import digest
 _PROTOCOLS = ("https", "http", "ssh", "git", "file")
 _URL = re.compile(rf"(?:{'|'.join(_PROTOCOLS)})://[^\s\x00-\x1f-][^\s\x00-\x1f]*")
 _SCP = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*:[^\s\x00-\x1f:-][^\s\x00-\x1f]*")
-_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/@-]*")
+# What git-check-ref-format(1) allows, less a first character that is an option or a force to git fetch.
+_REVISION = re.compile(r"(?![-+/])[^\x00-\x20\x7f~^:?*\[\\]+")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # How the operator reaches his hosts: keys and certificates.
 _OF_THE_OPERATOR = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_COMMAND")
 _TIMEOUT = 600
 _TREES_KEPT = 3
+# A tree that was opened this recently may be read by another build.
+_IN_USE_S = 3600
 
 
 def is_url(location: str) -> bool:
@@ -54,6 +58,8 @@ def validated_revision(revision: str) -> str:
     """
     malformed = (
         not _REVISION.fullmatch(revision)
+        or not revision.isprintable()
+        or revision == "@"
         or any(part in revision for part in ("..", "@{", "//"))
         or revision.endswith(("/", ".", ".lock"))
         or any(component.startswith(".") or component.endswith(".lock") for component in revision.split("/"))
@@ -198,7 +204,8 @@ def _extracted(repository: Path, sha: str, entries: list[_Entry], trees: Path) -
         (t for t in trees.iterdir() if not t.name.startswith(".")), key=lambda t: t.stat().st_mtime
     )
     for old in by_age[:-_TREES_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old.stat().st_mtime < time.time() - _IN_USE_S:
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 

@@ -156,9 +156,11 @@ class Walk:
         return entry.path not in self.hidden and not _ignored(path + "/", ignores)
 
     def _wanted(self, path: str, names: set[str], ignores: _Ignores) -> bool:
-        if path.endswith(".pyi") and path.rsplit("/", 1)[-1][:-1] in names:
-            return False  # the module beside the stub is the better source
-        return self.selects(path) and not _ignored(path, ignores)
+        if not self.selects(path) or _ignored(path, ignores):
+            return False
+        # The module beside a stub is the better source.
+        beside = path.endswith(".pyi") and path.rsplit("/", 1)[-1][:-1] in names
+        return not (beside and self._wanted(path[:-1], names, ignores))
 
     def selects(self, path: str) -> bool:
         """Whether the include and exclude globs leave a path in."""

@@ -229,6 +229,12 @@ def test_a_revision_is_read_as_it_was_committed(folder, tmp_path):
     assert not (folder / ".git" / "FETCH_HEAD").exists()
 
 
+def test_a_stub_stands_for_a_module_that_is_not_taken(folder):
+    put(folder, "a.py", "a.pyi", "b.pyi", "c.py", "c.pyi")
+    (folder / ".gitignore").write_text("c.py\n")
+    assert taken(folder) == {"a.py", "b.pyi", "c.pyi"}
+
+
 @pytest.mark.parametrize("revision", [None, "main"])
 def test_links_that_are_not_selected_are_no_skipped_files(folder, tmp_path, revision):
     put(folder, "a.py")
@@ -330,13 +336,38 @@ def test_names_of_projects(location, name):
     assert is_url(location) is not location.startswith("/")
 
 
-@pytest.mark.parametrize("revision", ["main", "v1.0", "feature/x-y_z", "1.x", "a@b", "release+1", "f" * 40])
+@pytest.mark.parametrize(
+    "revision",
+    ["main", "v1.0", "feature/x-y_z", "1.x", "a@b", "release+1", "f" * 40, "fix/#12", "ünï", "(a)"],
+)
 def test_well_formed_revisions(revision):
     assert validated_revision(revision) == revision
 
 
 @pytest.mark.parametrize(
-    "revision", ["", "-x", "a..b", "a b", "/a", "a/", "a//b", ".a", "a/.b", "a.lock", "a@{1}", "a^"]
+    "revision",
+    [
+        "",
+        "-x",
+        "a..b",
+        "a b",
+        "/a",
+        "a/",
+        "a//b",
+        ".a",
+        "a/.b",
+        "a.lock",
+        "a@{1}",
+        "a^",
+        "@",
+        "+a",
+        "a:b",
+        "a*",
+        "a\\b",
+        "a\n",
+        "a\u202eb",
+        "\ud800",
+    ],
 )
 def test_malformed_revisions(revision):
     with pytest.raises(SourceError):
