@@ -24,6 +24,7 @@ check: $(READY)  ## lint, types, the layer rule
 bench: $(READY)  ## run the benchmarks; results go to benchmarks/results/
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/signatures.py
+	$(BIN)/python benchmarks/releases.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

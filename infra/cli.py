@@ -192,7 +192,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _show_config(arguments: argparse.Namespace) -> int:
-    from flows.settings import cache_home, resolve_settings
+    from flows.settings import Settings, cache_home, resolve_settings
     from tasks.ingest import open_source
 
     source = open_source(arguments.source, arguments.revision, cache_home())
@@ -201,6 +201,7 @@ def _show_config(arguments: argparse.Namespace) -> int:
     for name, origin in resolved.origins.items():
         value = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", repr(getattr(resolved.settings, name)))
         print(f"{name} = {value}  ({origin})")
+        print(f"    {Settings.model_fields[name].description}")
     return 0
 
 

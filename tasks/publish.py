@@ -107,6 +107,7 @@ class LocalTarget:
             raise PublishError(f"out {str(self.path)!r}: {error.strerror or error}") from error
 
     def _publish(self, files: Mapping[str, SiteFile], cache: ResultCache) -> Published:
+        self._refuse_foreign()  # what is in the way may have come since the build began
         manifest = _manifest_of(files)
         before = _manifest_in(self.path)
         old = before.files if before else {}

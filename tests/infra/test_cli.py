@@ -131,7 +131,7 @@ def test_config_show_prints_each_value_with_its_origin(source, capsys, monkeypat
     (source / "docmill.toml").write_text('title = "Mine"\n')
     assert main(["config", "show", str(source), "--model", "none"]) == 0
     printed = capsys.readouterr().out
-    assert "title = 'Mine'  (docmill.toml:1)\n" in printed
+    assert "title = 'Mine'  (docmill.toml:1)\n    the site's title; default: the project's name\n" in printed
     assert "model = 'none'  (flag)\n" in printed
     assert "max_file_size = 2000000  (built-in)\n" in printed
     assert "(environment)" in printed and "secret" not in printed
