@@ -87,7 +87,9 @@ class Symbol(Struct, frozen=True, omit_defaults=True):
     definition's head on one line. `code` digests a function's code without docstring,
     comments and formatting. `slots` holds what a human wrote and what the file
     itself lets one derive. `names` are the dotted names that the definition refers to,
-    as written, including those of its signature.
+    as written, including those of its signature; `mentions` those that its docstring refers to.
+    `decorators` are those that no label tells
+    of. `doc_types` are the types that the docstring gives parameters and, as `return`, the result.
     """
 
     name: str
@@ -105,6 +107,9 @@ class Symbol(Struct, frozen=True, omit_defaults=True):
     expected: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     code: str = ""
+    mentions: tuple[str, ...] = ()
+    decorators: tuple[str, ...] = ()
+    doc_types: dict[str, str] = {}
 
 
 class Module(Struct, frozen=True, omit_defaults=True):
@@ -175,7 +180,8 @@ class Links(Struct, frozen=True, omit_defaults=True):
     """What the names of one module refer to in the whole source.
 
     Hrefs are relative to the site's root and exist for public symbols only. `targets`
-    maps a dotted name as written to an href. `uses` maps the id of what is used to
+    maps a dotted name as written to an href; `mentions` those of docstrings, where a symbol's
+    own scope knows them, by symbol. `uses` maps the id of what is used to
     the qualified names of its users here, `bases` gives the ids of each class's bases, `overrides` the ids of
     the definitions that a method overrides, nearest first. `reexports` are the names
     under which a module offers symbols of other modules.
@@ -183,6 +189,7 @@ class Links(Struct, frozen=True, omit_defaults=True):
 
     public: tuple[str, ...] = ()
     targets: dict[str, str] = {}
+    mentions: dict[str, dict[str, str]] = {}
     uses: dict[str, tuple[str, ...]] = {}
     bases: dict[str, tuple[str, ...]] = {}
     inherits: dict[str, tuple[InheritedMembers, ...]] = {}

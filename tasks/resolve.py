@@ -27,7 +27,7 @@ from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
 # Raised whenever the same surfaces would resolve to other Links.
-RESOLVE_VERSION = 3
+RESOLVE_VERSION = 4
 
 T = TypeVar("T")
 
@@ -404,10 +404,13 @@ class Index:
         bases: dict[str, tuple[str, ...]] = {}
         inherits: dict[str, tuple[InheritedMembers, ...]] = {}
         overrides: dict[str, tuple[str, ...]] = {}
+        mentions: dict[str, dict[str, str]] = {}
         memo: dict[tuple[str, str], Target | None] = {}
         for symbol in module.symbols:
             for name in symbol.names:
                 self._use(surface, symbol, name, module.local_imports, memo, targets, uses)
+            if symbol.mentions:
+                mentions[symbol.name] = dict(self._mentioned(surface, symbol))
             if symbol.kind == "class":
                 owner = Target(surface, symbol.name)
                 bases[symbol.name] = tuple(base.id for base in self.bases(owner))
@@ -416,6 +419,7 @@ class Index:
         return Links(
             self.public_names(surface),
             dict(sorted(targets.items())),
+            {name: found for name, found in mentions.items() if found},
             {used: tuple(users) for used, users in sorted(uses.items())},
             {name: ids for name, ids in bases.items() if ids},
             {name: groups for name, groups in inherits.items() if groups},
@@ -426,6 +430,16 @@ class Index:
                 if (href := self.href(target)) is not None
             },
         )
+
+    def _mentioned(self, surface: Surface, symbol: Symbol) -> Iterator[tuple[str, str]]:
+        """What a docstring's names refer to: members of its class, names of its module, absolute ones."""
+        scope = symbol.name if symbol.kind == "class" else symbol.name.rpartition(".")[0]
+        for name in symbol.mentions:
+            found = self._follow(Target(surface, scope), name.split(".")) if scope else None
+            found = found or self.in_scope(surface, scope, name, {}) or self.resolve(name)
+            href = self.href(found) if found is not None else None
+            if href is not None:
+                yield name, href
 
     def _use(
         self,

@@ -28,7 +28,7 @@ from tasks.spread import Spread
 _LAYOUT = ("src", "lib")
 
 # Raised whenever the same file would parse into another Module or Outline.
-CHUNK_VERSION = 6
+CHUNK_VERSION = 7
 
 PARSER = (*sys.version_info[:2], version("griffelib"))
 

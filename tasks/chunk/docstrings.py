@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from griffe import Docstring, DocstringSectionKind, Parser, parse_google, parse_numpy, parse_sphinx
@@ -24,14 +24,24 @@ _LONGEST_PARSED = 200_000
 
 _SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bcf)(?<!\bvs)(?<!\b[A-Z])[.!?](?=\s+\S)")
 _NAMES = re.compile(r"[A-Za-z_][\w.]*(?:,\s*[A-Za-z_][\w.]*)*,?")
+# Two words side by side that no type has, be it written as loosely as "list of str or None".
+_JOINS = r"(?!(?:of|or|to|and|like|from)\b)"
+_PROSE = re.compile(rf"(?<![\w.])(?!(?:a|an|the|optional)\b){_JOINS}[A-Za-z]+ {_JOINS}[A-Za-z]+")
 # Sections that griffe does not infer the style from.
 _NUMPY_HEADING = re.compile(r"\n[ \t]*(?:See Also|Notes|References|Examples)\n[ \t]*-{3,}[ \t]*\n")
+_MENTION = re.compile(
+    r":(?:[\w+-]+:)*[\w+-]+:`(?:[^`<]*<)?[~!]?\.?(?P<role>[A-Za-z_][\w.]*)(?:\(\))?>?`"
+    r"|`~?(?P<quoted>[A-Za-z_][\w.]*)(?:\(\))?`"
+)
 _BLANK_LINES = re.compile(r"\n[ \t]*\n")
 _UNDERLINE = re.compile(r"^[=\-~^*#`'\"+.:_]{3,}\s*$")
 
 
 class ParsedDocstring(Struct):
-    """A docstring taken apart: each text as written, dedented."""
+    """A docstring taken apart: each text as written, dedented.
+
+    `types` are those that it gives parameters, and, as `return`, what is returned or yielded.
+    """
 
     summary: str = ""
     description: str = ""
@@ -39,6 +49,7 @@ class ParsedDocstring(Struct):
     attributes: dict[str, str] = field(default_factory=dict)
     returns: str = ""
     raises: dict[str, str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
 
 
 def parse(text: str) -> ParsedDocstring:
@@ -95,12 +106,13 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
         rest.append(value)
     elif kind in (kinds.parameters, kinds.other_parameters):
         for item in value:
-            parsed.parameters.setdefault(item.name.lstrip("*").strip(), item.description.strip())
+            for name in item.name.split(","):  # NumPy describes several at once
+                _take_parameter(name.lstrip(" *").strip(), item, parsed)
     elif kind is kinds.attributes:
         for item in value:
             parsed.attributes.setdefault(item.name, item.description.strip())
     elif kind in (kinds.returns, kinds.yields):
-        parsed.returns = parsed.returns or "\n".join(_returned(item) for item in value).strip()
+        _take_returns(value, parsed)
     elif kind is kinds.raises:
         for item in value:
             if name := str(item.annotation or "").strip("`~:. "):
@@ -119,9 +131,35 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
         rest.append(_titled(title, listing({_label(item): item.description for item in value})))
 
 
-def _returned(item: Any) -> str:
-    name = getattr(item, "name", "") or ""
-    return f"`{name}`: {item.description}" if name and item.description else item.description
+def _take_parameter(name: str, item: Any, parsed: ParsedDocstring) -> None:
+    parsed.parameters.setdefault(name, item.description.strip())
+    if item.annotation is not None and str(item.annotation).strip():
+        parsed.types.setdefault(name, str(item.annotation).strip())
+
+
+def _take_returns(items: list[Any], parsed: ParsedDocstring) -> None:
+    """What is returned: of one thing the type and the text, of several a list."""
+    if parsed.returns or "return" in parsed.types:
+        return
+    if len(items) == 1:
+        name, kind, text = _returned(items[0])
+        if kind:
+            parsed.types["return"] = kind
+        parsed.returns = (f"`{name}`: {text}" if name and text else text).strip()
+        return
+    lines = []
+    for name, kind, text in map(_returned, items):
+        head = " ".join(part for part in (f"`{name}`" if name else "", f"({kind})" if kind else "") if part)
+        lines.append("- " + "\n  ".join(f"{head}: {text.strip()}".strip(": ").split("\n")))
+    parsed.returns = "\n".join(lines)
+
+
+def _returned(item: Any) -> tuple[str, str, str]:
+    """Name, type and text; a "type" that reads as prose is the beginning of the text."""
+    name, kind, text = getattr(item, "name", "") or "", str(item.annotation or "").strip(), item.description
+    if kind and text and _PROSE.search(kind):
+        return name, "", f"{kind}: {text}"
+    return name, kind, text
 
 
 def _label(item: Any) -> str:
@@ -154,3 +192,9 @@ def _titled(title: str, body: str) -> str:
 def listing(entries: dict[str, str]) -> str:
     """Markdown list of names and texts."""
     return "\n".join(f"- `{name}`: " + "\n  ".join(text.split("\n")) for name, text in entries.items())
+
+
+def mentioned(text: str) -> Iterator[str]:
+    """The dotted names that a text refers to, by a role or in backticks."""
+    for match in _MENTION.finditer(text) if "`" in text else ():
+        yield (match["role"] or match["quoted"]).rstrip(".")

@@ -78,6 +78,7 @@ class _Body(Struct):
     names: dict[str, None]
     raises: dict[str, list[str]]
     returns: bool
+    yields: bool
     nested: list[Definition]
     trace: list[str]
 
@@ -89,6 +90,7 @@ class _Chunker:
         self.offsets = [0]
         for line in self.data.splitlines(keepends=True):
             self.offsets.append(self.offsets[-1] + len(line))
+        self.has_comment_docstrings = b"#:" in self.data
         self.symbols: dict[str, Symbol] = {}
         self.imports: dict[str, str] = {}
         self.local_imports: dict[str, str] = {}
@@ -105,7 +107,7 @@ class _Chunker:
         self._statements(tree.body, "", module_names)
         self._flush_overloads("")
         self.symbols[""] = replace(self.symbols[""], slots=slots, names=tuple(module_names))
-        symbols = list(self.symbols.values())
+        symbols = [replace(s, mentions=_mentions(s)) for s in self.symbols.values()]
         members = {symbol.name: symbol.kind for symbol in symbols if symbol.name}
         bases = {symbol.name: symbol.bases for symbol in symbols if symbol.bases}
         surface = Surface(
@@ -199,15 +201,35 @@ class _Chunker:
         if isinstance(node, ast.AugAssign):
             names.update(_names_in([node], set()))
             return
-        for target in _plain_targets(targets):
-            self._attribute(node, target, scope, docstring)
+        docstring = docstring or self._comment_docstring(node)
+        for target, is_whole in _plain_targets(targets):
+            self._attribute(node, target, scope, docstring, is_whole)
 
-    def _attribute(self, node: ast.stmt, name: str, scope: str, docstring: str | None) -> None:
+    def _comment_docstring(self, node: ast.stmt) -> str | None:
+        """The text of `#:` comments right above an assignment, or behind it, as Sphinx reads them."""
+        if not self.has_comment_docstrings:
+            return None
+        behind = self._line(node.end_lineno or node.lineno)[node.end_col_offset or 0 :].strip()
+        if behind.startswith(b"#:"):
+            return behind.removeprefix(b"#:").decode().strip()
+        above: list[bytes] = []
+        number = node.lineno - 1
+        while number > 0 and (line := self._line(number).strip()).startswith(b"#:"):
+            above.insert(0, line.removeprefix(b"#:").removeprefix(b" ").rstrip())
+            number -= 1
+        return b"\n".join(above).decode() or None
+
+    def _line(self, number: int) -> bytes:
+        return self.data[self.offsets[number - 1] : self.offsets[number]]
+
+    def _attribute(
+        self, node: ast.stmt, name: str, scope: str, docstring: str | None, is_whole: bool = True
+    ) -> None:
         qualified = _join(scope, name)
         if qualified in self.symbols:
             return
         value, annotation = getattr(node, "value", None), getattr(node, "annotation", None)
-        written = self._value_text(value)
+        written = self._value_text(value) if is_whole else None
         returns = self._optional_text(annotation)
         signature = name + (f": {returns}" if returns else "") + (f" = {written}" if written else "")
         parts = [part for part in (value, annotation) if part is not None]
@@ -272,6 +294,7 @@ class _Chunker:
             node.end_lineno or node.lineno,
             f"class {node.name}" + (f"({parameters})" if parameters else ""),
             labels=tuple(labels),
+            decorators=tuple(self._text(d) for d in node.decorator_list),
             bases=tuple(
                 _base_name(base) or text for base, text in zip(node.bases, written_bases, strict=True)
             ),
@@ -294,7 +317,10 @@ class _Chunker:
             for name, text in parameters.items():
                 if name in known and text:
                     slots.setdefault(f"param.{name}", Slot(text, "human"))
-            self.symbols[constructor.name] = replace(constructor, slots=_ordered(slots))
+            types = {name: kind for name, kind in parsed.types.items() if name in known}
+            self.symbols[constructor.name] = replace(
+                constructor, slots=_ordered(slots), doc_types=types | constructor.doc_types
+            )
             parameters = {name: text for name, text in parameters.items() if name not in known}
         else:
             parameters = self._describe_attributes(qualified, parameters)
@@ -369,10 +395,16 @@ class _Chunker:
             signature,
             parameters,
             returns,
-            _labels(node, decorators),
+            _labels(node, decorators) + (("generator",) if body.yields else ()),
             slots=_special(node.name, in_class) | _function_slots(parsed, parameters, body),
             expected=tuple(expected),
             names=tuple(body.names),
+            decorators=tuple(
+                self._text(d)
+                for d, name in zip(node.decorator_list, decorators, strict=True)
+                if not _is_labelled(name, node.name)
+            ),
+            doc_types=_types_of_what_exists(parsed, parameters),
             code=digest_bytes(
                 "\0".join([signature, *decorators, *body.trace]).encode("utf-8", "surrogatepass")
             ),
@@ -406,12 +438,17 @@ class _Chunker:
         self.symbols[name] = replace(base, names=tuple(names), labels=tuple(labels))
 
     def _flush_overloads(self, prefix: str) -> None:
-        """Overloads without an implementation (stubs): the first stands for all."""
+        """Overloads without an implementation (stubs): the last stands for all."""
         for name in [name for name in self.pending_overloads if name.startswith(prefix)]:
-            symbols = self.pending_overloads.pop(name)
+            *others, last = self.pending_overloads.pop(name)
             qualified = self._free_name(name)
-            overloads = tuple(symbol.signature for symbol in symbols)
-            self.symbols[qualified] = replace(symbols[0], name=qualified, overloads=overloads)
+            self.symbols[qualified] = replace(
+                last,
+                name=qualified,
+                line=min(last.line, *(symbol.line for symbol in others), last.line),
+                slots=next((symbol.slots for symbol in (last, *others) if symbol.slots), {}),
+                overloads=tuple(symbol.signature for symbol in others),
+            )
 
     def _instance_attributes(self, node: FunctionNode, scope: str) -> None:
         """`self.x = …` in a constructor defines an attribute of the class."""
@@ -424,7 +461,8 @@ class _Chunker:
                 for target in targets:
                     match target:
                         case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner == receiver:
-                            self._attribute(statement, name, scope, docstring)
+                            text = docstring or self._comment_docstring(statement)
+                            self._attribute(statement, name, scope, text)
 
     def _free_name(self, name: str) -> str:
         """The name itself, or with `#2`, `#3` … for a further definition of it."""
@@ -441,7 +479,7 @@ class _Chunker:
         arguments = node.args
         bound = {a.arg for a in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]}
         bound |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a}
-        body = _Body({}, {}, False, [], [])
+        body = _Body({}, {}, False, False, [], [])
         head = [*node.decorator_list, arguments, *([node.returns] if node.returns else [])]
         for part in head:
             body.names.update(_names_in([part], set()))
@@ -487,7 +525,7 @@ class _Chunker:
                 elif kind is ast.Return:
                     body.returns = body.returns or not _is_none(node.value)  # type: ignore[attr-defined]
                 elif kind in (ast.Yield, ast.YieldFrom):
-                    body.returns = True
+                    body.returns = body.yields = True
                 _push_children(node, stack, trace)
 
     def _note_raise(self, node: ast.Raise, body: _Body) -> None:
@@ -533,20 +571,27 @@ def _special(name: str, in_class: bool) -> dict[str, Slot]:
     return {"summary": Slot(text, "derived")} if text else {}
 
 
+def _types_of_what_exists(
+    parsed: docstrings.ParsedDocstring, parameters: tuple[Parameter, ...]
+) -> dict[str, str]:
+    known = {p.name for p in parameters} | {"return"}
+    return {name: kind for name, kind in parsed.types.items() if name in known}
+
+
 def _function_slots(
     parsed: docstrings.ParsedDocstring, parameters: tuple[Parameter, ...], body: _Body
 ) -> dict[str, Slot]:
     """What the docstring says of what exists, and what `raise` statements tell.
 
-    A documented parameter that the signature lacks is kept, as prose, only where
-    `**kwargs` can take it; elsewhere it would document what is not there.
+    A documented parameter that the signature lacks is no slot, for it does not exist; what the
+    human wrote of it is kept as prose that says so, or as a keyword where `**kwargs` can take it.
     """
     known = {p.name for p in parameters}
     stray = {name: text for name, text in parsed.parameters.items() if name not in known}
     takes_any = any(p.kind == "var_keyword" for p in parameters)
     texts = {"summary": parsed.summary, "description": parsed.description}
-    if stray and takes_any:
-        heading = "**Further keyword arguments**"
+    if stray:
+        heading = "**Further keyword arguments**" if takes_any else "**Described, but not in the signature**"
         texts["description"] = "\n\n".join(
             filter(None, [parsed.description, heading, docstrings.listing(stray)])
         )
@@ -566,6 +611,11 @@ _SLOT_ORDER = {"summary": 0, "description": 1, "param": 2, "returns": 3, "raises
 
 def _ordered(slots: dict[str, Slot]) -> dict[str, Slot]:
     return dict(sorted(slots.items(), key=lambda item: _SLOT_ORDER[item[0].split(".", 1)[0]]))
+
+
+def _mentions(symbol: Symbol) -> tuple[str, ...]:
+    texts = (slot.text for slot in symbol.slots.values() if slot.origin == "human")
+    return tuple(dict.fromkeys(name for text in texts for name in docstrings.mentioned(text)))
 
 
 # --- small readings of the tree
@@ -635,6 +685,15 @@ def _literal_text(node: ast.expr) -> str:
     return ""
 
 
+# Decorators that a label on the page, the kind of a symbol or its overloads tell of.
+_LABELLED = {"classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override"}
+_LABELLED |= {"property", "overload"}
+
+
+def _is_labelled(decorator: str, name: str) -> bool:
+    return _last(decorator) in _LABELLED or _is_accessor(decorator, name)
+
+
 def _labels(node: FunctionNode, decorators: list[str]) -> tuple[str, ...]:
     labels = ["async"] if isinstance(node, ast.AsyncFunctionDef) else []
     if any(_last(d) == "setter" and _is_accessor(d, node.name) for d in decorators):
@@ -660,12 +719,16 @@ def _written(parameters: tuple[Parameter, ...]) -> str:
     return ", ".join(parts)
 
 
-def _plain_targets(targets: Iterable[ast.expr]) -> Iterator[str]:
+def _plain_targets(targets: Iterable[ast.expr], is_whole: bool = True) -> Iterator[tuple[str, bool]]:
+    """The names that are assigned to, and whether each takes the whole value."""
     for target in targets:
-        if isinstance(target, ast.Name):
-            yield target.id
-        elif isinstance(target, ast.Tuple | ast.List):
-            yield from _plain_targets(target.elts)
+        match target:
+            case ast.Name(id=name):
+                yield name, is_whole
+            case ast.Tuple(elts=parts) | ast.List(elts=parts):
+                yield from _plain_targets(parts, is_whole=False)
+            case ast.Starred(value=part):
+                yield from _plain_targets([part], is_whole=False)
 
 
 def _exported(node: ast.expr | None) -> Iterator[str]:

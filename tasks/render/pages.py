@@ -103,6 +103,7 @@ class ParameterView(Struct):
     name: str
     kind: str
     annotation: Markup | None
+    doc_type: Markup | None
     default: str | None
     text: Markup | None
     origin: str
@@ -147,6 +148,7 @@ class SymbolView(Struct):
     href: str
     kind: str
     labels: tuple[str, ...]
+    decorators: tuple[Markup, ...]
     signature: Markup
     overloads: tuple[Markup, ...]
     line: int
@@ -156,6 +158,7 @@ class SymbolView(Struct):
     parameters: list[ParameterView]
     returns: SlotView | None
     returns_type: Markup | None
+    returns_doc_type: Markup | None
     raises: list[RaiseView]
     used_by: ReferencesView | None
     subclasses: ReferencesView | None
@@ -183,7 +186,7 @@ class PageView:
         self._own_page = quote(inputs.page) + "#"
         self.targets = {name: self._seen_from_here(href) for name, href in links.targets.items()}
         own = {s.name: f"#{anchor(s.name)}" for s in module.symbols if s.name in links.public}
-        self.prose_targets = self.targets | own
+        self.own_targets = self.prose_targets = self.targets | own
 
     def symbols(self) -> tuple[SymbolView, list[SymbolView]]:
         """The module itself, and its public symbols with their members inside them."""
@@ -206,6 +209,9 @@ class PageView:
 
     def _symbol(self, symbol: Symbol) -> SymbolView:
         slots = self.docs.get(symbol.name, {})
+        # What it shows may be another's text, whose names its own scope does not know.
+        said = {n: self._seen_from_here(href) for n, href in self.links.mentions.get(symbol.name, {}).items()}
+        self.prose_targets = self.own_targets | said
         name = without_ordinal(symbol.name)
         mark = anchor(symbol.name)
         owner, dot, last = name.rpartition(".")
@@ -217,17 +223,19 @@ class PageView:
             href=f"#{mark}",
             kind=symbol.kind,
             labels=symbol.labels,
+            decorators=tuple(self._linked(f"@{decorator}") for decorator in symbol.decorators),
             signature=self._signature(symbol),
             overloads=tuple(self._linked(text) for text in symbol.overloads),
             line=symbol.line,
             summary=self._slot(slots.get("summary"), inline=True),
             description=description,
             sections=sections,
-            parameters=[self._parameter(p, slots.get(f"param.{p.name}")) for p in _shown(symbol)],
+            parameters=[self._parameter(symbol, p, slots) for p in _shown(symbol)],
             returns=self._slot(slots.get("returns")),
             returns_type=self._linked(symbol.returns)
             if symbol.returns and symbol.kind != "attribute"
             else None,
+            returns_doc_type=None if symbol.returns else self._doc_type(symbol, "return"),
             raises=[self._raise(n.removeprefix("raises."), s) for n, s in self._raised(symbol, slots)],
             used_by=self._references(self.inputs.used_by.get(symbol.name)),
             subclasses=self._references(self.inputs.subclasses.get(symbol.name)),
@@ -269,12 +277,18 @@ class PageView:
         render = docstring_html if block else inline_html
         return SlotView(render(slot.text, self.prose_targets), slot.origin, block)
 
-    def _parameter(self, parameter: Parameter, slot: Slot | None) -> ParameterView:
-        text = self._slot(slot, inline=True)
+    def _doc_type(self, symbol: Symbol, name: str) -> Markup | None:
+        """A type that only the docstring gives."""
+        written = symbol.doc_types.get(name)
+        return inline_html(written, self.prose_targets) if written else None
+
+    def _parameter(self, symbol: Symbol, parameter: Parameter, slots: Mapping[str, Slot]) -> ParameterView:
+        text = self._slot(slots.get(f"param.{parameter.name}"), inline=True)
         return ParameterView(
             _SPECIAL_KINDS.get(parameter.kind, "") + parameter.name,
             _KIND_NOTES.get(parameter.kind, ""),
             None if parameter.annotation is None else self._linked(parameter.annotation),
+            self._doc_type(symbol, parameter.name) if parameter.annotation is None else None,
             parameter.default,
             text.html if text else None,
             text.origin if text else "",
@@ -282,7 +296,11 @@ class PageView:
 
     def _signature(self, symbol: Symbol) -> Markup:
         """The signature with its types linked; one parameter a line where it is long."""
-        if symbol.kind == "class" and symbol.signature == f"class {symbol.name.rpartition('.')[2]}":
+        if (
+            symbol.kind == "class"
+            and not symbol.decorators
+            and symbol.signature == f"class {symbol.name.rpartition('.')[2]}"
+        ):
             return Markup("")  # the heading says as much
         head, opened, rest = symbol.signature.partition("(")
         itself = f"#{anchor(symbol.name)}"

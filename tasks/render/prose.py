@@ -229,6 +229,8 @@ def _docstring_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     parser.inline.ruler.before("emphasis", "dunder", _dunder)
     parser.add_render_rule("code_inline", _code_inline)
+    parser.add_render_rule("link_open", _link_open)
+    parser.add_render_rule("link_close", _link_close)
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("heading_open", lambda *_: '<p class="heading">')
     parser.add_render_rule("heading_close", lambda *_: "</p>")
@@ -281,8 +283,28 @@ def _code_inline(
 ) -> str:
     content = tokens[index].content
     code = f"<code>{html.escape(content)}</code>"
-    href = env["targets"].get(content.removesuffix("()")) if _IDENTIFIER.fullmatch(content) else None
+    is_name = _IDENTIFIER.fullmatch(content) and not env.get("in_link")
+    href = env["targets"].get(content.removesuffix("()")) if is_name else None
     return f'<a href="{html.escape(href)}">{code}</a>' if href else code
+
+
+def _link_open(
+    renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    """A link; where it refers to a symbol by name, to where that is documented, if it is."""
+    env["in_link"] = True
+    href: str | None = str(tokens[index].attrGet("href") or "")
+    if href and href.startswith(_REFERS_TO):
+        href = env["targets"].get(href.removeprefix(_REFERS_TO))
+    env["leads_on"] = href is not None
+    return f'<a href="{html.escape(href)}">' if href is not None else ""
+
+
+def _link_close(
+    renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    env["in_link"] = False
+    return "</a>" if env["leads_on"] else ""
 
 
 def _fence(
@@ -314,11 +336,18 @@ def _lexer(language: str) -> Lexer | None:
 
 # --- reStructuredText of docstrings, turned into Markdown
 
-_RST_HINT = re.compile(r"``|:\w+:`|\.\. |::|>>> |`_|`~?\w|\|\w")
-_ROLE = re.compile(r":[a-zA-Z][\w:+-]*:`([^`]+)`")
-_TITLED = re.compile(r"([^<>]*)<([^<>]+)>")
+_RST_HINT = re.compile(r"``|:\w+:`|\.\. |::|>>> |`_|\]_|`~?\w|\|\w|={2,} +={2,}|\+[-=]{2,}")
+_ROLE = re.compile(r":([a-zA-Z][\w:+-]*):`([^`]+)`")
+_TITLED = re.compile(r"([^<>]*)<([^<>]+)>", re.S)
+_NAME = re.compile(r"\.?[A-Za-z_][\w.]*(?:\(\))?")
+_DOCUMENTS = {"pep": "PEP", "rfc": "RFC"}
 _LITERAL = re.compile(r"``(.+?)``", re.S)
+_FOOTNOTE = re.compile(r"\[(\d+|[#*]\w*|[A-Za-z]\w*)\]_(?!\w)")
+_TABLE_EDGE = re.compile(r" *(?:\+[-=]{2,}[-=+]*\+|={2,}(?: +={2,})+) *")
 _HYPERLINK = re.compile(r"`([^`<]+)<([^`<>\s]+)>`__?")
+_WEB = re.compile(r"https?://|mailto:")
+# The scheme of links to symbols, until they are drawn.
+_REFERS_TO = "docmill-name:"
 _REFERENCE = re.compile(r"`([^`]+)`__?(?!\w)")
 _DIRECTIVE = re.compile(r"^( *)\.\. +([a-zA-Z][\w:-]*):: ?(.*)$")
 _CITATION = re.compile(r"^( *)\.\. +\[([^\]]+)\] ?")
@@ -375,26 +404,66 @@ def _blocks(lines: list[str], depth: int = 0) -> list[str]:
             position += 1
         elif _TARGET_OR_COMMENT.match(line):
             _, position = _indented(lines, position + 1, _indent(line))
+        elif _TABLE_EDGE.fullmatch(line):
+            position = _table(lines, position, out)
         elif line.rstrip().endswith("::") and line.strip():
             position = _literal_block(lines, position, out)
         else:
-            out.append(_inline(line))
-            position += 1
+            end = position + 1
+            while end < len(lines) and _goes_on(lines[end]):
+                end += 1
+            out += _inline("\n".join(lines[position:end])).split("\n")
+            position = end
     return out
 
 
-def _inline(line: str) -> str:
-    line = _LITERAL.sub(lambda m: f"`{m[1].strip()}`", line)
-    line = _ROLE.sub(_role, line)
-    line = _HYPERLINK.sub(lambda m: f"[{m[1].rstrip()}]({m[2]})", line)
-    return _REFERENCE.sub(lambda m: m[0] if not m[0].endswith("_") else m[1], line)
+def _goes_on(line: str) -> bool:
+    """Whether a line can only be more of the paragraph before it."""
+    special = (_FENCE, _DIRECTIVE, _CITATION, _TARGET_OR_COMMENT, _TABLE_EDGE)
+    stripped = line.strip()
+    return bool(stripped) and not (
+        stripped.startswith(">>> ") or stripped.endswith("::") or any(p.match(line) for p in special)
+    )
+
+
+def _table(lines: list[str], position: int, out: list[str]) -> int:
+    """A table of reStructuredText, as it is drawn there."""
+    end = position
+    while end < len(lines) and lines[end].strip():
+        end += 1
+    out += ["", *_fenced(textwrap.dedent("\n".join(lines[position:end])).split("\n"), "text"), ""]
+    return end
+
+
+def _inline(text: str) -> str:
+    text = _LITERAL.sub(lambda m: f"`{_one_line(m[1])}`", text)
+    text = _ROLE.sub(_role, text)
+    text = _HYPERLINK.sub(_hyperlink, text)
+    text = _FOOTNOTE.sub(r"\\[\1\\]", text)
+    return _REFERENCE.sub(lambda m: m[0] if not m[0].endswith("_") else _one_line(m[1]), text)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _hyperlink(match: re.Match[str]) -> str:
+    title, address = _one_line(match[1]), match[2]
+    return f"[{title}]({address})" if _WEB.match(address) or not is_external(address) else title
 
 
 def _role(match: re.Match[str]) -> str:
-    content = match[1]
-    if titled := _TITLED.fullmatch(content):
-        return f"`{titled[1].rstrip() or titled[2]}`"
-    return f"`{content.rpartition('.')[2]}`" if content.startswith("~") else f"`{content.lstrip('!')}`"
+    role, content = match[1].lower(), _one_line(match[2])
+    titled = _TITLED.fullmatch(content)
+    if role in _DOCUMENTS:
+        return f"{_DOCUMENTS[role]} {(titled[1].rstrip() or titled[2]) if titled else content}"
+    name = (titled[2] if titled else content).lstrip("~!")
+    shown = (titled and titled[1].rstrip()) or (
+        name.rpartition(".")[2] if content.startswith("~") else name.lstrip(".")
+    )
+    if shown == name or not _NAME.fullmatch(name):
+        return f"`{shown}`"
+    return f"[`{shown}`]({_REFERS_TO}{name.lstrip('.').removesuffix('()')})"
 
 
 def _indent(line: str) -> int:

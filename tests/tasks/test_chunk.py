@@ -10,6 +10,7 @@ import pytest
 
 from flows.workers import Workers
 from tasks.chunk import chunk, load_modules, load_outlines, module_names
+from tasks.chunk.docstrings import mentioned
 from tasks.chunk.python import ParsedModule, parse_module
 from tasks.documents import Symbol
 from tasks.ingest import ingest, open_source
@@ -125,8 +126,9 @@ def test_overloads_of_a_stub_stand_for_themselves():
     found = symbols(
         "class A:\n    @overload\n    def f(self, a: int): ...\n    @overload\n    def f(self): ...\n"
     )
-    assert found["A.f"].signature == "def f(self, a: int)"
-    assert len(found["A.f"].overloads) == 2
+    assert found["A.f"].overloads == ("def f(self, a: int)",)
+    assert found["A.f"].signature == "def f(self)"
+    assert found["A.f"].line == 2
     assert found["A.f"].kind == "method"
 
 
@@ -333,11 +335,150 @@ def test_who_returns_something(function, expected):
     assert ("returns" in symbols(function)["f"].expected) is expected
 
 
-def test_a_documented_parameter_that_is_not_there_is_not_kept():
+GOOGLE = """Sum.
+
+    Args:
+        a (int): First.
+        b (list of str, optional): Second.
+
+    Returns:
+        Something long: with a colon.
+    """
+NUMPY = """Sum.
+
+    Parameters
+    ----------
+    a : NetworkX graph
+    b, c : int
+        Both.
+
+    Returns
+    -------
+    bool
+    """
+SPHINX = """Sum.
+
+    :param a: First.
+    :type a: int
+    :keyword b: Second.
+    :returns: A thing.
+    :rtype: dict of str
+    """
+SEVERAL = """Sum.
+
+    Yields
+    ------
+    a : int
+        The first.
+    b : list of str
+        The second.
+    """
+
+
+@pytest.mark.parametrize(
+    ("docstring", "types", "texts"),
+    [
+        (
+            GOOGLE,
+            {"a": "int", "b": "list of str"},
+            {"param.a": "First.", "param.b": "Second.", "returns": "Something long: with a colon."},
+        ),
+        (
+            NUMPY,
+            {"a": "NetworkX graph", "b": "int", "c": "int", "return": "bool"},
+            {"param.b": "Both.", "param.c": "Both."},
+        ),
+        (
+            SPHINX,
+            {"a": "int", "return": "dict of str"},
+            {"param.a": "First.", "param.b": "Second.", "returns": "A thing."},
+        ),
+        (SEVERAL, {}, {"returns": "- `a` (int): The first.\n- `b` (list of str): The second."}),
+    ],
+)
+def test_what_a_docstring_says_of_types(docstring, types, texts):
+    f = symbols(f"def f(a, b=1, c=2):\n    {docstring!r}\n    yield a\n")["f"]
+    assert f.doc_types == types
+    assert {name: slot.text for name, slot in f.slots.items()} == {"summary": "Sum."} | texts
+    assert f.labels == ("generator",)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("See :func:`p.m.f`, :meth:`~K.go` and :class:`the K <K>`.", ["p.m.f", "K.go", "K"]),
+        ("See ``this.one``, `that()` and :func:`.f`.", ["this.one", "that", "f"]),
+        ("See :py:mod:`p`, `a b` and `1.5`.", ["p"]),
+        ("No names.", []),
+    ],
+)
+def test_names_that_a_docstring_refers_to(text, found):
+    assert list(mentioned(text)) == found
+
+
+def test_decorators_are_kept_as_written_unless_a_label_tells_of_them():
+    found = symbols(
+        """
+        @dataclass(frozen=True)
+        class A:
+            @staticmethod
+            @lru_cache(maxsize=None)
+            def f(): ...
+            @property
+            def x(self): ...
+            @x.setter
+            def x(self, value): ...
+        @a.b
+        async def g(): ...
+        """
+    )
+    assert found["A"].decorators == ("dataclass(frozen=True)",)
+    assert found["A.f"].decorators == ("lru_cache(maxsize=None)",)
+    assert found["A.x"].decorators == ()
+    assert found["g"].decorators == ("a.b",)
+
+
+def test_comments_that_document():
+    found = symbols(
+        """
+        #: The first.
+        A = 1
+        # Not this.
+        B = 2  #: The second.
+        class C:
+            #: The third,
+            #: on two lines.
+            x: int = 3
+            def __init__(self):
+                #: The fourth.
+                self.y = 4
+        D = "#: not this"
+        """
+    )
+    texts = {name: s.slots["summary"].text for name, s in found.items() if s.kind == "attribute" and s.slots}
+    assert texts == {
+        "A": "The first.",
+        "B": "The second.",
+        "C.x": "The third, on two lines.",
+        "C.y": "The fourth.",
+    }
+
+
+def test_names_that_take_part_of_a_value_have_none():
+    found = symbols("a, (b, *c) = 1, (2, 3)\nd = e = 4\n")
+    assert {name: s.value for name, s in found.items() if name} == {
+        **dict.fromkeys("abc"),
+        "d": "4",
+        "e": "4",
+    }
+
+
+def test_a_documented_parameter_that_is_not_there_is_no_parameter():
     doc = "'''Text.\n\n    Args:\n        a: One.\n        ghost: None.\n        *args: More.\n    '''"
     f = symbols(f"def f(a, *args):\n    {doc}\n")["f"]
     assert {n: s.text for n, s in f.slots.items()} == {
         "summary": "Text.",
+        "description": "**Described, but not in the signature**\n\n- `ghost`: None.",
         "param.a": "One.",
         "param.args": "More.",
     }

@@ -115,6 +115,28 @@ def test_what_a_package_offers_from_private_modules_is_public():
     }
 
 
+def test_names_in_docstrings():
+    _, links = resolved(
+        {
+            "p/__init__.py": "from .b import f",
+            "p/b.py": "def f():\n    'See `K.go`, `p.c`, `p.c.Z`, `p.f`, `os`.'\n"
+            "class K:\n    def go(self):\n        'See `stop`, `f`, `self`.'\n    def stop(self): ...\n",
+            "p/c.py": "class Z:\n    'See `go`.'\n    go = 1\n",
+        }
+    )
+    assert links["p/b.py"].mentions == {
+        "f": {
+            "K.go": "api/p.b.html#K.go",
+            "p.c": "api/p.c.html",
+            "p.c.Z": "api/p.c.html#Z",
+            "p.f": "api/p.b.html#f",
+        },
+        "K.go": {"stop": "api/p.b.html#K.stop", "f": "api/p.b.html#f"},
+    }
+    assert links["p/c.py"].mentions == {"Z": {"go": "api/p.c.html#Z.go"}}
+    assert uses(links) == set()
+
+
 def test_exports_in_a_circle_are_the_same_whatever_is_asked_first():
     files = {
         "p/__init__.py": "",
