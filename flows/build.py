@@ -19,7 +19,7 @@ from flows.pipeline import Built, Pipeline
 from flows.report import Report
 from flows.settings import Settings, cache_home
 from models.machine import machine_digest
-from tasks.documents import DocmillError, Snapshot
+from tasks.documents import Snapshot
 from tasks.files import write_whole
 from tasks.ingest import OpenedSource
 from tasks.keys import digest
@@ -96,20 +96,6 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
             pipeline.remember(pipeline.ledger(built))
             if not report.degraded:  # what a budget left unwritten is the next build's to write
                 write_whole(stamp_file, msgspec.json.encode(Stamp(inputs, built.published.release, report)))
-    fail_if_strict(report, settings)
-
-
-def fail_if_strict(report: Report, settings: Settings) -> None:
-    """Under `strict`, a skipped file is a failure, though the site stands.
-
-    Raises:
-        DocmillError: A file was skipped.
-    """
-    if settings.strict and report.skipped_files:
-        first = report.skipped_files[0]
-        raise DocmillError(
-            f"strict: {len(report.skipped_files)} skipped, the first {first.path}: {first.detail}"
-        )
 
 
 def plan(source: OpenedSource, settings: Settings, progress: Progress) -> list[Change]:

@@ -25,12 +25,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.build import fail_if_strict, report_built, report_ingested
+from flows.build import report_built, report_ingested
 from flows.explanation import explanation
 from flows.pipeline import STAGES, Pipeline
 from flows.report import Report
 from flows.settings import Settings, cache_home, resolve_settings
-from tasks.documents import DocmillError
 from tasks.ingest import OpenedSource, open_source, project_name
 from tasks.ingest.git import shown
 
@@ -119,7 +118,7 @@ def build_docs(
         settings = resolve_settings(opened.root, flags, Path(config) if config else None).settings
         _build(opened, settings, report)
     except BaseException as error:
-        report.error = str(error) if isinstance(error, DocmillError) else f"{type(error).__name__}: {error}"
+        report.fail(error)
         raise
     finally:
         if report_file:
@@ -143,4 +142,3 @@ def _build(source: OpenedSource, settings: Settings, report: Report) -> None:
     create_markdown_artifact(text, key="build", description="what was made anew, and why")
     published = built.published
     get_run_logger().info("%s pages, %s written: %s", published.pages, published.written, published.target)
-    fail_if_strict(report, settings)

@@ -20,7 +20,16 @@ from msgspec import Struct
 from flows.code import code_digest
 from flows.settings import Settings, cache_home
 from models.machine import machine_digest
-from tasks.documents import Generated, PageEntry, Published, Rendered, SkippedFile, Snapshot, SourceError
+from tasks.documents import (
+    DocmillError,
+    Generated,
+    PageEntry,
+    Published,
+    Rendered,
+    SkippedFile,
+    Snapshot,
+    SourceError,
+)
 from tasks.files import write_whole
 from tasks.ingest import OpenedSource, ingest
 from tasks.ingest.tree import Selection
@@ -108,10 +117,20 @@ class Pipeline:
         """From a snapshot to a published site."""
         keys = self._stage_keys(snapshot)
         parsed = run("chunk", keys.chunk, self.chunk, snapshot)
+        self._fail_if_strict(snapshot, parsed)
         generated = run("generate", keys.generate, self.generate, snapshot, parsed)
         rendered = run("render", keys.render(generated), self.render, snapshot, parsed, generated)
         published = run("publish", None, self.publish, rendered)
         return Built(snapshot, parsed, generated, rendered, published)
+
+    def _fail_if_strict(self, snapshot: Snapshot, parsed: Parsed) -> None:
+        """Under `strict`, a skipped file is a failure, and nothing is published."""
+        skipped = (*snapshot.skipped, *parsed.skipped)
+        if self.settings.strict and skipped:
+            first = min(skipped, key=lambda file: file.path)
+            raise DocmillError(
+                f"strict: {len(skipped)} skipped, the first {first.path}: {first.detail}", skipped
+            )
 
     def ingest(self) -> Snapshot:
         """Source → Snapshot."""
@@ -130,7 +149,8 @@ class Pipeline:
         if len(skipped) == len(chunks):
             first = f"{skipped[0].path}: {skipped[0].reason}, {skipped[0].detail}"
             raise SourceError(
-                f"source {snapshot.name!r}: holds no Python file that can be parsed (the first: {first})"
+                f"source {snapshot.name!r}: holds no Python file that can be parsed (the first: {first})",
+                (*snapshot.skipped, *skipped),
             )
         links = resolve(chunks, outlines, self.settings.private, self.cache, self.workers)
         return Parsed(chunks, links, skipped)

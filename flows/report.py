@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from tasks.documents import SkippedFile
+from tasks.documents import DocmillError, SkippedFile
 from tasks.files import write_whole
+from tasks.ingest.tree import printable
 
 
 class Report(Struct):
@@ -29,6 +30,13 @@ class Report(Struct):
     stages: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, Any] | None = None
     published: dict[str, str] | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Note why a build failed, and which files it had left out by then."""
+        known = isinstance(error, DocmillError)
+        self.error = printable(str(error) if known else f"{type(error).__name__}: {error}")
+        if isinstance(error, DocmillError) and error.skipped:
+            self.skipped_files = sorted(error.skipped, key=lambda file: file.path)
 
     def write(self, file: Path) -> None:
         """Write the report as JSON, whole or not at all."""

@@ -55,8 +55,8 @@ class Settings(BaseModel):
     private: tuple[str, ...] = Field(
         (), description="dotted names of modules that are not public, with * and ?"
     )
-    out: str = Field("site", description="where the site goes")
-    model: str = Field("bundled", description="bundled, none, a folder or a hub id")
+    out: str = Field("site", min_length=1, description="where the site goes")
+    model: str = Field("bundled", min_length=1, description="bundled, none, a folder or a hub id")
     quantize: str = Field("auto", description="auto, none or a method")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     strict: bool = Field(False, description="a skipped file fails the build")
@@ -129,7 +129,8 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        raise SourceError(f"{origins.get(name, 'settings')}: {name}: {first['msg']}") from error
+        message = first["msg"].replace("valid tuple", "valid list")
+        raise SourceError(f"{origins.get(name, 'settings')}: {name}: {message}") from error
 
 
 def _add(values: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -74,7 +75,11 @@ def _parts(items: Sequence[Any], count: int) -> Iterator[list[Any]]:
 
 
 def _end_with_parent() -> None:
-    """Keep a worker whose build was killed from waiting for work for ever."""
+    """Keep a worker whose build was killed from waiting for work for ever.
+
+    An interrupt from the terminal reaches all processes; the build's own tells of it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

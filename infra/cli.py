@@ -6,20 +6,22 @@ import argparse
 import gc
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from flows.report import Report
     from flows.settings import Settings
     from tasks.ingest import OpenedSource
 
+_INTERRUPTED = "docmill: interrupted; the standing site is as it was"
 _FLAGS = ("out", "model", "quantize", "device", "strict", "budget")
 _EPILOG = (
     "exit status: 0 built; 1 failed; 2 unusable arguments or source, nothing touched; "
-    "3 published, but the budget left texts unwritten"
+    "3 published, but the budget left texts unwritten; 130 interrupted"
 )
 
 
@@ -43,20 +45,37 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read along has seen enough
         return 0
     except KeyboardInterrupt:
-        print("docmill: interrupted; the standing site is as it was", file=sys.stderr)
+        print(_INTERRUPTED, file=sys.stderr)
         return 130
     except Exception as error:
         if arguments.debug:
             raise
+        if isinstance(error, OSError) and error.filename is not None:
+            print(f"docmill: {_line(os.fsdecode(error.filename))}: {error.strerror}", file=sys.stderr)
+            return 1
         what = _line(f"{type(error).__name__}: {error}")
         print(f"docmill: internal error: {what}; run with --debug", file=sys.stderr)
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"docmill: {_line(message)}; see {self.prog} --help\n")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_arguments: object) -> None:
+        from importlib.metadata import version
+
+        print(f"docmill {version('docmill')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="docmill", description="A repository in, a documentation site out.", epilog=_EPILOG
-    )
+    parser = _Parser(prog="docmill", description="A repository in, a documentation site out.", epilog=_EPILOG)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     build = commands.add_parser("build", help="build and publish the site of a source", epilog=_EPILOG)
@@ -81,15 +100,22 @@ def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None
         default="." if optional else None,
         help="folder or git address",
     )
-    parser.add_argument("--revision", metavar="R", help="branch, tag or full SHA")
-    parser.add_argument("--out", metavar="DIR", help="where the site goes (default: site)")
-    parser.add_argument("--model", metavar="M", help="bundled, none, a folder or a hub id")
-    parser.add_argument("--quantize", metavar="METHOD", help="auto, none or a method")
+    parser.add_argument("--revision", type=_given, metavar="R", help="branch, tag or full SHA")
+    parser.add_argument("--out", type=_given, metavar="DIR", help="where the site goes (default: site)")
+    parser.add_argument("--model", type=_given, metavar="M", help="bundled, none, a folder or a hub id")
+    parser.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
     parser.add_argument("--strict", action="store_true", default=None, help="a skipped file fails the build")
     parser.add_argument("--budget", type=int, metavar="N", help="send at most N symbols to the model")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+
+
+def _given(value: str) -> str:
+    """A value that a variable of a shell may have left empty."""
+    if not value:
+        raise argparse.ArgumentTypeError("is empty")
+    return value
 
 
 def _opened(arguments: argparse.Namespace) -> tuple[OpenedSource, Settings]:
@@ -104,11 +130,13 @@ def _opened(arguments: argparse.Namespace) -> tuple[OpenedSource, Settings]:
 def _build(arguments: argparse.Namespace) -> int:
     from flows.build import build
     from flows.report import Report
-    from tasks.documents import DocmillError, SourceError
+    from tasks.documents import SourceError
     from tasks.ingest.git import shown
 
     if arguments.report is not None and not arguments.report.parent.is_dir():
         raise SourceError(f"report {str(arguments.report)!r}: no such folder")
+    if arguments.report is not None and arguments.report.is_dir():
+        raise SourceError(f"report {str(arguments.report)!r}: is a folder; name a file")
     report = Report(source={"location": _line(shown(arguments.source)), "revision": None})
     try:
         if arguments.prefect:
@@ -117,9 +145,7 @@ def _build(arguments: argparse.Namespace) -> int:
             source, settings = _opened(arguments)
             build(source, settings, report, _Terminal())
     except BaseException as error:
-        report.error = _line(
-            str(error) if isinstance(error, DocmillError) else f"{type(error).__name__}: {error}"
-        )
+        report.fail(error)
         raise
     finally:
         if arguments.report is not None and not arguments.prefect:  # the flow writes its own
@@ -139,7 +165,28 @@ def _build_in_prefect(arguments: argparse.Namespace) -> Report:
     if arguments.report is not None:
         parameters["report_file"] = str(arguments.report.resolve())
     run: Callable[..., Any] = build_docs
+    _end_when_interrupted()
     return msgspec.convert(run(source=arguments.source, **parameters), Report)
+
+
+def _end_when_interrupted() -> None:
+    """Let an interrupt end a flow at once that runs on a temporary server.
+
+    That server ends with the same interrupt, and Prefect's client would try for minutes to
+    tell it.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL
+
+    def end(_signal: int, _frame: object) -> None:
+        for server in SubprocessASGIServer._instances.values():
+            if server.server_process is not None:
+                server.server_process.terminate()
+        print(f"\n{_INTERRUPTED}", file=sys.stderr, flush=True)
+        os._exit(130)
+
+    if not PREFECT_API_URL.value():
+        signal.signal(signal.SIGINT, end)
 
 
 def _line(text: str) -> str:

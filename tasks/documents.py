@@ -19,9 +19,16 @@ SkipReason = Literal["binary", "encoding", "too-large", "syntax", "nesting", "sy
 
 
 class DocmillError(Exception):
-    """The root of what docmill raises: one line that says what, where and what to do."""
+    """The root of what docmill raises: one line that says what, where and what to do.
+
+    `skipped` are the files that were left out until then.
+    """
 
     exit_status = 1
+
+    def __init__(self, message: str, skipped: tuple[SkippedFile, ...] = ()) -> None:
+        super().__init__(message)
+        self.skipped = skipped
 
 
 class SourceError(DocmillError):

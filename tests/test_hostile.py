@@ -588,9 +588,9 @@ def test_a_fetch_that_was_killed_does_not_stand_in_the_way(source, docmill, home
         ("[tool.docmill]\nx = 1\n", 1, "'tool' is not a setting"),
         ('"title\\n" = 1\n', 1, "is not a setting"),
         ("title = \n", None, "docmill.toml"),
-        ("title = 5\n", None, "docmill.toml: title"),
-        ("include = 'a'\n", None, "docmill.toml: include"),
-        ('source_url = "javascript:{path}"\n', None, "docmill.toml: source_url"),
+        ("title = 5\n", 1, "title: "),
+        ("include = 'a'\n", 1, "include: "),
+        ('source_url = "javascript:{path}"\n', 1, "source_url: "),
         ("title = " + "[" * DEPTH + "]" * DEPTH, None, "docmill.toml"),
         (b"title = '\xff'\n", None, "docmill.toml"),
     ],
@@ -652,7 +652,8 @@ def test_strict_makes_a_skipped_file_a_failure(source, docmill):
     status, report, printed = docmill(source, "--strict")
     assert status == 1
     assert printed.err.startswith("docmill: strict: 1 skipped, the first broken.py: line 1")
-    assert report["published"] is not None
+    assert report["published"] is None
+    assert skipped(report) == {"broken.py": "syntax"}
 
 
 @pytest.mark.parametrize("where", ["foreign folder", "file", "foreign link", "s3", "source itself"])

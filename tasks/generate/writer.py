@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pydantic import ValidationError
+
 from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Engine, Frame, Request
 from models.load import load
@@ -55,6 +57,9 @@ class Writer:
                 room = min(_LONGEST_PROMPT, loaded.context - answer - len(loaded.encode_opening(prefix)))
             generation = GenerationConfig(max_prompt_tokens=room, max_new_tokens=answer)
             self.engine = Engine(loaded, generation, prefix=prefix)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SourceError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
         except (ModelError, ValueError) as error:
             raise SourceError(f"model: {str(error).splitlines()[0]}") from error
         # What is forced at the beginning of an answer counts as prompt.

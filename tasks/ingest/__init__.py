@@ -56,8 +56,8 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
     if not is_folder:
         what = "is a file" if folder.is_file() else "no such folder, and not a git address"
         raise SourceError(f"source {git.shown(location)!r}: {what}; give a folder or a git address")
-    name = project_name(location)
-    if revision is None:
+    name = project_name(location).removesuffix(".git")
+    if revision is None and not git.is_bare(folder):
         return OpenedSource(name, folder, git.head_of(folder), (), fetched=False)
     root, sha, links = git.fetch(folder.as_uri(), revision, cache / "sources")
     return OpenedSource(name, root, sha, tuple(links), fetched=True)
@@ -84,15 +84,12 @@ def ingest(source: OpenedSource, selection: Selection, cache: Path, hidden: Iter
     code = _ending(walk.files, CODE_SUFFIXES)
     prose = _ending(walk.files, PROSE_SUFFIXES)
     images = _ending(walk.files, IMAGE_SUFFIXES)
-    if not code and not prose and not walk.skipped:
-        raise SourceError(
-            f"source {source.name!r}: holds no file that docmill documents (Python or Markdown)"
-        )
     links = [link for link in source.links if walk.selects(link.path)]
     skipped = tuple(sorted([*walk.skipped, *links], key=lambda file: file.path))
     if not code:
         why = f" ({len(skipped)} skipped, the first: {_reason(skipped[0])})" if skipped else ""
-        raise SourceError(f"source {source.name!r}: holds no Python file that docmill can read{why}")
+        what = "no Python file that docmill can read" if skipped else "no Python file"
+        raise SourceError(f"source {source.name!r}: holds {what}{why}", skipped)
     covered = digest([source.name, source.revision, code, prose, images, skipped])
     return Snapshot(source.name, source.revision, str(source.root), covered, code, prose, images, skipped)
 

@@ -29,6 +29,7 @@ _URL = re.compile(rf"(?:{'|'.join(_PROTOCOLS)})://[^\s\x00-\x1f-][^\s\x00-\x1f]*
 _SCP = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*:[^\s\x00-\x1f:-][^\s\x00-\x1f]*")
 # What git-check-ref-format(1) allows, less a first character that is an option or a force to git fetch.
 _REVISION = re.compile(r"(?![-+/])[^\x00-\x20\x7f~^:?*\[\\]+")
+_SHORT_SHA = re.compile(r"[0-9a-f]{4,39}")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # How the operator reaches his hosts: keys and certificates.
 _OF_THE_OPERATOR = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_PROXY_COMMAND")
@@ -93,6 +94,11 @@ def head_of(folder: Path) -> str | None:
     return None
 
 
+def is_bare(folder: Path) -> bool:
+    """Whether a folder is a repository without a working tree."""
+    return all((folder / name).is_dir() for name in ("objects", "refs")) and (folder / "HEAD").is_file()
+
+
 def _git_folders(folder: Path) -> tuple[Path, Path]:
     """Where a working tree's HEAD is, and where its references are: two places for a linked worktree.
 
@@ -135,7 +141,12 @@ def fetch(location: str, revision: str | None, cache: Path) -> tuple[Path, str, 
             _git(repository, location, "init", "--quiet", "--bare", ".")
         for left in repository.glob("*.lock"):  # by a git that was killed; none other runs here
             left.unlink()
-        _git(repository, location, "fetch", "--quiet", "--no-tags", "--depth=1", "--", location, wanted)
+        try:
+            _git(repository, location, "fetch", "--quiet", "--no-tags", "--depth=1", "--", location, wanted)
+        except SourceError as error:
+            if _SHORT_SHA.fullmatch(wanted):
+                raise SourceError(f"{error}; of a commit, give the full SHA") from error
+            raise
         sha = _git(repository, location, "rev-parse", "--verify", "FETCH_HEAD^{commit}").decode().strip()
         entries = list(_entries(repository, location, sha))
         try:
@@ -264,8 +275,9 @@ def _git(repository: Path, location: str, *arguments: str) -> bytes:
     except subprocess.TimeoutExpired as error:
         raise SourceError(f"source {shown(location)!r}: git gave no answer in {_TIMEOUT} s") from error
     if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = lines[-1] if lines else "git failed"
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["git failed"]
+        why = next((line for line in lines if line.startswith(("fatal: ", "error: "))), lines[-1])
+        why = why.removeprefix("fatal: ").removeprefix("error: ")
         raise SourceError(f"source {shown(location)!r}: {why.replace(location, shown(location))}")
     return done.stdout
 

@@ -5,7 +5,6 @@ Each is encoded once, when its module is drawn; a build joins them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -15,9 +14,9 @@ from msgspec import Struct
 
 from tasks.documents import Kind, Links, Module, Slot, SlotCounts, Symbol
 from tasks.render.pages import PageInputs
+from tasks.render.prose import plain_text
 from tasks.resolve import anchor
 
-_MARKUP = re.compile(r"[`*]|:\w+:`~?|``|<[^>]{1,80}>")
 _LONGEST_SUMMARY = 90
 _SPHINX_ROLES = {
     "module": "module",
@@ -64,7 +63,7 @@ def fragment_of(
         len(objects),
         counts,
         ",\n".join(msgspec.json.encode(o).decode() for o in objects),
-        msgspec.json.encode(_search_entry(inputs, module, public, docs)).decode() if public else "",
+        msgspec.json.encode(_search_entry(inputs, module, links, docs)).decode() if public else "",
         "".join(_inventory(inputs, module, links)),
     )
 
@@ -101,23 +100,28 @@ def _counts(symbol: Symbol, doc: Mapping[str, Slot]) -> SlotCounts:
 
 
 def _search_entry(
-    inputs: PageInputs, module: Module, public: set[str], docs: Mapping[str, Mapping[str, Slot]]
+    inputs: PageInputs, module: Module, links: Links, docs: Mapping[str, Mapping[str, Slot]]
 ) -> Any:
-    """`[module, page, summary, [[qualified name, kind's initial, summary], …]]`."""
+    """`[module, page, summary, [[qualified name, kind's initial, summary], …], offered]`.
+
+    What a module offers of others is `[[name, kind's initial, href], …]`.
+    """
+    public = set(links.public)
     rows = [
-        [symbol.name, symbol.kind[0], plain_summary(docs[symbol.name])]
+        [symbol.name, symbol.kind[0], _short_summary(docs[symbol.name])]
         for symbol in module.symbols
         if symbol.name and symbol.name in public
     ]
-    return [module.name, quote(inputs.page), plain_summary(docs[""]), rows]
+    offered = [[name, r.kind[0], r.href] for name, r in links.reexports.items()]
+    return [module.name, quote(inputs.page), _short_summary(docs[""]), rows, offered]
 
 
-def plain_summary(doc: Mapping[str, Slot]) -> str:
+def _short_summary(doc: Mapping[str, Slot]) -> str:
     """A summary without markup, cut at a word where it is long."""
     slot = doc.get("summary")
     if slot is None:
         return ""
-    text = _MARKUP.sub("", slot.text)
+    text = plain_text(slot.text)
     if len(text) <= _LONGEST_SUMMARY:
         return text
     return text[:_LONGEST_SUMMARY].rpartition(" ")[0] + " …"

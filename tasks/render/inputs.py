@@ -14,6 +14,7 @@ from tasks.documents import Completions, Links, Outline, Slot
 from tasks.keys import digest_bytes
 from tasks.render.diagram import Uses
 from tasks.render.pages import Child, PageInputs, Reference, References, Users
+from tasks.render.prose import plain_text
 from tasks.resolve import Index, overridden_text, split_id
 
 # A page names this many users of a symbol; the rest are counted.
@@ -175,7 +176,8 @@ def headlines_of(outlines: Mapping[str, Outline], completions: Completions) -> d
         for path, symbols in completions.items()
         if "summary" in symbols.get("", {})
     }
-    return written | {path: Slot(o.headline, "human") for path, o in outlines.items() if o.headline}
+    human = {path: Slot(plain_text(o.headline), "human") for path, o in outlines.items() if o.headline}
+    return written | human
 
 
 def _is_test(path: str) -> bool:

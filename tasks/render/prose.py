@@ -169,6 +169,16 @@ def inline_html(text: str, targets: Mapping[str, str]) -> Markup:
     return sanitized(_docstring_parser().renderInline(to_markdown(text), {"targets": targets}))
 
 
+def plain_text(text: str) -> str:
+    """A docstring's text of one paragraph without its markup."""
+    if _is_plain(text):
+        return text
+    tokens = _docstring_parser().parseInline(to_markdown(text))
+    parts = (child for token in tokens for child in token.children or [])
+    words = "".join(" " if part.type.endswith("break") else part.content for part in parts)
+    return " ".join(words.split())
+
+
 def plain_html(text: str) -> Markup:
     """A derived or a model's text: no markup but code in backticks."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False)))

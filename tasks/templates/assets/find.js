@@ -41,11 +41,11 @@
   };
   const flatten = () => {
     const found = [];
-    const add = (kind, path, name, module, page, anchor, summary, test) => {
+    const add = (kind, path, name, module, page, anchor, summary, test, offered = false) => {
       const low = path.toLowerCase();
       const last = low.length - lastOf(name).length;
       found.push({
-        kind, path, low, name, module, page, anchor, summary, test, last,
+        kind, path, low, name, module, page, anchor, summary, test, offered, last,
         length: low.length - last,
         depth: low.split(".").length,
         bare: low.slice(last).replaceAll("_", ""),
@@ -53,10 +53,14 @@
       });
     };
     const lastOf = (name) => name.slice(Math.max(name.lastIndexOf("."), name.lastIndexOf("/")) + 1);
-    for (const [module, page, summary, symbols] of window.docmillSearch) {
+    for (const [module, page, summary, symbols, offered] of window.docmillSearch) {
       const test = TEST.test(module);
       add("M", module, module, "", page, "", summary, test);
       for (const [name, kind, text] of symbols) add(kind, `${module}.${name.replace(/#\d+$/, "")}`, name, module, page, name, text, test);
+      for (const [name, kind, href] of offered) {
+        const [at, anchor] = href.split("#");
+        add(kind, `${module}.${name}`, name, module, at, decodeURIComponent(anchor), "", test, true);
+      }
     }
     for (const [title, page] of window.docmillSite?.pages || []) {
       add("d", title.replaceAll("/", "."), title, "", page, "", "", false);
@@ -125,7 +129,9 @@
       else buckets.set(key, [entry]);
       total += 1;
     };
-    const fits = (entry) => !kinds || kinds.includes(entry.kind);
+    // What a module offers of others is found by its path there, lest everything be found twice.
+    const dotted = terms.some((term) => term.includes("."));
+    const fits = (entry) => (!kinds || kinds.includes(entry.kind)) && (dotted || !entry.offered);
     if (!terms.length) {
       for (const entry of entries) if (fits(entry)) put(entry, 0, entry.length);
     } else {
