@@ -100,7 +100,7 @@ def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None
         default="." if optional else None,
         help="folder or git address",
     )
-    parser.add_argument("--revision", type=_given, metavar="R", help="branch, tag or full SHA")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or full SHA")
     parser.add_argument("--out", type=_given, metavar="DIR", help="where the site goes (default: site)")
     parser.add_argument("--model", type=_given, metavar="M", help="bundled, none, a folder or a hub id")
     parser.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
