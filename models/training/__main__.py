@@ -32,11 +32,13 @@ def main() -> None:
     if not train.is_finished(plan):
         train.run(plan, tokenizer.examples(taught, tokens), tokenizer.examples(held_back, tokens))
     export.assemble(runs / "best", tokens, whole)
-    export.store(whole, evaluate.median_certainty(whole, held_back), arguments.out)
+    certainty = evaluate.median_certainty(whole, held_back)
+    export.store(whole, certainty, evaluate.SUBJECTS, arguments.out)
     test, others = pairs.load(data / "test.jsonl"), work / "baselines.json"
     if not others.exists():
         evaluate.baselines(taught, test, others)
     figures = evaluate.run(arguments.out, others, test, work / "evaluation.json")
+    export.store(whole, certainty, evaluate.worth_asking(figures), arguments.out)
     card.write(arguments.out, figures, runs / "curve.json", taught, arguments.minutes)
 
 

