@@ -35,6 +35,7 @@ _ORDINAL = re.compile(r"#\d+$")
 _PLAIN_ANCHOR = re.compile(r"[A-Za-z0-9_.~-]+")
 _CLASH_DIGITS = 8
 _LONGEST_CHAIN = 40
+_TEST_PARTS = ("tests", "test", "testing", "conftest")
 # A file system takes 255 bytes; a suffix and a digest come after.
 _LONGEST_NAME = 200
 
@@ -132,6 +133,12 @@ def overridden_text(ids: Iterable[str], outlines: Mapping[str, Outline]) -> tupl
 def without_ordinal(name: str) -> str:
     """A qualified name without `#2`."""
     return _ORDINAL.sub("", name)
+
+
+def is_test(path: str) -> bool:
+    """Whether a file holds tests, by the names that test runners go by."""
+    parts = path.removesuffix(".py").split("/")
+    return any(part in _TEST_PARTS for part in parts) or parts[-1].startswith("test_")
 
 
 def is_private(name: str) -> bool:

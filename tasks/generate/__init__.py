@@ -21,7 +21,7 @@ from tasks.fresh_stack import on_fresh_stack
 from tasks.generate.answers import Answers, Rendered, Wanted, symbols_by_path
 from tasks.generate.asking import ASKING_VERSION, Asked, Member, SlotFrame, asked_of
 from tasks.keys import key
-from tasks.resolve import overridden_text
+from tasks.resolve import is_test, overridden_text
 from tasks.result_cache import ResultCache
 
 if TYPE_CHECKING:  # torch is slow to import, and a build whose texts are all there needs none
@@ -155,10 +155,13 @@ def _wanted(
     writer: Writer,
     cache: ResultCache,
 ) -> Iterator[Wanted]:
-    """The requests for public symbols that have no text, in order of path."""
+    """The requests for public symbols that have no text, in order of path.
+
+    Tests are not asked about: their names say what they test, and few readers look for more.
+    """
     parsed = [chunk for chunk in chunks if chunk.path in links]
     inside = _modules_inside(parsed, outlines)
-    remaining = iter(parsed)
+    remaining = iter([chunk for chunk in parsed if not is_test(chunk.path)])
     while batch := list(islice(remaining, _BATCH)):
         asked = _asked(snapshot.root, batch, writer, cache)
         found = cache.get_many(links[chunk.path] for chunk in batch)

@@ -15,15 +15,13 @@ from tasks.keys import digest_bytes
 from tasks.render.diagram import Uses
 from tasks.render.pages import Child, PageInputs, Reference, References, Users
 from tasks.render.prose import plain_text
-from tasks.resolve import Index, overridden_text, split_id
+from tasks.resolve import Index, is_test, overridden_text, split_id
 
 # A page names this many users of a symbol; the rest are counted.
 _REFERENCES_SHOWN = 40
 
 # A user of a symbol: its module's rank in reading order, and its qualified name there.
 _User = tuple[int, str]
-
-_TEST_PARTS = ("tests", "test", "testing", "conftest")
 
 
 class InputsBuilder:
@@ -37,7 +35,7 @@ class InputsBuilder:
         self._users: dict[str, list[_User]] = {}
         self._subclasses: dict[str, list[_User]] = {}
         self._parts_used: dict[str, dict[str, set[str]]] = {}
-        order = sorted(index.by_path.values(), key=lambda s: (_is_test(s.path), s.name, s.path))
+        order = sorted(index.by_path.values(), key=lambda s: (is_test(s.path), s.name, s.path))
         self._modules = [(surface.path, surface.name) for surface in order]
         self._ranks = {surface.path: rank for rank, surface in enumerate(order)}
 
@@ -59,7 +57,7 @@ class InputsBuilder:
 
     def _add_parts(self, path: str, used: set[str]) -> None:
         """Note which part of which package uses which, for one module and the files that it uses."""
-        if _is_test(path):
+        if is_test(path):
             return
         user = self.index.by_path[path].name.split(".")
         for other in used:
@@ -178,8 +176,3 @@ def headlines_of(outlines: Mapping[str, Outline], completions: Completions) -> d
     }
     human = {path: Slot(plain_text(o.headline), "human") for path, o in outlines.items() if o.headline}
     return written | human
-
-
-def _is_test(path: str) -> bool:
-    parts = path.removesuffix(".py").split("/")
-    return any(part in _TEST_PARTS for part in parts) or parts[-1].startswith("test_")
