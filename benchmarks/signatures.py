@@ -26,6 +26,8 @@ from typing import Any
 
 from infra.cli import main as docmill
 
+OURS = ("flows", "infra", "models", "tasks")
+
 Comparison = tuple[int, list[str], Counter]
 
 
@@ -170,7 +172,7 @@ def missing_anchors(site: Path, symbols: list[dict[str, Any]]) -> list[str]:
 
 if __name__ == "__main__":
     failed = False
-    for name in sys.argv[1:] or ["click", "networkx", "sqlalchemy", "sympy"]:
+    for name in sys.argv[1:] or [*OURS, "click", "networkx", "sqlalchemy", "sympy"]:
         agreed, wrong, other = compare(name)
         print(f"{name}: {agreed:,} functions agree, {len(wrong)} do not; not compared: {dict(other)}")
         for line in wrong[:20]:

@@ -25,7 +25,7 @@ PROMPT = "class Pool:\n    def take_one(self, maxSize):\n        return self.ite
         ("It is 3.5 times as fast.", "It is 3.5 times as fast.", 0),
         ("Broken \ufffd text.", "", 1),
         ("Enable AIIIIII.", "", 1),
-        ("Return a nenenenenene.", "", 1),
+        ("Return a nenenene.", "", 1),
         ("Turned \u202e around.", "", 1),
         ("No full stop", "No full stop", 0),
         ("", "", 0),
