@@ -33,6 +33,8 @@ from flows.settings import Settings, cache_home, resolve_settings
 from tasks.ingest import OpenedSource, open_source, project_name
 from tasks.ingest.git import shown
 
+_SECONDS_BETWEEN_LINES = 10
+
 
 class Device(StrEnum):
     """Where the model runs; `as set` leaves it to the settings."""
@@ -77,6 +79,19 @@ class TaskRun:
             persist_result=True,
             cache_result_in_memory=False,
         )
+
+
+class _TextsWritten:
+    """Logs how many texts are written, now and then."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _SECONDS_BETWEEN_LINES or (done == total and done):
+            self._last = now
+            get_run_logger().info("%s of %s texts written", done, total)
 
 
 def _run_name() -> str:
@@ -128,7 +143,7 @@ def build_docs(
 
 def _build(source: OpenedSource, settings: Settings, report: Report) -> None:
     run = TaskRun(report)
-    with Pipeline(source, settings) as pipeline:
+    with Pipeline(source, settings, _TextsWritten()) as pipeline:
         before = pipeline.standing_ledger()
         snapshot = run("ingest", None, pipeline.ingest)
         report_ingested(report, snapshot)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 _SENTENCE = re.compile(r"[^.!?]*(?:[.!?](?!\s)[^.!?]*)*[.!?]?")
-_BROKEN = re.compile(r"(\w)\1{4}|(\w{2,8})\2{2}|[\ufffd\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_BROKEN = re.compile(
+    r"(\w)\1{4}|(\w{2,8})\2{2}"  # a stammer
+    r"|[\ufffd\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"  # no text
+)
 # Words that a sentence may say twice.
 # fmt: off
 _GRAMMAR = frozenset({
