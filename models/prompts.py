@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 
-PROMPT_VERSION = 2  # part of every key of generated text: raise it when the text below changes
+PROMPT_VERSION = 3  # part of every key of generated text: raise it when the text below changes
 SUMMARY_SEPARATOR = "<|summary|>"  # one token of the bundled model, between the code and its summary
 NEUTRAL_NAME = "func"
 NEUTRAL_CLASS, NEUTRAL_MODULE = "Class", "module"
@@ -58,7 +58,7 @@ def class_head(node: ast.ClassDef) -> str:
     """Return `class Name(Base, ...):`, without the bases if those are long."""
     try:
         bases = ", ".join(map(ast.unparse, node.bases))
-    except RecursionError:
+    except (RecursionError, ValueError):  # nested too deeply, or a number too long to be printed
         bases = ""
     return f"class {node.name}({bases}):" if 0 < len(bases) <= _LONGEST_HEAD else f"class {node.name}:"
 
@@ -101,9 +101,10 @@ def members(node: ast.ClassDef | ast.Module) -> dict[str, str]:
     """Return what a class or module defines for others to use: by name, the member's line of an outline.
 
     Names with a leading underscore are left out, special methods are not. Of a name that is defined more
-    than once (overloads, setters) the last definition counts. Variables are members of classes only.
+    than once the first definition counts that is no overload. Variables are members of classes only.
     """
     lines: dict[str, str] = {}
+    overloads: set[str] = set()
     for statement in node.body:
         match statement:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
@@ -116,17 +117,18 @@ def members(node: ast.ClassDef | ast.Module) -> dict[str, str]:
                 line = name
             case _:
                 continue
-        if not name.startswith("_") or (name.startswith("__") and name.endswith("__")):
+        is_private = name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+        if not is_private and (name not in lines or name in overloads):
             lines[name] = line
+            overloads.discard(name)
+            if isinstance(statement, Function) and "overload" in _decorators(statement):
+                overloads.add(name)
     return lines
 
 
 def _function_line(node: Function, in_class: bool) -> str:
     kind = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
-    if any(
-        isinstance(d, ast.Name | ast.Attribute) and _last_name(d).endswith("property")
-        for d in node.decorator_list
-    ):
+    if any(name.endswith("property") for name in _decorators(node)):
         return f"property {node.name}"
     arguments = node.args
     names = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
@@ -138,8 +140,10 @@ def _function_line(node: Function, in_class: bool) -> str:
     return f"{kind} {node.name}({', '.join(shown)})"
 
 
-def _last_name(node: ast.Name | ast.Attribute) -> str:
-    return node.id if isinstance(node, ast.Name) else node.attr
+def _decorators(node: Function) -> list[str]:
+    """The last names of plain decorators: `overload` of `@typing.overload`."""
+    names = [d for d in node.decorator_list if isinstance(d, ast.Name | ast.Attribute)]
+    return [d.id if isinstance(d, ast.Name) else d.attr for d in names]
 
 
 def outline(head: str, lines: Mapping[str, str], summaries: Mapping[str, str]) -> str:

@@ -113,7 +113,11 @@ def _pages(old: Ledger | None, new: Ledger, unwritten: Unwritten) -> Iterator[Ch
     for path, entry in new.pages.items():
         was = before.get(path)
         if was is None or was.key != entry.key:
-            yield Change(f"{path}::", "page", _page_reason(old, new, was, entry), certain=True)
+            reason = _page_reason(old, new, was, entry)
+            # Without the text that is yet to be written, no key is that of the page to come.
+            may_stay = path in showing and reason == "dependency" and was is not None
+            certain = not may_stay or was is None or was.links != entry.links
+            yield Change(f"{path}::", "page", reason, certain)
         elif path in showing:
             yield Change(f"{path}::", "page", "dependency", certain=False)
     for path in before.keys() - new.pages.keys():

@@ -35,7 +35,7 @@ _ORDINAL = re.compile(r"#\d+$")
 _PLAIN_ANCHOR = re.compile(r"[A-Za-z0-9_.~-]+")
 _CLASH_DIGITS = 8
 _LONGEST_CHAIN = 40
-_TEST_PARTS = ("tests", "test", "testing", "conftest")
+_TEST_PARTS = {"tests", "test", "conftest"}
 # A file system takes 255 bytes; a suffix and a digest come after.
 _LONGEST_NAME = 200
 
@@ -136,9 +136,9 @@ def without_ordinal(name: str) -> str:
 
 
 def is_test(path: str) -> bool:
-    """Whether a file holds tests, by the names that test runners go by."""
+    """Whether a file holds tests, by the names that such files and folders go by."""
     parts = path.removesuffix(".py").split("/")
-    return any(part in _TEST_PARTS for part in parts) or parts[-1].startswith("test_")
+    return not _TEST_PARTS.isdisjoint(parts) or parts[-1].startswith("test_") or parts[-1].endswith("_test")
 
 
 def is_private(name: str) -> bool:

@@ -128,6 +128,51 @@ def test_a_tree_with_impossible_names_is_refused(source, docmill, tmp_path, kind
 # --- bytes, sizes, depth
 
 
+WIDE = "0x" + "f" * 5_000
+
+
+@pytest.mark.parametrize("model", ["none", "bundled"])
+def test_numbers_that_python_does_not_print(source, docmill, tmp_path, model):
+    code = f"X = {WIDE}\ndef f(a={WIDE}):\n    return {WIDE}\n"
+    code += f'def g(x=("""a\nb""", {WIDE})):\n    return 1\n'
+    code += f"class A(B({WIDE})):\n    def m(self):\n        return {WIDE}\n"
+    code += f"def h(x):\n    match x:\n        case {WIDE}:\n            return 1\n"
+    put(source, {"wide.py": code})
+    status, report, _ = docmill(source, "--model", model)
+    assert (status, report["skipped_files"]) == (0, [])
+
+
+@pytest.mark.parametrize("model", ["none", "bundled"])
+def test_what_can_just_be_parsed_costs_nothing_else(source, docmill, model):
+    put(
+        source,
+        {f"a{n}.py": "x = y" + ".b" * n + "\ndef f(a):\n    return a\n" for n in range(2_900, 3_000, 4)},
+    )
+    status, report, _ = docmill(source, "--model", model)
+    assert status == 0
+    assert 0 < len(report["skipped_files"]) < 25
+
+
+SLOW = {
+    "role": ":a" * 100_000,
+    "roles": "``x`` " + ":a" * 100_000,
+    "edge": "=" * 200_000,
+    "grid": "+" + "-" * 200_000 + "x",
+    "columns": "== " * 70_000 + "x",
+    "backticks": "`" * 100_000 + "a" * 100_000,
+    "footnotes": "[" * 100_000 + "1]_" * 30_000,
+    "link": "`a <" * 50_000,
+    "comments": "x\n" * 100_000,
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", SLOW)
+def test_no_docstring_takes_long(source, docmill, kind):
+    put(source, {"slow.py": f"def f():\n    r'''Text.\n\n{SLOW[kind]}\n'''\n"})
+    assert docmill(source)[0] == 0
+
+
 def test_what_is_no_text_is_skipped_with_its_reason(source, docmill):
     put(
         source,

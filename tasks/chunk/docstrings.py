@@ -30,7 +30,7 @@ _PROSE = re.compile(rf"(?<![\w.])(?!(?:a|an|the|optional)\b){_JOINS}[A-Za-z]+ {_
 # Sections that griffe does not infer the style from.
 _NUMPY_HEADING = re.compile(r"\n[ \t]*(?:See Also|Notes|References|Examples)\n[ \t]*-{3,}[ \t]*\n")
 _MENTION = re.compile(
-    r":(?:[\w+-]+:)*[\w+-]+:`(?:[^`<]*<)?[~!]?\.?(?P<role>[A-Za-z_][\w.]*)(?:\(\))?>?`"
+    r"(?<![\w:+-]):[\w:+-]{1,80}:`(?:[^`<]*<)?[~!]?\.?(?P<role>[A-Za-z_][\w.]*)(?:\(\))?>?`"
     r"|`~?(?P<quoted>[A-Za-z_][\w.]*)(?:\(\))?`"
 )
 _BLANK_LINES = re.compile(r"\n[ \t]*\n")

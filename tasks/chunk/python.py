@@ -131,7 +131,12 @@ class _Chunker:
         piece = self.data[start:end].decode()
         if node.lineno == node.end_lineno:  # type: ignore[attr-defined]
             return piece
-        return _on_one_line(piece) or ast.unparse(node)
+        if (line := _on_one_line(piece)) is not None:
+            return line
+        try:
+            return ast.unparse(node)
+        except ValueError:  # a number too long to be printed
+            return " ".join(piece.split())
 
     def _optional_text(self, node: ast.AST | None) -> str | None:
         return None if node is None else self._text(node)
@@ -513,7 +518,7 @@ class _Chunker:
             elif kind is ast.Attribute:
                 trace += _attribute_chain(node, found, stack)  # type: ignore[arg-type]
             elif kind is ast.Constant:
-                trace.append(repr(node.value))  # type: ignore[attr-defined]
+                trace.append(_spelled(node.value))  # type: ignore[attr-defined]
             elif kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
                 body.nested.append(node)  # type: ignore[arg-type]
                 stores.add(node.name)  # type: ignore[attr-defined]
@@ -821,6 +826,11 @@ def _own_statements(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str | None
         if isinstance(node, _CONDITIONAL):
             for field in _BLOCKS:
                 yield from _own_statements(getattr(node, field, []))
+
+
+def _spelled(value: object) -> str:
+    """A constant in full; a whole number in hexadecimal, for Python prints no very long decimals."""
+    return hex(value) if type(value) is int else repr(value)
 
 
 def _push_children(node: ast.AST, stack: list[ast.AST], trace: list[str]) -> None:

@@ -112,29 +112,19 @@ class _Stream:
         self.sent: list[Wanted] = []
         self._symbols: set[str] = set()
         self._budget = budget
-        self._queue = deque(requests)
-        self._under_way: dict[str, list[Rendered]] = {}
+        self._queue: deque[Rendered] = deque()
+        self._same: dict[str, list[Rendered]] = {}
+        self.add(requests)
 
     def add(self, requests: Iterable[Rendered]) -> None:
-        """Queue more requests."""
-        self._queue.extend(requests)
-
-    def requests(self) -> Iterator[tuple[str, str, tuple[SlotFrame, ...]] | None]:
-        """What the engine takes; None while there is nothing to send before something arrives."""
-        while (request := self._next()) is not None or self._under_way:
-            yield request
-
-    def _next(self) -> tuple[str, str, tuple[SlotFrame, ...]] | None:
-        while self._queue:
-            rendered = self._queue.popleft()
-            if not self._is_within_budget(rendered.wanted.id):
-                continue
-            self.sent.append(rendered.wanted)
-            same = self._under_way.setdefault(rendered.key, [])
-            same.append(rendered)
-            if len(same) == 1:
-                return rendered.key, rendered.prompt, rendered.wanted.asked.frames
-        return None
+        """Queue more requests, as far as the budget goes."""
+        for rendered in requests:
+            if self._is_within_budget(rendered.wanted.id):
+                self.sent.append(rendered.wanted)
+                same = self._same.setdefault(rendered.key, [])
+                same.append(rendered)
+                if len(same) == 1:
+                    self._queue.append(rendered)
 
     def _is_within_budget(self, symbol: str) -> bool:
         if symbol not in self._symbols and self._budget is not None and len(self._symbols) >= self._budget:
@@ -142,9 +132,18 @@ class _Stream:
         self._symbols.add(symbol)
         return True
 
+    def requests(self) -> Iterator[tuple[str, str, tuple[SlotFrame, ...]] | None]:
+        """What the engine takes; None while there is nothing to send before something arrives."""
+        while self._same:
+            if self._queue:
+                rendered = self._queue.popleft()
+                yield rendered.key, rendered.prompt, rendered.wanted.asked.frames
+            else:
+                yield None
+
     def arrived(self, text_key: str) -> list[Rendered]:
         """All requests that an answer is for."""
-        return self._under_way.pop(text_key)
+        return self._same.pop(text_key)
 
 
 def _wanted(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tasks.documents import TextEntry
-from tasks.generate.asking import Asked, RawText
+from tasks.generate.asking import Asked, Member, RawText
 from tasks.generate.checks import checked
 from tasks.keys import digest, key
 from tasks.result_cache import ResultCache
@@ -147,15 +148,16 @@ class Answers:
         for w in self._wanted:
             requests.setdefault(w.path, {}).setdefault(w.asked.symbol, []).append(w.asked)
         return {
-            path: {name: TextEntry(digest(asked), self._parts(asked)) for name, asked in symbols.items()}
+            path: {name: self._entry(asked) for name, asked in symbols.items()}
             for path, symbols in requests.items()
         }
 
-    def _parts(self, asked: list[Asked]) -> str:
-        members = [member.id for a in asked for member in a.members]
-        if not members or not self._awaited.isdisjoint(members):
-            return ""
-        return digest([self._summaries.get(member) for member in members])
+    def _entry(self, asked: list[Asked]) -> TextEntry:
+        members = [member for a in asked for member in a.members]
+        own = [replace(a, members=tuple(Member(m.id, m.line) for m in a.members)) for a in asked]
+        if not members or any(m.id in self._awaited and m.summary is None for m in members):
+            return TextEntry(digest(own))
+        return TextEntry(digest(own), digest([m.summary or self._summaries.get(m.id) for m in members]))
 
 
 def symbols_by_path(wanted: Iterable[Wanted]) -> dict[str, tuple[str, ...]]:

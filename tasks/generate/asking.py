@@ -29,7 +29,7 @@ from models.prompts import (
 from tasks.documents import Module, Symbol
 
 # Raised whenever the same code would lead to other requests.
-ASKING_VERSION = (3, PROMPT_VERSION)
+ASKING_VERSION = (4, PROMPT_VERSION)
 
 _HEADING_TOKENS = 16
 SUMMARY_TOKENS = 48
@@ -138,7 +138,10 @@ def asked_of(module: Module, source: str, manner: Manner, fits: Callable[[str], 
     wanted = {s.name: groups for s in module.symbols if (groups := list(_frame_groups(s, manner)))}
     if not wanted:
         return []
-    reader = _Reader(module, source, fits)
+    try:
+        reader = _Reader(module, source, fits)
+    except (RecursionError, MemoryError):  # it could just be parsed, but not from here
+        return []
     found = []
     for symbol in module.symbols:
         for frames in wanted.get(symbol.name, ()):

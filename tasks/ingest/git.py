@@ -46,7 +46,7 @@ def is_url(location: str) -> bool:
 
 def shown(location: str) -> str:
     """A location as reports and messages may name it: without a password or token."""
-    return re.sub(r"(?<=://)[^/@]*@", "", location)
+    return re.sub(r"(?<=://)\S*@", "", location)
 
 
 def validated_revision(revision: str) -> str:
@@ -193,7 +193,7 @@ def _entries(repository: Path, location: str, sha: str) -> Iterator[_Entry]:
         mode, _, blob = description.split(" ")
         parts = path.split("/")
         if not {"", ".", ".."}.isdisjoint(parts):
-            raise SourceError(f"source {location!r}: holds {path!r}, which leaves the tree")
+            raise SourceError(f"source {shown(location)!r}: holds {path!r}, which leaves the tree")
         if is_documented(parts[-1]) or path == _SETTINGS:
             yield _Entry(mode, blob, path)
 

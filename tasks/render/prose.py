@@ -346,14 +346,14 @@ def _lexer(language: str) -> Lexer | None:
 
 # --- reStructuredText of docstrings, turned into Markdown
 
-_RST_HINT = re.compile(r"``|:\w+:`|\.\. |::|>>> |`_|\]_|`~?\w|\|\w|={2,} +={2,}|\+[-=]{2,}")
-_ROLE = re.compile(r":([a-zA-Z][\w:+-]*):`([^`]+)`")
+_RST_HINT = re.compile(r"``|:\w+:`|\.\. |::|>>> |`_|\]_|`~?\w|\|\w|(?<!=)={2,} +=|\+[-=]{2,}")
+_ROLE = re.compile(r"(?<![\w:+-]):([a-zA-Z][\w:+-]{0,80}):`([^`]+)`")
 _TITLED = re.compile(r"([^<>]*)<([^<>]+)>", re.S)
 _NAME = re.compile(r"\.?[A-Za-z_][\w.]*(?:\(\))?")
 _DOCUMENTS = {"pep": "PEP", "rfc": "RFC"}
 _LITERAL = re.compile(r"``(.+?)``", re.S)
 _FOOTNOTE = re.compile(r"\[(\d+|[#*]\w*|[A-Za-z]\w*)\]_(?!\w)")
-_TABLE_EDGE = re.compile(r" *(?:\+[-=]{2,}[-=+]*\+|={2,}(?: +={2,})+) *")
+_TABLE_EDGE = re.compile(r" *(?:\+[-=][-=+]*(?<=\+)|={2,}(?: +={2,})+) *")
 _HYPERLINK = re.compile(r"`([^`<]+)<([^`<>\s]+)>`__?")
 _WEB = re.compile(r"https?://|mailto:")
 # The scheme of links to symbols, until they are drawn.

@@ -121,6 +121,7 @@ def test_an_edit_is_passed_on_only_as_far_as_texts_change(
         assert 1 <= report["generated"] <= unchanged + 1  # fewer, if an earlier edit led to the same texts
         assert changed <= set(CHAIN[: unchanged + 1])
         assert re.findall(r"text +(\w+) +(\S+)$", certain, re.MULTILINE) == [("code", CHAIN[0])]
+        assert "page  dependency" not in certain  # the pages above may come out as they were
         planned = re.findall(r"text +(\w+) +(\S+)$", possible, re.MULTILINE)
         assert planned == sorted(("dependency", symbol) for symbol in CHAIN[1:])
         reached.add(report["generated"])
@@ -130,12 +131,14 @@ def test_an_edit_is_passed_on_only_as_far_as_texts_change(
     assert tree_bytes(tmp_path / "site") == tree_bytes(tmp_path / "clean")
 
 
-def test_a_human_text_of_a_part_is_passed_on(repository, talkative, docmill):
+def test_a_human_text_of_a_part_is_passed_on(repository, talkative, docmill, tmp_path, capsys):
     docmill(repository, "--model", str(talkative))
     edit(repository, "def close(self):\n", 'def close(self):\n        """Slam the door."""\n')
     _, report, _ = docmill(repository, "--model", str(talkative))
     assert 1 <= report["generated"] <= 3  # the class, and from there as far as texts change
     (repository / "pkg" / "named.py").write_text('"""Other names."""\n')
+    main(["plan", str(repository), "--out", str(tmp_path / "site"), "--model", str(talkative)])
+    assert re.search(r"text +dependency +pkg/__init__\.py::$", capsys.readouterr().out, re.MULTILINE)
     _, report, _ = docmill(repository, "--model", str(talkative))
     assert report["generated"] == 1  # the package
 

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.documents import Snapshot, SourceError
 from tasks.ingest import ingest, open_source, project_name
-from tasks.ingest.git import head_of, is_url, validated_revision
+from tasks.ingest.git import head_of, is_url, shown, validated_revision
 from tasks.ingest.tree import Selection, StatCache, Walk
 
 
@@ -334,6 +334,20 @@ def test_a_head_that_is_none_is_no_commit(folder, head):
 def test_names_of_projects(location, name):
     assert project_name(location) == name
     assert is_url(location) is not location.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("https://token@host/x.git", "https://host/x.git"),
+        ("https://user:p@ss@host/x", "https://host/x"),
+        ("https://user:a/b@host/x", "https://host/x"),
+        ("https://host/x", "https://host/x"),
+        ("git@host:x", "git@host:x"),
+    ],
+)
+def test_passwords_are_not_shown(location, said):
+    assert shown(location) == said
 
 
 @pytest.mark.parametrize(

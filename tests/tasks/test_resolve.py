@@ -10,7 +10,7 @@ import pytest
 from tasks.chunk import module_names
 from tasks.chunk.python import parse_module
 from tasks.documents import Links, Module, Reexport
-from tasks.resolve import Index, distinct_names, split_id
+from tasks.resolve import Index, distinct_names, is_test, split_id
 
 
 def resolved(files: dict[str, str], project: str = "project", private: tuple[str, ...] = ()):
@@ -113,6 +113,17 @@ def test_what_a_package_offers_from_private_modules_is_public():
         "Public": Reexport("api/p._impl.html#Public", "class"),
         "renamed": Reexport("api/p._impl.html#helper", "function"),
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "holds_tests"),
+    [
+        *(("tests/a.py", True), ("p/test/a.py", True), ("test_a.py", True), ("p/a_test.py", True)),
+        *(("conftest.py", True), ("p/testing/a.py", False), ("p/contest.py", False), ("latest.py", False)),
+    ],
+)
+def test_files_that_hold_tests(path, holds_tests):
+    assert is_test(path) is holds_tests
 
 
 def test_names_in_docstrings():

@@ -15,7 +15,7 @@
     module: "M", mod: "M", package: "M", class: "c", function: "f", func: "f", def: "fm", fn: "fm",
     method: "m", meth: "m", property: "p", prop: "p", attribute: "a", attr: "a", page: "d", doc: "d",
   };
-  const TEST = /(^|\.)(tests?|conftest|test_[^.]*)(\.|$)/;
+  const TEST = /(^|\.)(tests?|conftest|test_[^.]*|[^.]*_test)(\.|$)/;
 
   // --- the index, flat: one entry a module, symbol or page
 
