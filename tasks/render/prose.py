@@ -33,6 +33,8 @@ from tasks.render.source import coloured, coloured_console
 
 # Text in which nothing can be markup is a paragraph as it stands; most summaries are.
 _PLAIN = re.compile(r"[\w ,.;:'\"()/?!%=+-]*")
+# What may be other markup than names in backticks; most summaries have none.
+_MORE_THAN_CODE = re.compile(r"[*\[\]<>&\\~|]|(?<!\w)_|_(?!\w)|:\w+:|`_|::|://|^[ #+-]")
 _DUNDER = re.compile(r"__[a-z]\w*__(?!\w)")
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
 _EXTERNAL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
@@ -173,6 +175,8 @@ def plain_text(text: str) -> str:
     """A docstring's text of one paragraph without its markup."""
     if _is_plain(text):
         return text
+    if not _MORE_THAN_CODE.search(text):
+        return " ".join(text.replace("`", "").split())
     tokens = _docstring_parser().parseInline(to_markdown(text))
     parts = (child for token in tokens for child in token.children or [])
     words = "".join(" " if part.type.endswith("break") else part.content for part in parts)
