@@ -450,7 +450,7 @@ class _Chunker:
             self.symbols[qualified] = replace(
                 last,
                 name=qualified,
-                line=min(last.line, *(symbol.line for symbol in others), last.line),
+                line=min(symbol.line for symbol in (*others, last)),
                 slots=next((symbol.slots for symbol in (last, *others) if symbol.slots), {}),
                 overloads=tuple(symbol.signature for symbol in others),
             )
