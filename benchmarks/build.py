@@ -27,7 +27,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 DOCMILL = Path(sys.executable).with_name("docmill")
 SPHINX = HERE / ".venv-sphinx"
-PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 class Timed:
@@ -63,11 +62,13 @@ def tree(pid: int) -> list[int]:
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of one process; 0 if it is gone."""
+    """Resident memory of one process, a page that several share counted once; 0 if it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB
-    except (OSError, IndexError):
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
         return 0.0
+    kib = [int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")]
+    return sum(kib) * 1024 / 1e6
 
 
 def copy_of(package: str, into: Path) -> Path:

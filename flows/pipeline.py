@@ -109,12 +109,14 @@ class Pipeline:
         """Processes, started when a stage first has enough for them to do."""
         from flows.workers import Workers
 
-        return Workers(self.cache, self.settings.processes)
+        return Workers(lambda: self.cache, self.settings.processes)
 
     # --- the pipeline
 
     def build(self, snapshot: Snapshot, run: Run) -> Built:
         """From a snapshot to a published site."""
+        if self.target.standing() is None:  # all is to be made
+            self.workers.start_ahead(len(snapshot.code))
         keys = self._stage_keys(snapshot)
         parsed = run("chunk", keys.chunk, self.chunk, snapshot)
         self._fail_if_strict(snapshot, parsed)

@@ -322,7 +322,10 @@ class Index:
             return Target(self.by_name[submodule], "")
         if imported is not None:
             return None
-        return self._starred(surface, name, {surface.path})
+        if not surface.stars:
+            return None
+        question = f"{surface.path}::{name}"
+        return self._once("star", question, lambda: self._starred(surface, name, {surface.path}), None)
 
     def _starred(self, surface: Surface, name: str, seen: set[str]) -> Target | None:
         for star in surface.stars:

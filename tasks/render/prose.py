@@ -134,17 +134,23 @@ def is_external(href: str) -> bool:
     return _EXTERNAL.match(_IGNORED_IN_URLS.sub("", href)) is not None
 
 
-def sanitized(markup: str, kept: Callable[[str, str, str], str | None] = _kept_attribute) -> Markup:
-    """HTML reduced to what the allow-list holds, and of attributes to what `kept` gives."""
-    clean = nh3.clean(
-        markup,
+def _cleaner(kept: Callable[[str, str, str], str | None]) -> nh3.Cleaner:
+    """Reduces HTML to what the allow-list holds, and of attributes to what `kept` gives."""
+    return nh3.Cleaner(
         tags=_TAGS,
         attributes=_ATTRIBUTES,
         attribute_filter=kept,
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer",
     )
-    return Markup(clean)
+
+
+_CLEANER = _cleaner(_kept_attribute)
+
+
+def sanitized(markup: str, cleaner: nh3.Cleaner = _CLEANER) -> Markup:
+    """HTML reduced to what a cleaner lets through."""
+    return Markup(cleaner.clean(markup))
 
 
 def docstring_html(text: str, targets: Mapping[str, str]) -> Markup:
@@ -211,7 +217,7 @@ def page_html(
             return rewrite(value)
         return _kept_attribute(tag, attribute, value)
 
-    return Markup(_IMAGE.sub(_with_source, sanitized(markup, kept)))
+    return Markup(_IMAGE.sub(_with_source, sanitized(markup, _cleaner(kept))))
 
 
 def _with_source(image: re.Match[str]) -> str:

@@ -13,21 +13,29 @@ import re
 
 from markupsafe import Markup
 
-_KEYWORDS = "|".join(sorted(set(keyword.kwlist) - {"None", "True", "False"}))
+_VALUES = ("None", "True", "False", "self", "cls")
+_KEYWORDS = sorted(set(keyword.kwlist) - set(_VALUES))
+# What stands before a token is skipped in one go, and nothing is ever tried twice (every
+# repetition is possessive, a string without an end ends with its line or the text): the time
+# taken grows with the text's length and no faster, whatever the text.
 _TOKEN = re.compile(
     r"""
-    (?P<c>\#[^\n]*)
-  | (?P<s>(?:\b[rbfuRBFU]{1,2})?(?:
-        \"{3}[^\\"]*(?:(?:\\.|\"{1,2}(?!\"))[^\\"]*)*\"{3}
-      | '{3}[^\\']*(?:(?:\\.|'{1,2}(?!'))[^\\']*)*'{3}
-      | "[^"\\\n]*(?:\\.[^"\\\n]*)*"
-      | '[^'\\\n]*(?:\\.[^'\\\n]*)*'))
-  | (?P<k>\b(?:KEYWORDS)\b)
-  | (?P<v>\b(?:None|True|False|self|cls)\b)
-  | (?P<m>\b\d[\w.]*)
-  | (?P<d>^[ \t]*@[\w.]+)
-    """.replace("KEYWORDS", _KEYWORDS),
-    re.VERBOSE | re.MULTILINE | re.DOTALL,
+    (?P<plain>(?:[^\w"'\#@]++ | (?!(?:KEYWORDS|VALUES)\b) (?![rbfuRBFU]{1,2}["']) [^\W\d]\w*+)*+)
+    (?:
+      (?P<s>[rbfuRBFU]{0,2}(?:
+          "{3}[^\\"]*+(?:(?:\\.|"{1,2}(?!"))[^\\"]*+)*+(?:"{3}|\\?\Z)
+        | '{3}[^\\']*+(?:(?:\\.|'{1,2}(?!'))[^\\']*+)*+(?:'{3}|\\?\Z)
+        | "[^"\\\n]*+(?:\\.[^"\\\n]*+)*+(?:"|(?=\n)|\\?\Z)
+        | '[^'\\\n]*+(?:\\.[^'\\\n]*+)*+(?:'|(?=\n)|\\?\Z)))
+    | (?P<c>\#[^\n]*)
+    | (?P<v>(?:VALUES)\b)
+    | (?P<k>(?:KEYWORDS)\b)
+    | (?P<m>\d[\w.]*)
+    | (?P<d>@[\w.]+)
+    | @ | \Z
+    )
+    """.replace("KEYWORDS", "|".join(_KEYWORDS)).replace("VALUES", "|".join(_VALUES)),
+    re.VERBOSE | re.DOTALL,
 )
 
 
@@ -50,9 +58,16 @@ def _console_line(line: str) -> str:
 
 def highlighted_lines(source: str) -> Markup:
     """A Python file as HTML; line N begins with an element whose id is `LN`."""
-    lines = coloured(source).replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
-    return Markup("\n".join([f'<i id="L{number}"></i>{line}' for number, line in enumerate(lines, 1)]))
+    text = source.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
+    return Markup(
+        "\n".join(
+            [f'<i id="L{number}"></i>{line}' for number, line in enumerate(coloured(text).split("\n"), 1)]
+        )
+    )
 
 
 def _coloured(match: re.Match[str]) -> str:
-    return f'<b class="{match.lastgroup}">{match.group()}</b>'
+    kind = match.lastgroup or "plain"
+    if kind == "plain":
+        return match[0]
+    return f'{match["plain"]}<b class="{kind}">{match[kind]}</b>'

@@ -21,6 +21,11 @@ def group_members(group: int) -> list[str]:
     return [args for pgid, stat, args in fields if int(pgid) == group and not stat.startswith("Z")]
 
 
+def heed_interrupts() -> None:
+    """Whoever runs the tests in the background of a shell hands on that interrupts are ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not shutil.which("ps"), reason="ps is not installed")
 @pytest.mark.parametrize(
     ("flags", "begun"), [((), "Stage chunk begins"), (("--prefect",), "Beginning flow run")]
@@ -40,7 +45,12 @@ def test_an_interrupt_ends_a_build_at_once(tmp_path, flags, begun):
     command = [sys.executable, "-c", program, "build", str(source), "--out", str(out), *flags]
     environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}
     process = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     assert process.stderr is not None
     printed = ""

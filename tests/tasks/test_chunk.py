@@ -37,7 +37,7 @@ def chunked(tmp_path):
             (tmp_path / "source" / name).write_bytes(data)
         source = open_source(str(tmp_path / "source"), None, tmp_path)
         cache = ResultCache(f"sqlite:///{tmp_path}/{cached}.sqlite")
-        chunks = chunk(ingest(source, Selection(), tmp_path), cache, Workers(cache, processes=1))
+        chunks = chunk(ingest(source, Selection(), tmp_path), cache, Workers(lambda: cache, processes=1))
         return load_modules(cache, chunks), load_outlines(cache, chunks)
 
     return run

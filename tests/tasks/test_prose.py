@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tasks.render.prose import docstring_html, inline_html, is_external, page_html, plain_html, sanitized
-from tasks.render.source import highlighted_lines
+from tasks.render.source import coloured, highlighted_lines
 
 TARGETS = {"f": "#f", "pkg.B": "b.html#B"}
 
@@ -174,3 +176,34 @@ def test_source_pages_have_a_mark_a_line(source, lines):
     html = str(highlighted_lines(source))
     assert [f'<i id="L{n}"></i>' in html for n in range(1, lines + 2)] == [True] * lines + [False]
     assert "<script" not in html and "</script" not in html
+
+
+@pytest.mark.parametrize(
+    ("source", "tokens"),
+    [
+        ("if x is None:", "k:if k:is v:None"),
+        ("ifx = selfish + cls", "v:cls"),
+        ("@app.route('/')", "d:@app.route s:'/'"),
+        ("a @ b", ""),
+        ("x1 = 0x1f + 1.5e3", "m:0x1f m:1.5e3"),
+        ("rb'a' + xr'b'", "s:rb'a' s:'b'"),
+        (r"'a\'b' # 'c'", r"s:'a\'b' c:# 'c'"),
+        ('"""a "b" ""c\n""" + d', 's:"""a "b" ""c\n"""'),
+        ("'never closed\nfor", "s:'never closed k:for"),
+        ('"""never closed\nfor', 's:"""never closed\nfor'),
+        ("naïve = 'é'", "s:'é'"),
+    ],
+)
+def test_tokens_are_coloured(source, tokens):
+    html = coloured(source)
+    found = [f"{kind}:{token}" for kind, token in re.findall(r'<b class="(\w)">(.*?)</b>', html, re.DOTALL)]
+    assert " ".join(found) == tokens
+    assert re.sub(r"</?b[^>]*>", "", html) == source
+
+
+@pytest.mark.parametrize(
+    "piece", [r"\"", r"\"" + '""', r"\'''", '"""\\"', "a ", "@", "r", "\\", "f'", "'\\\n"]
+)
+def test_colouring_ends_whatever_the_text(piece):
+    source = piece * 50_000  # minutes, if the time grew with the square of the length
+    assert re.sub(r"</?b[^>]*>", "", coloured(source)) == source
