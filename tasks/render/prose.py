@@ -22,6 +22,8 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
+from mdit_py_plugins.gfm import gfm_plugin
+from mdit_py_plugins.gfm_autolink import gfm_autolink_plugin
 from mdit_py_plugins.tasklists import tasklists_plugin
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -88,7 +90,7 @@ _TAGS = {
         "span",
         "strong",
     ),
-    *("sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"),
+    *("section", "sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
 _ATTRIBUTES = {
     "a": {"href", "title", "id"},
@@ -99,6 +101,7 @@ _ATTRIBUTES = {
     "td": {"align"},
     "th": {"align"},
     "details": {"open"},
+    "li": {"id"},
     **{tag: {"id", "align"} for tag in ("h1", "h2", "h3", "h4", "h5", "h6")},
     **{tag: {"align"} for tag in ("p", "div")},
 }
@@ -106,11 +109,12 @@ _ALIGNMENTS = ("left", "center", "right")
 _PYTHON = {"python", "py", "python3", "py3"}
 _CONSOLE = {"pycon", "python-console", "doctest"}
 _FORMATTER = HtmlFormatter(nowrap=True)
-# Pygments' classes, those of task lists, and docmill's own for prose.
+# Pygments' classes, those of GitHub's Markdown, and docmill's own for prose.
 _CLASS = re.compile(
-    r"(?:b|span) [a-z]{1,2}[0-9a-z]?|\w+ (?:contains-)?task-list(?:-item(?:-checkbox)?)?|p heading|span image"
+    r"(?:b|span) [a-z]{1,2}[0-9a-z]?|\w+ (?:contains-)?task-list(?:-item(?:-checkbox)?)?"
+    r"|div markdown-alert markdown-alert-[a-z]+|p markdown-alert-title|section footnotes|p heading|span image"
 )
-_CLASSED = ("b", "pre", "span", "code", "p", "div", "li", "ul")
+_CLASSED = ("b", "pre", "span", "code", "p", "div", "li", "ul", "section")
 _ATTRIBUTES |= {tag: _ATTRIBUTES.get(tag, set()) | {"class"} for tag in _CLASSED}
 
 
@@ -247,6 +251,8 @@ def _depth(markup: str) -> int:
 @lru_cache(maxsize=1)
 def _docstring_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    # Code is full of @, and what follows is seldom a host.
+    parser.use(gfm_autolink_plugin).disable("gfm_autolink_email")
     parser.inline.ruler.before("emphasis", "dunder", _dunder)
     parser.add_render_rule("code_inline", _code_inline)
     parser.add_render_rule("link_open", _link_open)
@@ -259,9 +265,10 @@ def _docstring_parser() -> MarkdownIt:
 
 @lru_cache(maxsize=1)
 def _page_parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    parser.add_render_rule("heading_open", _heading_open)
+    parser = MarkdownIt("commonmark", {"html": True}).use(gfm_plugin, front_matter=True)
+    parser.options["tasklists"] = False  # it leaves the boxes without a label
     parser.use(tasklists_plugin, label=True)
+    parser.add_render_rule("heading_open", _heading_open)
     parser.add_render_rule("fence", _fence)
     return parser
 

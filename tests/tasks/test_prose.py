@@ -58,6 +58,12 @@ def test_docstrings(text, html):
     assert made.strip() == html
 
 
+def test_an_address_is_a_link_but_not_in_code():
+    html = str(inline_html("See https://a.b/c_d?e=1. Not `https://f.g`, nor h@i.j.", {}))
+    assert html.count("<a ") == 1
+    assert 'href="https://a.b/c_d?e=1"' in html
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -99,6 +105,10 @@ def test_a_models_text_has_no_markup_but_code():
         ("<details><summary>a</summary>b</details>", "<details><summary>a</summary>b</details>"),
         ("<h2 id='x'>a</h2>", '<h2 id="md-x">'),
         ("- [x] done", 'type="checkbox"'),
+        ("See https://b.c/d_e.", '<a href="https://b.c/d_e" rel="noopener noreferrer">https://b.c/d_e</a>.'),
+        ("> [!NOTE]\n> a", '<div class="markdown-alert markdown-alert-note">'),
+        ("a[^n]\n\n[^n]: b", '<li id="md-fn1"><p>b'),
+        ("---\ntitle: a\n---\n\nb", "\n<p>b</p>"),
     ],
 )
 def test_pages_of_the_repository(text, part):
