@@ -36,7 +36,7 @@ class Timed:
         start = time.perf_counter()
         process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL, **options)  # type: ignore[call-overload]
         while watch and process.poll() is None:
-            self.peak_mb = max(self.peak_mb, sum(map(resident_mb, tree(process.pid))))
+            self.peak_mb = max(self.peak_mb, sum(map(proportional_mb, tree(process.pid))))
             time.sleep(0.05)
         status = process.wait()
         self.seconds = time.perf_counter() - start
@@ -55,7 +55,7 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def resident_mb(pid: int) -> float:
+def proportional_mb(pid: int) -> float:
     """Resident memory of one process, a page that several share counted once; 0 if it is gone."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -117,14 +117,13 @@ def against_sphinx(runs: int) -> dict[str, list[Timed]]:
 
 
 def summary(found: dict[str, list[Timed]]) -> dict[str, dict[str, float]]:
-    """By row, the median of the seconds, and the peak of the run that was watched."""
-    return {
-        name: {
-            "seconds": round(statistics.median(t.seconds for t in timed if not t.watched), 3),
-            "peak_mb": round(max(t.peak_mb for t in timed)),
-        }
-        for name, timed in found.items()
-    }
+    """By row, the median of the seconds, and the peak of the run that was watched, if one was."""
+    rows = {}
+    for name, timed in found.items():
+        rows[name] = {"seconds": round(statistics.median(t.seconds for t in timed if not t.watched), 3)}
+        if peaks := [t.peak_mb for t in timed if t.watched]:
+            rows[name]["peak_mb"] = round(max(peaks))
+    return rows
 
 
 def machine() -> str:
@@ -151,7 +150,7 @@ def main() -> None:
     for workload, rows in results.items():
         if isinstance(rows, dict):
             for name, row in rows.items():
-                memory = f"{row['peak_mb']:6.0f} MB" if row["peak_mb"] else ""
+                memory = f"{row['peak_mb']:6.0f} MB" if "peak_mb" in row else ""
                 print(f"{workload:<26}{name:<10}{row['seconds']:8.2f} s {memory}")
     file = HERE / "results" / f"build-{datetime.now(UTC):%Y-%m-%d}.json"
     file.parent.mkdir(exist_ok=True)

@@ -2,7 +2,7 @@
 
 A small piece of work runs where it is: starting processes costs more than it saves.
 Workers are forked from a server (not from a process that holds threads), which has
-imported what they need once for all, and ask the same result cache.
+imported what draws pages once for all, and ask the same result cache.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import lru_cache
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from tasks.documents import DocmillError
@@ -32,7 +33,7 @@ _PARTS_A_PROCESS = 6
 _ALLOCATIONS_A_COLLECTION = 100_000
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["__main__", "tasks.render"])
+_CONTEXT.set_forkserver_preload(["tasks.render"])
 
 
 class Workers:
@@ -52,7 +53,7 @@ class Workers:
     def start_ahead(self, items: int) -> None:
         """Let the workers' server import beside this process, if so many items will be spread."""
         if self._spreads(items):
-            forkserver.ensure_running()
+            _start_server()
 
     def close(self) -> None:
         """End the processes."""
@@ -72,7 +73,8 @@ class Workers:
         parts = _parts(items, self.processes * _PARTS_A_PROCESS)
         url = self.open_cache().url
         try:
-            futures = [self._started().submit(_work, function, part, url, common) for part in parts]
+            with _interrupts_held():  # or else a worker that is being started is left to itself
+                futures = [self._started().submit(_work, function, part, url, common) for part in parts]
             for future in futures:
                 future.result()
         except BrokenProcessPool as error:
@@ -85,6 +87,7 @@ class Workers:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
+            _start_server()
             self._pool = ProcessPoolExecutor(self.processes, _CONTEXT, initializer=_set_up_worker)
         return self._pool
 
@@ -93,6 +96,35 @@ def _parts(items: Sequence[Any], count: int) -> Iterator[list[Any]]:
     """Every count-th item: neighbours in a tree are alike in size."""
     for start in range(min(count, len(items))):
         yield list(items[start::count])
+
+
+def _start_server() -> None:
+    """Start the workers' server unless it runs.
+
+    What it preloads must not be found in the current folder, which may be the repository
+    that is being read.
+    """
+    resource_tracker.ensure_running()  # or else the server starts it, and unblocks interrupts
+    safe_path = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        with _interrupts_held():  # of one while it preloads, this process is to tell
+            forkserver.ensure_running()
+    finally:
+        if safe_path is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = safe_path
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let an interrupt wait; threads and processes that are started meanwhile never get one."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _set_up_worker() -> None:

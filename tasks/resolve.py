@@ -27,7 +27,7 @@ from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
 # Raised whenever the same surfaces would resolve to other Links.
-RESOLVE_VERSION = 4
+RESOLVE_VERSION = 5
 
 T = TypeVar("T")
 

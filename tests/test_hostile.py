@@ -721,11 +721,13 @@ def test_where_a_site_cannot_go_nothing_is_touched(source, tmp_path, capsys, whe
     assert tree_bytes(tmp_path) == before
 
 
-def test_docmill_never_imports_what_it_documents(source, tmp_path):
+@pytest.mark.parametrize("files", [0, 60], ids=["in one process", "in several"])
+def test_docmill_never_imports_what_it_documents(source, tmp_path, files):
     """Run where a user would, inside the repository, whose modules are named like docmill's and Python's."""
     evil = f"open({str(tmp_path / 'executed')!r}, 'w').close()\n"
     names = ["json.py", "tasks.py", "flows/__init__.py", "conftest.py", "sitecustomize.py", "setup.py"]
     put(source, dict.fromkeys([*names, "griffe.py", "__main__.py"], evil))
+    put(source, {f"m{number}.py": evil for number in range(files)})
     command = [str(Path(sys.executable).parent / "docmill"), "build", ".", "--out", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -22,8 +22,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
-from mdit_py_plugins.gfm import gfm_plugin
-from mdit_py_plugins.gfm_autolink import gfm_autolink_plugin
+from mdit_py_plugins.footnote import footnote_plugin
 from mdit_py_plugins.tasklists import tasklists_plugin
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -38,6 +37,9 @@ _PLAIN = re.compile(r"[\w ,.;:'\"()/?!%=+-]*")
 # What may be other markup than names in backticks; most summaries have none.
 _MORE_THAN_CODE = re.compile(r"[*\[\]<>&\\~|]|(?<!\w)_|_(?!\w)|:\w+:|`_|::|://|^[ #+-]")
 _DUNDER = re.compile(r"__[a-z]\w*__(?!\w)")
+# An address in running text; its last characters may be the sentence's.
+_ADDRESS = re.compile(r"://[^\s<>\"`]{1,2000}")
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?=[\w-]+:|#)(?:.*\n)*?---[ \t]*(?:\n|\Z)")
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
 _EXTERNAL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _IGNORED_IN_URLS = re.compile(r"^[\x00-\x20]+|[\t\n\r]")
@@ -209,7 +211,7 @@ def page_html(
             where it leads nowhere, and the link is dropped.
         picture: The same for images; one that is not in the site is replaced by its text.
     """
-    markup = _page_parser().render(text, {"slugs": set(), "repeated": Counter()})
+    markup = _page_parser().render(_FRONT_MATTER.sub("", text), {"slugs": set(), "repeated": Counter()})
     if _depth(markup) > _DEEPEST_HTML:
         return Markup("<pre>{}</pre>").format(text)
 
@@ -251,8 +253,7 @@ def _depth(markup: str) -> int:
 @lru_cache(maxsize=1)
 def _docstring_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
-    # Code is full of @, and what follows is seldom a host.
-    parser.use(gfm_autolink_plugin).disable("gfm_autolink_email")
+    parser.inline.ruler.push("address", _address)
     parser.inline.ruler.before("emphasis", "dunder", _dunder)
     parser.add_render_rule("code_inline", _code_inline)
     parser.add_render_rule("link_open", _link_open)
@@ -265,9 +266,9 @@ def _docstring_parser() -> MarkdownIt:
 
 @lru_cache(maxsize=1)
 def _page_parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": True}).use(gfm_plugin, front_matter=True)
-    parser.options["tasklists"] = False  # it leaves the boxes without a label
-    parser.use(tasklists_plugin, label=True)
+    parser = MarkdownIt("commonmark", {"html": True, "alerts": True}).enable(["table", "strikethrough"])
+    parser.inline.ruler.push("address", _address)
+    parser.use(footnote_plugin, inline=False).use(tasklists_plugin, label=True)
     parser.add_render_rule("heading_open", _heading_open)
     parser.add_render_rule("fence", _fence)
     return parser
@@ -292,6 +293,41 @@ def slug(title: str) -> str:
     """The anchor of a heading, as code hosts form it, apart from docmill's own ids."""
     kept = re.sub(r"[^\w\- ]", "", title.strip().lower())
     return "md-" + kept.replace(" ", "-")
+
+
+def _address(state: StateInline, silent: bool) -> bool:
+    """A link from an address in running text, as GitHub's Markdown has it; for http and https alone."""
+    scheme = next((s for s in ("https", "http") if state.pending.endswith(s)), None)
+    if scheme is None or state.linkLevel or state.src[state.pos] != ":":
+        return False
+    start = state.pos - len(scheme)
+    rest = _ADDRESS.match(state.src, state.pos, state.posMax)
+    if rest is None or state.src[start - 1 : start].isalnum():
+        return False
+    address = scheme + _without_punctuation(rest[0])
+    href = state.md.normalizeLink(address)
+    if len(address) <= len(scheme) + len("://") or not state.md.validateLink(href):
+        return False
+    if not silent:
+        state.pending = state.pending[: -len(scheme)]
+        state.push("link_open", "a", 1).attrs = {"href": href}
+        state.push("text", "", 0).content = address
+        state.push("link_close", "a", -1)
+    state.pos = start + len(address)
+    return True
+
+
+def _without_punctuation(address: str) -> str:
+    """An address without what ends the sentence or closes a bracket that was opened before it."""
+    end = len(address)
+    closing = address.count(")") - address.count("(")
+    while end:
+        if address[end - 1] == ")" and closing > 0:
+            closing -= 1
+        elif address[end - 1] not in "?!.,:;*_~'":
+            break
+        end -= 1
+    return address[:end]
 
 
 def _dunder(state: StateInline, silent: bool) -> bool:

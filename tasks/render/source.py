@@ -15,24 +15,25 @@ from markupsafe import Markup
 
 _VALUES = ("None", "True", "False", "self", "cls")
 _KEYWORDS = sorted(set(keyword.kwlist) - set(_VALUES))
-# What stands before a token is skipped in one go, and nothing is ever tried twice (every
-# repetition is possessive, a string without an end ends with its line or the text): the time
-# taken grows with the text's length and no faster, whatever the text.
+# What stands before a token is skipped in one go. Wherever that ends, a branch matches (a string
+# without an end ends with its line or the text), so that nothing is given back: the time taken
+# grows with the text's length and no faster, whatever the text. Without possessive quantifiers,
+# which Python 3.11 gets wrong before 3.11.5; the bound on the repetition bounds the memory.
 _TOKEN = re.compile(
     r"""
-    (?P<plain>(?:[^\w"'\#@]++ | (?!(?:KEYWORDS|VALUES)\b) (?![rbfuRBFU]{1,2}["']) [^\W\d]\w*+)*+)
+    (?P<plain>(?:[^\w"'\#@]+ | (?!(?:KEYWORDS|VALUES)\b) (?![rbfuRBFU]{1,2}["']) [^\W\d]\w*){0,1000})
     (?:
       (?P<s>[rbfuRBFU]{0,2}(?:
-          "{3}[^\\"]*+(?:(?:\\.|"{1,2}(?!"))[^\\"]*+)*+(?:"{3}|\\?\Z)
-        | '{3}[^\\']*+(?:(?:\\.|'{1,2}(?!'))[^\\']*+)*+(?:'{3}|\\?\Z)
-        | "[^"\\\n]*+(?:\\.[^"\\\n]*+)*+(?:"|(?=\n)|\\?\Z)
-        | '[^'\\\n]*+(?:\\.[^'\\\n]*+)*+(?:'|(?=\n)|\\?\Z)))
+          "{3}[^\\"]*(?:(?:\\.|"{1,2}(?!"))[^\\"]*)*(?:"{3}|\\?\Z)
+        | '{3}[^\\']*(?:(?:\\.|'{1,2}(?!'))[^\\']*)*(?:'{3}|\\?\Z)
+        | "[^"\\\n]*(?:\\.[^"\\\n]*)*(?:"|(?=\n)|\\?\Z)
+        | '[^'\\\n]*(?:\\.[^'\\\n]*)*(?:'|(?=\n)|\\?\Z)))
     | (?P<c>\#[^\n]*)
     | (?P<v>(?:VALUES)\b)
     | (?P<k>(?:KEYWORDS)\b)
     | (?P<m>\d[\w.]*)
-    | (?P<d>@[\w.]+)
-    | @ | \Z
+    | (?P<d>(?<![\w)\]}])@[\w.]+)
+    | @ |
     )
     """.replace("KEYWORDS", "|".join(_KEYWORDS)).replace("VALUES", "|".join(_VALUES)),
     re.VERBOSE | re.DOTALL,

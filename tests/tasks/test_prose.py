@@ -58,10 +58,19 @@ def test_docstrings(text, html):
     assert made.strip() == html
 
 
-def test_an_address_is_a_link_but_not_in_code():
-    html = str(inline_html("See https://a.b/c_d?e=1. Not `https://f.g`, nor h@i.j.", {}))
-    assert html.count("<a ") == 1
-    assert 'href="https://a.b/c_d?e=1"' in html
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("See https://a.b/c_d?e=1. Not `https://f.g`, nor h@i.j.", ["https://a.b/c_d?e=1"]),
+        ("(http://a.b/c_(d))", ["http://a.b/c_(d)"]),
+        ("*https://a.b*, https://c.d!", ["https://a.b", "https://c.d"]),
+        ("[x](https://a.b) <https://c.d>", ["https://a.b", "https://c.d"]),
+        ("xhttp://a.b http:// https://. ftp://a.b javascript://a.b http:a", []),
+    ],
+)
+def test_an_address_is_a_link_but_not_in_code(text, addresses):
+    for html in (str(inline_html(text, {})), page(text)):
+        assert re.findall(r'<a href="([^"]*)"', html) == addresses
 
 
 @pytest.mark.parametrize(
@@ -108,7 +117,8 @@ def test_a_models_text_has_no_markup_but_code():
         ("See https://b.c/d_e.", '<a href="https://b.c/d_e" rel="noopener noreferrer">https://b.c/d_e</a>.'),
         ("> [!NOTE]\n> a", '<div class="markdown-alert markdown-alert-note">'),
         ("a[^n]\n\n[^n]: b", '<li id="md-fn1"><p>b'),
-        ("---\ntitle: a\n---\n\nb", "\n<p>b</p>"),
+        ("---\ntitle: a\n---\n\nb", "<p>b</p>"),
+        ("---\n\nText after a rule.\n\n---\n", "<p>Text after a rule.</p>"),
     ],
 )
 def test_pages_of_the_repository(text, part):
@@ -194,7 +204,8 @@ def test_source_pages_have_a_mark_a_line(source, lines):
         ("if x is None:", "k:if k:is v:None"),
         ("ifx = selfish + cls", "v:cls"),
         ("@app.route('/')", "d:@app.route s:'/'"),
-        ("a @ b", ""),
+        ("a @ b + w.T@w + x[0]@y", "m:0"),
+        ("class A:\n    @b.c\n    def d(): ...", "k:class d:@b.c k:def"),
         ("x1 = 0x1f + 1.5e3", "m:0x1f m:1.5e3"),
         ("rb'a' + xr'b'", "s:rb'a' s:'b'"),
         (r"'a\'b' # 'c'", r"s:'a\'b' c:# 'c'"),
@@ -217,3 +228,22 @@ def test_tokens_are_coloured(source, tokens):
 def test_colouring_ends_whatever_the_text(piece):
     source = piece * 50_000  # minutes, if the time grew with the square of the length
     assert re.sub(r"</?b[^>]*>", "", coloured(source)) == source
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "k: v ",
+        ":a",
+        "~www.a",
+        "http://",
+        "http://a",
+        "https://a.b/(",
+        "http://a'.",
+        "[^1] ",
+        "[^1]: a\n\n",
+    ],
+)
+@pytest.mark.parametrize("render", [lambda text: docstring_html(text, {}), lambda text: page(text)])
+def test_markdown_ends_whatever_the_text(piece, render):
+    assert render("`x` " + piece * 10_000)  # minutes, if the time grew with the square of the length
