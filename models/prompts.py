@@ -51,7 +51,9 @@ def definitions(tree: ast.Module) -> Iterator[tuple[Definition, str]]:
         if isinstance(node, Definition):
             yield node, owner
             owner = class_head(node) if isinstance(node, ast.ClassDef) else ""
-        waiting += [(child, owner) for child in reversed(list(ast.iter_child_nodes(node)))]
+        # An expression, which most nodes are part of, holds no definition.
+        children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
+        waiting += [(child, owner) for child in reversed(children)]
 
 
 def class_head(node: ast.ClassDef) -> str:

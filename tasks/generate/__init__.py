@@ -162,17 +162,22 @@ def _wanted(
     inside = _modules_inside(parsed, outlines)
     remaining = iter([chunk for chunk in parsed if not is_test(chunk.path)])
     while batch := list(islice(remaining, _BATCH)):
-        asked = _asked(snapshot.root, batch, writer, cache)
         found = cache.get_many(links[chunk.path] for chunk in batch)
+        names = {
+            chunk.path: _own_texts(msgspec.json.decode(found[links[chunk.path]], type=Links), outlines)
+            for chunk in batch
+        }
+        asked = _asked(snapshot.root, batch, names, writer, cache)
         for chunk in batch:
-            linked = msgspec.json.decode(found[links[chunk.path]], type=Links)
-            public = set(linked.public)
             for request in asked[chunk.path]:
-                inherits = overridden_text(linked.overrides.get(request.symbol, ()), outlines)
-                if request.symbol in public and inherits is None:
-                    whole = request if request.symbol else _with_modules(request, inside.get(chunk.name, ()))
-                    if whole.members or not whole.is_outline:
-                        yield Wanted(chunk.path, whole)
+                whole = request if request.symbol else _with_modules(request, inside.get(chunk.name, ()))
+                if whole.members or not whole.is_outline:
+                    yield Wanted(chunk.path, whole)
+
+
+def _own_texts(links: Links, outlines: Mapping[str, Outline]) -> list[str]:
+    """The public symbols of a module, without those that have their text from what they override."""
+    return [name for name in links.public if overridden_text(links.overrides.get(name, ()), outlines) is None]
 
 
 def _modules_inside(parsed: Iterable[Chunk], outlines: Mapping[str, Outline]) -> dict[str, list[Member]]:
@@ -191,17 +196,20 @@ def _with_modules(request: Asked, modules: Iterable[Member]) -> Asked:
     return replace(request, members=(*request.members, *modules))
 
 
-def _asked(root: str, chunks: list[Chunk], writer: Writer, cache: ResultCache) -> dict[str, list[Asked]]:
-    """The requests of some files, made where the cache does not hold them."""
+def _asked(
+    root: str, chunks: list[Chunk], names: Mapping[str, list[str]], writer: Writer, cache: ResultCache
+) -> dict[str, list[Asked]]:
+    """The requests for symbols of some files, by path; made where the cache does not hold them."""
     manner = [writer.manner, writer.identity["fingerprint"], writer.identity["generation"]]
-    keys = {chunk.path: key("asked", 1, ASKING_VERSION, chunk.key, manner) for chunk in chunks}
+    keys = {c.path: key("asked", 2, ASKING_VERSION, c.key, names[c.path], manner) for c in chunks}
     found = cache.get_many(keys.values())
     new = [chunk for chunk in chunks if keys[chunk.path] not in found]
     modules = load_modules(cache, new)
 
     def requests(chunk: Chunk) -> bytes:
         source = read_file(root, chunk.path, chunk.digest).decode("utf-8-sig")
-        return msgspec.json.encode(asked_of(modules[chunk.path], source, writer.manner, writer.fits))
+        module, wanted = modules[chunk.path], frozenset(names[chunk.path])
+        return msgspec.json.encode(asked_of(module, wanted, source, writer.manner, writer.fits))
 
     for chunk, encoded in zip(new, on_fresh_stack(requests, new), strict=True):
         found[keys[chunk.path]] = encoded

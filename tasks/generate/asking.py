@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -124,18 +124,20 @@ def chat_manner(opening: str) -> Manner:
     return Manner(_ALL_KINDS, tuple(_LIMITS), opening)
 
 
-def asked_of(module: Module, source: str, manner: Manner, fits: Callable[[str], bool]) -> list[Asked]:
-    """The requests for all symbols of a file that lack a text a model could write.
-
-    Whether a symbol is public, or has its text from elsewhere, is looked at later.
+def asked_of(
+    module: Module, names: Collection[str], source: str, manner: Manner, fits: Callable[[str], bool]
+) -> list[Asked]:
+    """The requests for those symbols of a file that lack a text a model could write.
 
     Args:
         module: The parsed file.
-        source: Its text.
+        names: The qualified names of symbols that may be asked about.
+        source: The file's text.
         manner: How the model is asked.
         fits: Whether a prompt is short enough.
     """
-    wanted = {s.name: groups for s in module.symbols if (groups := list(_frame_groups(s, manner)))}
+    symbols = [symbol for symbol in module.symbols if symbol.name in names]
+    wanted = {symbol.name: groups for symbol in symbols if (groups := list(_frame_groups(symbol, manner)))}
     if not wanted:
         return []
     try:
@@ -143,7 +145,7 @@ def asked_of(module: Module, source: str, manner: Manner, fits: Callable[[str], 
     except (RecursionError, MemoryError):  # it could just be parsed, but not from here
         return []
     found = []
-    for symbol in module.symbols:
+    for symbol in symbols:
         for frames in wanted.get(symbol.name, ()):
             try:
                 asked = reader.asked(symbol, frames)

@@ -73,7 +73,8 @@ def asked(source: str, manner: Manner, fits=lambda prompt: True) -> dict[str, li
     parsed = parse_module(inspect.cleandoc(source), "p/a.py", "p.a")
     module = Module("p/a.py", "p.a", tuple(parsed.symbols), parsed.local_imports)
     found: dict[str, list[Asked]] = {}
-    for request in asked_of(module, inspect.cleandoc(source), manner, fits):
+    names = {symbol.name for symbol in module.symbols}
+    for request in asked_of(module, names, inspect.cleandoc(source), manner, fits):
         found.setdefault(request.symbol, []).append(request)
     return found
 
