@@ -49,8 +49,11 @@ class ModelConfig(_Settings):
     ] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"],
-        Field(description="type of computation; `auto` is bfloat16 where that is fast: CUDA, AMX"),
+        Literal["auto", "float32", "bfloat16", "int8"],
+        Field(
+            description="type of computation; `auto` is bfloat16 where that is fast (CUDA, AMX), else int8 "
+            "for a quantized model where that is fast (VNNI), else float32"
+        ),
     ] = "auto"
 
     @field_validator("model")

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from models import int8
 from models.config import (
     BUNDLED,
     BundledModelMissingError,
@@ -85,6 +86,7 @@ class LoadedModel:
     tokenizer: Any
     fingerprint: str
     meta: ModelMeta
+    compute: str  # the type in which its linear layers multiply
 
     @property
     def device(self) -> torch.device:
@@ -153,9 +155,9 @@ def load(config: ModelConfig) -> LoadedModel:
     from models.quantize import is_quantized, load_quantized  # it reads models through this module
 
     device = _device(config.device)
-    dtype = _dtype(config.dtype, device)
     folder = locate(config.model)
     quantized = is_quantized(folder)
+    compute = _compute(config.dtype, device, quantized)
     if config.quantize == "int8" and not quantized:
         raise ModelError(
             f"{config.model} is not quantized: run `docmill model prepare` on it, or use --quantize auto"
@@ -164,9 +166,12 @@ def load(config: ModelConfig) -> LoadedModel:
         raise ModelError(
             f"{config.model} is stored as int8 only: use --quantize auto, or the model that it came from"
         )
-    model = load_quantized(folder, dtype) if quantized else load_weights(folder, dtype)
+    if quantized:
+        model = load_quantized(folder, compute)
+    else:
+        model = load_weights(folder, torch.bfloat16 if compute == "bfloat16" else torch.float32)
     model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, _tokenizer(folder), fingerprint(folder), _meta(folder))
+    return LoadedModel(model, _tokenizer(folder), fingerprint(folder), _meta(folder), compute)
 
 
 def locate(model: str) -> Path:
@@ -311,12 +316,15 @@ def _device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _dtype(wanted: str, device: torch.device) -> torch.dtype:
+def _compute(wanted: str, device: torch.device, quantized: bool) -> str:
+    if wanted == "int8" and not (quantized and device.type == "cpu" and int8.is_fast()):
+        raise ModelError("to compute in int8 takes a quantized model, a CPU and its VNNI instructions")
     if wanted != "auto":
-        return torch.float32 if wanted == "float32" else torch.bfloat16
+        return wanted
     # Without AMX, products in bfloat16 are slower than in float32, even where AVX-512 has them natively.
-    native = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16")
-    return torch.bfloat16 if native else torch.float32
+    if device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16"):
+        return "bfloat16"
+    return "int8" if quantized and int8.is_fast() else "float32"
 
 
 def _context(config: PreTrainedConfig) -> int:

@@ -5,8 +5,7 @@ bfloat16. The folder is self-contained, appears at once or not at all, and carri
 so that a damaged one is noticed before it answers.
 
 In scope: writing and reading that folder. Not in scope: which model to quantize and where to keep it (a
-flow), computing in int8: weights are dequantized as they are read, which is faster for batches on every
-device measured.
+flow), computing in int8 (models.int8).
 """
 
 import hashlib
@@ -18,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from optimum.quanto import QModuleMixin, QuantizedModelForCausalLM, qint8
+from optimum.quanto import QModuleMixin, QTensor, QuantizedModelForCausalLM, qint8
 from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel
 
+from models import int8
 from models.config import CorruptModelError, ModelError
 from models.load import META_FILE, TOKENIZER_FILES, fingerprint, load_weights, locate
 
@@ -39,7 +39,7 @@ def quantize_folder(source: Path, target: Path) -> Path:
     """Write the model in `source` as int8 to `target`, and return `target`.
 
     What is there already is kept if it was made from the same bytes. Raises ModelError if `target` holds
-    anything else, or if `source` has no layer that can be quantized.
+    anything else, if `source` has no layer that can be quantized, or if what is written cannot be read.
     """
     if target.exists():
         return _kept(source, target)
@@ -47,22 +47,33 @@ def quantize_folder(source: Path, target: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         staged = Path(scratch) / target.name
         _write(locate(str(source)), staged)
+        _read_back(source, staged)
         staged.rename(target)
     return target
 
 
-def load_quantized(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Return the int8 model in `folder`, dequantized to `dtype`. Raises CorruptModelError."""
+def load_quantized(folder: Path, compute: str) -> PreTrainedModel:
+    """Return the int8 model in `folder`, ready to compute in `float32`, `bfloat16` or `int8`.
+
+    In the first two its weights are dequantized as they are read. Raises CorruptModelError.
+    """
     verify(folder)
     try:
         model: PreTrainedModel = QuantizedModelForCausalLM.from_pretrained(folder)._wrapped
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise CorruptModelError(f"the int8 weights of {folder.name} cannot be read: {error}") from error
+    rows = int8.Rows()
     for name, module in list(model.named_modules()):
         if isinstance(module, QModuleMixin):
-            _replace(model, name, _dequantized(module))
+            if not isinstance(module.weight, QTensor):  # quanto leaves what it does not find as it came
+                raise CorruptModelError(f"{folder.name} lacks the int8 weights of {name}: use another model")
+            _replace(model, name, _in_int8(module, rows) if compute == "int8" else _dequantized(module))
+    dtype = torch.bfloat16 if compute == "bfloat16" else torch.float32
     for parameter in model.parameters():  # not model.to(dtype), which would round the rotary frequencies too
         parameter.data = parameter.data.to(dtype)
+    head = model.get_output_embeddings()
+    if compute == "int8" and isinstance(head, torch.nn.Linear):  # stored as the embedding it shares
+        _replace(model, _name_of(model, head), int8.from_float(head, rows))
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
@@ -80,6 +91,13 @@ def verify(folder: Path) -> dict[str, Any]:
             f"{folder.name}/{damaged[0]} is not what was written: quantize the model again"
         )
     return manifest
+
+
+def _read_back(source: Path, folder: Path) -> None:
+    try:
+        load_quantized(folder, "float32")
+    except CorruptModelError as error:
+        raise ModelError(f"{source.name} cannot be read back as int8: use it as it is") from error
 
 
 def _kept(source: Path, target: Path) -> Path:
@@ -129,6 +147,10 @@ def _dequantized(module: QModuleMixin) -> torch.nn.Linear:
     linear.weight = torch.nn.Parameter(module.weight.dequantize())
     linear.bias = module.bias
     return linear
+
+
+def _in_int8(module: QModuleMixin, rows: int8.Rows) -> int8.Int8Linear:
+    return int8.Int8Linear(module.weight._data, module.weight._scale.flatten(), module.bias, rows)
 
 
 def _replace(model: PreTrainedModel, name: str, module: torch.nn.Module) -> None:

@@ -28,7 +28,7 @@ class Runner:
         self._model = loaded.model
         self._model.set_attn_implementation(ATTENTION)
         settle(self._model)
-        self._device = loaded.device
+        self._device, self._compute = loaded.device, loaded.compute
         self._table = table
         self._pools: dict[int, PoolCache] = {}
         self._prefix: Layers = self._forward_prompts([prefix], [], start=0) if prefix else []
@@ -72,7 +72,7 @@ class Runner:
         return ExecutionProfile(
             device="cpu" if on_cpu else torch.cuda.get_device_name(self._device),
             instruction_set=_cpu_kernels() if on_cpu else _cuda_kernels(self._device),
-            dtype=str(self._model.dtype).removeprefix("torch."),
+            dtype=self._compute,
             torch=str(torch.__version__),
             transformers=transformers.__version__,
             threads=torch.get_num_threads(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import models
 from infra.cli import main
+from models.config import BUNDLED, ModelConfig
+from models.load import META_FILE, TOKENIZER_FILES, load
 from tests.conftest import tree_bytes
 
 CLIENT = """
@@ -45,16 +45,16 @@ CHAIN = [
 
 @pytest.fixture(scope="module")
 def talkative(tmp_path_factory) -> Path:
-    """The bundled model, asked for everything and never silent."""
+    """The bundled model in float32, whose texts these tests know, asked for everything and never silent."""
     folder = tmp_path_factory.mktemp("model") / "talkative"
-    shutil.copytree(Path(models.__file__).parent / "bundled", folder)
-    meta = json.loads((folder / "docmill.json").read_bytes())
+    load(ModelConfig(dtype="float32", device="cpu")).model.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (BUNDLED / name).exists():
+            shutil.copy(BUNDLED / name, folder)
+    meta = json.loads((BUNDLED / META_FILE).read_bytes())
     del meta["min_logprob"]
     meta["kinds"] = ["function", "method", "property", "class", "module", "package"]
-    (folder / "docmill.json").write_text(json.dumps(meta))
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["files"]["docmill.json"] = hashlib.sha256((folder / "docmill.json").read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / META_FILE).write_text(json.dumps(meta))
     return folder
 
 

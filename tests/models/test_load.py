@@ -212,7 +212,7 @@ def test_a_text_begins_with_the_tokenizers_own_first_token_once(loaded, code):
     beginning.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|begin|> $A", special_tokens=[("<|begin|>", begin)]
     )
-    model = models.load.LoadedModel(model.model, beginning, "", model.meta)
+    model = models.load.LoadedModel(model.model, beginning, "", model.meta, "float32")
     assert model.encode_opening("") == [begin]
     assert model.encode_opening("<|begin|>def") == model.encode_opening("def")
     assert model.encode_opening("def")[0] == begin

@@ -14,7 +14,7 @@ from models.engine import Engine, Frame, Request
 from models.load import fingerprint, load
 from models.quantize import is_quantized, quantize_folder
 
-from .conftest import number_prompts
+from .conftest import ARCHITECTURES, number_prompts
 
 
 @pytest.fixture
@@ -57,6 +57,21 @@ def test_a_reloaded_model_computes_like_the_same_weights_in_a_plain_one(saved, a
     tokens = torch.arange(4, 60)[None]
     with torch.no_grad():
         assert torch.equal(model(tokens).logits, plain(tokens).logits)
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_what_is_written_is_close_to_what_it_was_made_from_or_not_written(saved, tmp_path, architecture):
+    try:
+        folder = quantize_folder(saved(architecture), tmp_path / "int8")
+    except ModelError as error:
+        assert architecture in ("gpt2", "gpt_neox")
+        assert "use it as it is" in str(error)
+        assert list(tmp_path.iterdir()) == []
+        return
+    tokens = torch.arange(4, 60).reshape(2, 28)
+    with torch.inference_mode():
+        original, mine = (load_cpu(f).model(tokens).logits for f in (saved(architecture), folder))
+    assert torch.nn.functional.cosine_similarity(original, mine, dim=-1).mean() > 0.99
 
 
 def test_the_engine_generates_from_it(artefact):

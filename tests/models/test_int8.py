@@ -1,0 +1,136 @@
+"""Products in int8 are exact, and a row's bits are its own."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+import torch
+
+from models import int8
+from models.config import ModelConfig, ModelError
+from models.engine import Engine, Request
+from models.int8 import Int8Linear, Rows
+from models.load import load
+from models.quantize import quantize_folder
+
+from .conftest import ARCHITECTURES, code_prompts
+from .test_engine import by_number, frames
+
+NEEDS_VNNI = pytest.mark.skipif(not int8.is_fast(), reason="this processor has no VNNI instructions")
+NOT_QUANTIZED = {"gpt2", "gpt_neox"}  # no linear layer, and a head whose name in the file is another
+
+
+@pytest.fixture
+def in_int8(saved, tmp_path):
+    """Give a freshly loaded tiny model that computes in int8."""
+
+    def load_one(architecture="llama", tokenizer="numbers", **changes):
+        folder = tmp_path / f"{architecture}-{tokenizer}"
+        quantize_folder(saved(architecture, tokenizer, **changes), folder)
+        return load(ModelConfig(model=str(folder), dtype="int8", device="cpu"))
+
+    return load_one
+
+
+def layer(inputs: int, outputs: int, bias: bool = True) -> Int8Linear:
+    torch.manual_seed(inputs * outputs)
+    return int8.from_float(torch.nn.Linear(inputs, outputs, bias=bias), Rows())
+
+
+@NEEDS_VNNI
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 96), (200, 31), (4864, 8), (1, 1)])
+def test_a_layer_adds_integers_and_scales_once(inputs, outputs):
+    linear = layer(inputs, outputs)
+    x = torch.randn(2, 3, inputs) * torch.logspace(-3, 3, 3)[:, None]
+    scale = x.abs().amax(-1, keepdim=True) / 127
+    sums = (x / scale).round().long() @ linear.weight.long().T
+    assert sums.abs().max() < 2**31
+    expected = sums.float() * linear.scale * scale + linear.bias
+    assert torch.equal(linear(x), expected)
+
+
+@NEEDS_VNNI
+def test_extremes_neither_saturate_nor_divide_by_zero():
+    linear = Int8Linear(torch.full((4, 4096), 127, dtype=torch.int8), torch.ones(4), None, Rows())
+    assert torch.equal(linear(torch.full((2, 4096), -127.0)), torch.full((2, 4), -127.0 * 127 * 4096))
+    assert torch.equal(linear(torch.zeros(2, 4096)), torch.zeros(2, 4))
+
+
+@NEEDS_VNNI
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_row_is_the_same_in_any_company(threads):
+    torch.set_num_threads(threads)
+    linear = layer(96, 200)
+    x = torch.randn(300, 96)
+    together = linear(x)
+    order = torch.randperm(300)
+    assert torch.equal(linear(x[order]), together[order])
+    for size in (1, 2, 7, 64, 129):
+        assert torch.equal(linear(x[5 : 5 + size].clone()), together[5 : 5 + size])
+
+
+@NEEDS_VNNI
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES.keys() - NOT_QUANTIZED))
+def test_what_layers_share_is_of_their_own_input(in_int8, architecture, monkeypatch):
+    model = in_int8(architecture).model
+    tokens = torch.arange(4, 60).reshape(2, 28)
+    with torch.inference_mode():
+        shared = model(tokens).logits
+        found = Rows.__call__
+        monkeypatch.setattr(Rows, "__call__", lambda self, inputs: found(self, inputs.clone()))
+        assert torch.equal(model(tokens).logits, shared)
+
+
+@NEEDS_VNNI
+@pytest.mark.parametrize(("architecture", "threads"), [("llama", 1), ("llama", 3), ("gemma3_text", 2)])
+def test_a_text_is_the_same_bit_for_bit_in_any_company(in_int8, code, architecture, threads):
+    torch.set_num_threads(threads)
+    loaded = replace(in_int8(architecture, "code", intermediate_size=200), tokenizer=code)
+    engine = Engine(loaded, prefix="def f(x):\n")
+    slots = [frames(("", 16)), frames(("x: ", 6), ("y: ", 6)), frames(("Returns", 3))]
+    asked = [Request(str(n), prompt, slots[n % 3]) for n, prompt in enumerate(code_prompts(90))]
+    together = engine.generate_all(asked)
+    assert len({completion.texts for completion in together}) > 45
+    assert sorted(engine.generate_all(Random(1).sample(asked, 90)), key=by_number) == together
+    for first in range(0, 30, 6):
+        assert engine.generate_all([asked[first]]) == [together[first]]
+        assert engine.generate_all(asked[first : first + 5]) == together[first : first + 5]
+
+
+@NEEDS_VNNI
+def test_it_is_close_to_the_same_weights_in_float32(saved, tmp_path):
+    folder = quantize_folder(saved("llama"), tmp_path / "int8")
+    tokens = torch.randint(4, 300, (16, 40))
+    with torch.inference_mode():
+        exact, rounded = (
+            load(ModelConfig(model=str(folder), dtype=dtype, device="cpu")).model(tokens).logits
+            for dtype in ("float32", "int8")
+        )
+    assert (exact.argmax(-1) == rounded.argmax(-1)).float().mean() > 0.85
+    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("amx", "vnni", "quantized", "expected"),
+    [
+        (True, True, True, "bfloat16"),
+        (False, True, True, "int8"),
+        (False, True, False, "float32"),
+        (False, False, True, "float32"),
+    ],
+)
+def test_the_type_follows_the_processor_and_the_model(
+    saved, tmp_path, monkeypatch, amx, vnni, quantized, expected
+):
+    folder = quantize_folder(saved("llama"), tmp_path / "int8") if quantized else saved("llama")
+    capabilities = {"amx_bf16": amx, "avx512_vnni": vnni}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    loaded = load(ModelConfig(model=str(folder), device="cpu"))
+    assert loaded.compute == expected
+    assert any(isinstance(m, Int8Linear) for m in loaded.model.modules()) == (expected == "int8")
+    assert Engine(loaded).profile.dtype == expected
+
+
+def test_a_model_that_is_not_quantized_does_not_compute_in_int8(saved):
+    with pytest.raises(ModelError, match="takes a quantized model"):
+        load(ModelConfig(model=str(saved("llama")), dtype="int8", device="cpu"))
