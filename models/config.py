@@ -52,7 +52,7 @@ class ModelConfig(_Settings):
         Literal["auto", "float32", "bfloat16", "int8"],
         Field(
             description="type of computation; `auto` is bfloat16 where that is fast (CUDA, AMX), else int8 "
-            "for a quantized model where that is fast (VNNI), else float32"
+            "for a quantized model that is meant for it, where that is fast (VNNI), else float32"
         ),
     ] = "auto"
 

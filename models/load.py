@@ -73,6 +73,7 @@ class ModelMeta(BaseModel):
     kinds: tuple[str, ...] = ()
     slots: tuple[str, ...] = ()
     max_prompt_tokens: Annotated[int | None, Field(ge=1)] = None
+    int8_products: Annotated[bool, Field(description="measured to lose nothing in models.int8")] = False
     min_logprob: Annotated[
         float | None, Field(le=0, description="mean log-probability below which it is silent")
     ] = None
@@ -157,7 +158,7 @@ def load(config: ModelConfig) -> LoadedModel:
     device = _device(config.device)
     folder = locate(config.model)
     quantized = is_quantized(folder)
-    compute = _compute(config.dtype, device, quantized)
+    compute = _compute(config.dtype, device, quantized, quantized and _meta(folder).int8_products)
     if config.quantize == "int8" and not quantized:
         raise ModelError(
             f"{config.model} is not quantized: run `docmill model prepare` on it, or use --quantize auto"
@@ -316,15 +317,15 @@ def _device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _compute(wanted: str, device: torch.device, quantized: bool) -> str:
+def _compute(wanted: str, device: torch.device, quantized: bool, meant_for_int8: bool) -> str:
     if wanted == "int8" and not (quantized and device.type == "cpu" and int8.is_fast()):
-        raise ModelError("to compute in int8 takes a quantized model, a CPU and its VNNI instructions")
+        raise ModelError("to compute in int8 takes a quantized model and a CPU with AVX-512 VNNI")
     if wanted != "auto":
         return wanted
     # Without AMX, products in bfloat16 are slower than in float32, even where AVX-512 has them natively.
     if device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16"):
         return "bfloat16"
-    return "int8" if quantized and int8.is_fast() else "float32"
+    return "int8" if meant_for_int8 and int8.is_fast() else "float32"
 
 
 def _context(config: PreTrainedConfig) -> int:

@@ -14,7 +14,10 @@ from pathlib import Path
 from models.config import BUNDLED
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "optimum-quanto")
-_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES")
+_VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES"),
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+)
 
 
 def machine_digest(model: str) -> str | None:

@@ -7,6 +7,7 @@ In scope: tensors in, tensors out, the KV of the shared prefix, the pools, what 
 Not in scope: when to run what (`models.batching`), what tokens mean (`models.engine`).
 """
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,7 @@ from models.batching import Bucket, BucketTable
 from models.config import ExecutionProfile
 from models.load import LoadedModel
 
+_KERNEL_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what it computes
 
 
@@ -110,7 +112,8 @@ def _cpu_kernels() -> str:
         f"{name}={capabilities[name]}" for name in ("l1d_cache_size", "l2_cache_size") if name in capabilities
     ]
     architecture = capabilities.get("architecture", "unknown")
-    return " ".join([architecture, torch.backends.cpu.get_cpu_capability(), *extensions, *caches])
+    limits = [f"{name}={os.environ[name]}" for name in _KERNEL_LIMITS if name in os.environ]
+    return " ".join([architecture, torch.backends.cpu.get_cpu_capability(), *extensions, *caches, *limits])
 
 
 def _cuda_kernels(device: torch.device) -> str:

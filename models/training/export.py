@@ -24,6 +24,7 @@ _DESCRIPTION = {
     "prompt": "code-summary",  # the code and the separator of models.prompts
     "slots": ["summary"],
     "max_prompt_tokens": MAX_PROMPT_TOKENS,
+    "int8_products": True,  # docs/decisions has the figures
 }
 
 

@@ -1,5 +1,10 @@
 """Products in int8 are exact, and a row's bits are its own."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from random import Random
 
@@ -10,7 +15,7 @@ from models import int8
 from models.config import ModelConfig, ModelError
 from models.engine import Engine, Request
 from models.int8 import Int8Linear, Rows
-from models.load import load
+from models.load import META_FILE, load
 from models.quantize import quantize_folder
 
 from .conftest import ARCHITECTURES, code_prompts
@@ -50,10 +55,25 @@ def test_a_layer_adds_integers_and_scales_once(inputs, outputs):
 
 
 @NEEDS_VNNI
-def test_extremes_neither_saturate_nor_divide_by_zero():
-    linear = Int8Linear(torch.full((4, 4096), 127, dtype=torch.int8), torch.ones(4), None, Rows())
-    assert torch.equal(linear(torch.full((2, 4096), -127.0)), torch.full((2, 4), -127.0 * 127 * 4096))
+@pytest.mark.parametrize("weight", [127, -127])
+@pytest.mark.parametrize("value", [127.0, -127.0])
+def test_extremes_neither_saturate_nor_divide_by_zero(weight, value):
+    linear = Int8Linear(torch.full((4, 4096), weight, dtype=torch.int8), torch.ones(4), None, Rows())
+    assert torch.equal(linear(torch.full((2, 4096), value)), torch.full((2, 4), value * weight * 4096))
     assert torch.equal(linear(torch.zeros(2, 4096)), torch.zeros(2, 4))
+
+
+@NEEDS_VNNI
+def test_where_kernels_are_kept_from_vnni_nothing_computes_in_int8():
+    program = (
+        "from models.config import ModelConfig; from models.load import load;"
+        "print(load(ModelConfig(device='cpu')).compute)"
+    )
+    for limit, expected in (("AVX512_CORE", "float32"), ("AVX512_CORE_VNNI", "int8")):
+        environment = os.environ | {"ONEDNN_MAX_CPU_ISA": limit}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split()[-1] == expected
 
 
 @NEEDS_VNNI
@@ -111,7 +131,7 @@ def test_it_is_close_to_the_same_weights_in_float32(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("amx", "vnni", "quantized", "expected"),
+    ("amx", "vnni", "meant", "expected"),
     [
         (True, True, True, "bfloat16"),
         (False, True, True, "int8"),
@@ -120,9 +140,12 @@ def test_it_is_close_to_the_same_weights_in_float32(saved, tmp_path):
     ],
 )
 def test_the_type_follows_the_processor_and_the_model(
-    saved, tmp_path, monkeypatch, amx, vnni, quantized, expected
+    saved, tmp_path, monkeypatch, amx, vnni, meant, expected
 ):
-    folder = quantize_folder(saved("llama"), tmp_path / "int8") if quantized else saved("llama")
+    source = shutil.copytree(saved("llama"), tmp_path / "source")
+    (source / META_FILE).write_text(json.dumps({"int8_products": meant}))
+    folder = quantize_folder(source, tmp_path / "int8")
+    monkeypatch.setattr(int8, "_is_exact", lambda: True)
     capabilities = {"amx_bf16": amx, "avx512_vnni": vnni}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     loaded = load(ModelConfig(model=str(folder), device="cpu"))
