@@ -6,7 +6,7 @@ Weights keep one scale w per output channel, as optimum-quanto stores them; an i
 its own row. Sums of integers are exact, so the bits of a row depend on the row alone: not on its batch, its
 place or the padding. With AVX-512 VNNI, which multiplies four int8 at a time, such a product takes a quarter
 of the time of one in float32, or less. Rounding inputs costs accuracy where a few of them are far larger than
-the rest, so that a model computes like this only if its card has measured it (`int8_products`).
+the rest, so that a model computes like this only if its `docmill.json` says that it was measured so.
 
 In scope: the layer, and what processor it is fast and exact on. Not in scope: how weights become int8, and
 which layers of a model these take the place of (models.quantize).

@@ -14,9 +14,10 @@ from pathlib import Path
 from models.config import BUNDLED
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "optimum-quanto")
+KERNEL_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # keep kernels from what a processor has
 _VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES"),
-    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *KERNEL_LIMITS,
 )
 
 

@@ -18,8 +18,8 @@ from models.attention import ATTENTION, Layers, PoolCache, PrefillCache, distanc
 from models.batching import Bucket, BucketTable
 from models.config import ExecutionProfile
 from models.load import LoadedModel
+from models.machine import KERNEL_LIMITS
 
-_KERNEL_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what it computes
 
 
@@ -112,7 +112,7 @@ def _cpu_kernels() -> str:
         f"{name}={capabilities[name]}" for name in ("l1d_cache_size", "l2_cache_size") if name in capabilities
     ]
     architecture = capabilities.get("architecture", "unknown")
-    limits = [f"{name}={os.environ[name]}" for name in _KERNEL_LIMITS if name in os.environ]
+    limits = [f"{name}={os.environ[name]}" for name in KERNEL_LIMITS if name in os.environ]
     return " ".join([architecture, torch.backends.cpu.get_cpu_capability(), *extensions, *caches, *limits])
 
 
