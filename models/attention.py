@@ -17,9 +17,6 @@ from transformers.cache_utils import Cache
 
 ATTENTION = "docmill_fixed_shape"
 
-# Keys and values per layer, each rows × KV heads × tokens × head size.
-Layers = list[tuple[torch.Tensor, torch.Tensor]]
-
 
 def distances(positions: torch.Tensor, kv_length: int) -> torch.Tensor:
     """Return how far each column lies behind each query: rows × 1 × queries × `kv_length`, int32."""
@@ -37,20 +34,20 @@ def attend(
     sliding_window: int | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend from `query` (rows × heads × queries × size) to the keys that the distances leave visible.
-
-    The query heads that share a KV head are taken as further queries of it, so keys and values are never
-    repeated.
-    """
+    """Attend from `query` (rows × heads × queries × size) to the keys that the distances leave visible."""
     visible = attention_mask >= 0
     if sliding_window is not None:
         visible &= attention_mask < sliding_window
     rows, heads, queries, size = query.shape
-    kv_heads = key.shape[1]
-    grouped = query.reshape(rows, kv_heads, heads // kv_heads * queries, size)
-    visible = visible.repeat(1, 1, heads // kv_heads, 1)
+    if queries > 1:
+        out = scaled_dot_product_attention(
+            query, key, value, attn_mask=visible, scale=scaling, enable_gqa=heads > key.shape[1]
+        )
+        return out.transpose(1, 2).contiguous(), None
+    # The query heads that share a KV head are taken as several queries of it: faster, by half.
+    grouped = query.view(rows, key.shape[1], -1, size)
     out = scaled_dot_product_attention(grouped, key, value, attn_mask=visible, scale=scaling)
-    return out.reshape(rows, heads, queries, -1).transpose(1, 2).contiguous(), None
+    return out.reshape(rows, 1, heads, -1), None
 
 
 AttentionInterface.register(ATTENTION, attend)
@@ -59,61 +56,42 @@ AttentionInterface.register(ATTENTION, attend)
 class PrefillCache(Cache):
     """Shows the model the shared prefix in front of the prompts and collects the prompts' keys and values."""
 
-    def __init__(self, prefix: Layers) -> None:
+    def __init__(self, prefix: list[torch.Tensor]) -> None:
         super().__init__(layers=[])
         self._prefix = prefix
-        self.collected: Layers = []
+        self.collected: list[torch.Tensor] = []
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keep the new keys and values of a layer and return them behind those of the prefix."""
-        self.collected.append((key_states, value_states))
+        self.collected += (key_states, value_states)
         if not self._prefix:
             return key_states, value_states
-        keys, values = (part.expand(len(key_states), -1, -1, -1) for part in self._prefix[layer_idx])
+        keys, values = (
+            part.expand(key_states.shape[0], -1, -1, -1)  # not len(), which an exporter takes for a constant
+            for part in self._prefix[2 * layer_idx : 2 * layer_idx + 2]
+        )
         return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
 
 
-class PoolCache(Cache):
-    """The KV cache of a decoding pool: `rows` slots of `length` columns per layer, allocated once."""
+class DecodeCache(Cache):
+    """Writes one token per slot into a pool, which holds slots × columns × KV heads × head size.
 
-    def __init__(self, rows: int, length: int, prefix: Layers) -> None:
+    In that order a token of a slot is one contiguous write for all its heads.
+    """
+
+    def __init__(self, pool: list[torch.Tensor], positions: torch.Tensor) -> None:
         super().__init__(layers=[])
-        self._rows, self._length, self._prefix = rows, length, prefix
-        self._layers: Layers = []
-        self._columns = torch.empty(0)
-
-    def fill(self, slots: list[int], prompts: Layers, start: int) -> None:
-        """Put the first rows of prefilled `prompts` into `slots`, from column `start` on."""
-        if not self._layers:
-            self._layers = [self._allocate(index, *pair) for index, pair in enumerate(prompts)]
-        for stored, fresh in zip(self._layers, prompts, strict=True):
-            for target, source in zip(stored, fresh, strict=True):
-                target[slots, :, start : start + source.shape[2]] = source[: len(slots)]
-
-    def write_at(self, positions: torch.Tensor) -> None:
-        """Say in which column of each slot (rows) the next decoding step writes."""
-        self._columns = torch.arange(self._rows, device=positions.device) * self._length + positions
+        self._pool = pool
+        slots, length = pool[0].shape[:2]
+        self._columns = torch.arange(slots, device=positions.device) * length + positions
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write one token per slot and return all columns of all slots."""
-        stored = self._layers[layer_idx]
+        """Write the new keys and values of a layer and return all columns of all slots."""
+        stored = self._pool[2 * layer_idx : 2 * layer_idx + 2]
         for target, source in zip(stored, (key_states, value_states), strict=True):
-            columns = target.transpose(1, 2).flatten(0, 1)
-            columns.index_copy_(0, self._columns, source.squeeze(2))
-        return stored
-
-    def _allocate(
-        self, index: int, keys: torch.Tensor, values: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        # Memory order is slot, column, head: a token of a slot is one contiguous write for all its heads.
-        pair = tuple(
-            part.new_zeros(self._rows, self._length, part.shape[1], part.shape[3]).transpose(1, 2)
-            for part in (keys, values)
-        )
-        for target, shared in zip(pair, self._prefix[index] if self._prefix else (), strict=False):
-            target[:, :, : shared.shape[2]] = shared
-        return pair[0], pair[1]
+            target.flatten(0, 1).index_put_((self._columns,), source.squeeze(2))
+        return stored[0].transpose(1, 2), stored[1].transpose(1, 2)

@@ -97,6 +97,7 @@ class ExecutionProfile(_Settings):
     threads: int
     float32_matmul_precision: str
     compiled: bool
+    code: Annotated[str, Field(description="digest of the code that computes, `models.machine.code_digest`")]
     buckets: Annotated[
         dict[str, Any], Field(description="the bucket table, as `BucketTable.as_key` gives it")
     ]

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from models.batching import Accounting, Bucket, BucketTable, Decode, Prefill, Scheduler, in_order
 from models.config import ExecutionProfile, GenerationConfig, ModelError, PromptTooLongError
@@ -97,7 +98,8 @@ class Engine:
     """Generates text for streams of requests that share a prefix.
 
     `prefix` is the instruction that all prompts begin with; its KV is computed once, and its tokens are split
-    from the prompt's, always at the same place. `buckets` replaces the default table. One stream at a time.
+    from the prompt's, always at the same place. `buckets` replaces the default table; `compiled` is a folder
+    for compiled passes, which are made there if need be. One stream at a time.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Engine:
         *,
         prefix: str = "",
         buckets: BucketTable | None = None,
+        compiled: Path | None = None,
     ) -> None:
         self._loaded = loaded
         self._generation = generation or GenerationConfig()
@@ -117,7 +120,7 @@ class Engine:
                 f"the bucket table is for a prefix of {self._table.prefix_length} tokens, "
                 f"but this one has {len(opening)}: make a table for it"
             )
-        self._runner = Runner(loaded, self._table, opening)
+        self._runner = Runner(loaded, self._table, opening, compiled)
         self._ends = _Ends(loaded, self._generation.stop)
         self._generating = False
         self.stats = EngineStats()

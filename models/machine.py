@@ -1,6 +1,7 @@
 """What decides a model's texts, found without loading the model.
 
-In scope: a digest of a model's files, of the libraries and of the machine, made in milliseconds.
+In scope: a digest of a model's files, of the libraries and of the machine, made in milliseconds; a digest of
+the code that computes.
 Not in scope: the execution profile itself, which the engine tells once it is there.
 """
 
@@ -19,6 +20,14 @@ _VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES"),
     *KERNEL_LIMITS,
 )
+# Whose code decides the bits that come out of a forward pass.
+_COMPUTING = ("activations.py", "attention.py", "int8.py", "passes.py", "quantize.py", "runner.py")
+
+
+def code_digest() -> str:
+    """Return a digest of this package's code as far as it decides the bits of a model's output."""
+    sources = [Path(__file__).with_name(name).read_bytes() for name in _COMPUTING]
+    return hashlib.sha256(b"\0".join(sources)).hexdigest()
 
 
 def machine_digest(model: str) -> str | None:

@@ -1,39 +1,60 @@
-"""The forward passes: prefill and decode at the fixed shapes of a bucket table, on one model.
+"""Tokens in, tokens out: prefill and decode at the fixed shapes of a bucket table, on one model.
 
-A prefill only fills the KV cache; logits come from decoding steps alone, so that there is one shape per
-pool at which a token is ever chosen. The model code is transformers' own.
-
-In scope: tensors in, tensors out, the KV of the shared prefix, the pools, what the machine is.
+In scope: the KV of the shared prefix, the pools, padding and idle rows, what the machine is.
 Not in scope: when to run what (`models.batching`), what tokens mean (`models.engine`).
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import transformers
 
 from models.activations import settle
-from models.attention import ATTENTION, Layers, PoolCache, PrefillCache, distances
+from models.attention import ATTENTION
 from models.batching import Bucket, BucketTable
+from models.compiled import CompiledPasses
 from models.config import ExecutionProfile
 from models.load import LoadedModel
-from models.machine import KERNEL_LIMITS
+from models.machine import KERNEL_LIMITS, code_digest
+from models.passes import DecodePass, PrefillPass
 
 _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what it computes
 
 
 class Runner:
-    """Runs a model at the shapes of `table`, with the KV of `prefix` (tokens) in front of every prompt."""
+    """Runs a model at the shapes of `table`, with the KV of `prefix` (tokens) in front of every prompt.
 
-    def __init__(self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int]) -> None:
-        self._model = loaded.model
-        self._model.set_attn_implementation(ATTENTION)
-        settle(self._model)
+    `compiled` is a folder for compiled passes, which are made if they are not there; without it, the passes
+    run as they are.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        table: BucketTable,
+        prefix: Sequence[int],
+        compiled: Path | None = None,
+    ) -> None:
+        loaded.model.set_attn_implementation(ATTENTION)
+        settle(loaded.model)
         self._device, self._compute = loaded.device, loaded.compute
         self._table = table
-        self._pools: dict[int, PoolCache] = {}
-        self._prefix: Layers = self._forward_prompts([prefix], [], start=0) if prefix else []
+        self._pools: dict[int, list[torch.Tensor]] = {}
+        self._is_compiled = compiled is not None
+        prefill, decode = PrefillPass(loaded.model), DecodePass(loaded.model)
+        with torch.inference_mode():
+            self._opening = prefill(torch.tensor([prefix or [_FILLER]], device=self._device), [])
+        self._prefix = self._opening if prefix else []
+        self._prefill: Callable[..., list[torch.Tensor]] = prefill
+        self._decode: Callable[..., tuple[torch.Tensor, torch.Tensor]] = decode
+        if compiled:
+            passes = CompiledPasses(compiled / self._machine_code(loaded.fingerprint))
+            self._prefill = passes.prefill(prefill, self._prefix)
+            self._decode = passes.decode(decode, self._pool(table.kv_lengths[0]))
 
     @torch.inference_mode()
     def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
@@ -41,8 +62,10 @@ class Runner:
         rows = self._table.prefill_rows(bucket.prompt_length)
         padded = [[*prompt, *[_FILLER] * (bucket.prompt_length - len(prompt))] for prompt in prompts]
         padded += [[_FILLER] * bucket.prompt_length] * (rows - len(prompts))
-        layers = self._forward_prompts(padded, self._prefix, start=self._table.prefix_length)
-        self._pool(bucket.kv_length).fill(list(slots), layers, self._table.prefix_length)
+        computed = self._prefill(torch.tensor(padded, device=self._device), self._prefix)
+        start = self._table.prefix_length
+        for target, source in zip(self._pool(bucket.kv_length), computed, strict=True):
+            target[list(slots), start : start + source.shape[2]] = source[: len(slots)].transpose(1, 2)
 
     @torch.inference_mode()
     def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
@@ -53,20 +76,9 @@ class Runner:
         """
         idle = (_FILLER, kv_length - 1)
         rows = [fed.get(slot, idle) for slot in range(self._table.decode_rows)]
-        tokens, positions = torch.tensor(rows, device=self._device).T[:, :, None].unbind()
-        pool = self._pool(kv_length)
-        pool.write_at(positions[:, 0])
-        out = self._model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=distances(positions, kv_length),
-            past_key_values=pool,
-            use_cache=True,
-        )
-        logits = out.logits[:, -1].float()
-        likeliest = logits.argmax(-1)
-        chosen = logits.gather(1, likeliest[:, None])[:, 0]
-        return likeliest.tolist(), (chosen - logits.logsumexp(-1)).tolist()
+        tokens, positions = torch.tensor(rows, device=self._device).T.contiguous().unbind()
+        likeliest, logprobs = self._decode(tokens, positions, self._pool(kv_length))
+        return likeliest.tolist(), logprobs.tolist()
 
     def profile(self) -> ExecutionProfile:
         """Return what the bits of the output depend on besides the weights and the request."""
@@ -79,28 +91,25 @@ class Runner:
             transformers=transformers.__version__,
             threads=torch.get_num_threads(),
             float32_matmul_precision=torch.get_float32_matmul_precision(),
-            compiled=False,
+            compiled=self._is_compiled,
+            code=code_digest(),
             buckets=self._table.as_key(),
         )
 
-    @torch.inference_mode()
-    def _forward_prompts(self, prompts: Sequence[Sequence[int]], prefix: Layers, start: int) -> Layers:
-        tokens = torch.tensor(prompts, device=self._device)
-        length = tokens.shape[1]
-        positions = torch.arange(start, start + length, device=self._device)[None]
-        cache = PrefillCache(prefix)
-        self._model.base_model(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=distances(positions, start + length),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return cache.collected
+    def _machine_code(self, fingerprint: str) -> str:
+        """Return a name for what compilation gives: a digest of all that it depends on."""
+        depends = [fingerprint, self.profile().model_dump(mode="json", exclude={"buckets"})]
+        return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
-    def _pool(self, kv_length: int) -> PoolCache:
+    def _pool(self, kv_length: int) -> list[torch.Tensor]:
+        """Return the keys and values of a pool, allocated when it is first asked for."""
         if kv_length not in self._pools:
-            self._pools[kv_length] = PoolCache(self._table.decode_rows, kv_length, self._prefix)
+            slots = self._table.decode_rows
+            self._pools[kv_length] = [
+                part.new_zeros(slots, kv_length, part.shape[1], part.shape[3]) for part in self._opening
+            ]
+            for target, shared in zip(self._pools[kv_length], self._prefix, strict=False):
+                target[:, : shared.shape[2]] = shared.transpose(1, 2)
         return self._pools[kv_length]
 
 

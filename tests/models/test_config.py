@@ -16,6 +16,7 @@ PROFILE = {
     "threads": 2,
     "float32_matmul_precision": "highest",
     "compiled": False,
+    "code": "0f1e",
     "buckets": {"decode": [[64, 128]], "prefill": [[8, 32]], "prefix_length": 0},
 }
 

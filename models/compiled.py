@@ -1,0 +1,89 @@
+"""The forward passes as machine code, made once for a model and a machine, and kept on disk.
+
+torch.export traces a pass through transformers' model code, AOTInductor turns it into fused C++ loops around
+the matrix products, and what it made is loaded in milliseconds from then on. Lengths stay open, so that one
+compilation serves all buckets. Weights are not copied: the compiled code reads those of the model.
+
+In scope: export, compilation, the folder where the results lie. Not in scope: what the passes compute
+(`models.passes`), when compiling is worth its time (`models.tuning`).
+
+Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
+"""
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._inductor import aoti_compile_and_package, aoti_load_package
+from torch.export import Dim, export
+
+from models.config import ModelError
+from models.passes import DecodePass, PrefillPass
+
+_LONGEST = 1 << 20  # rows, tokens; a bound that the exporter asks for
+_EXAMPLE_ROWS, _EXAMPLE_LENGTH = 5, 19  # like no size of a model, which the exporter would take for equal
+_OPTIONS = {"aot_inductor.package_constants_in_so": False}
+
+
+class CompiledPasses:
+    """The compiled passes of one model on one machine; `folder` holds nothing else.
+
+    Whatever decides the machine code must decide the folder: the weights' shapes, the libraries, the
+    processor, the number of threads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def prefill(self, plain: PrefillPass, prefix: list[torch.Tensor]) -> Callable[..., list[torch.Tensor]]:
+        """Return `plain` for two or more prompts of any length behind this prefix. Raises ModelError."""
+        behind = prefix[0].shape[2] if prefix else 0
+        tokens = torch.zeros(_EXAMPLE_ROWS, _EXAMPLE_LENGTH, dtype=torch.long, device=plain.model.device)
+        open_sizes = {0: Dim("rows", min=2, max=_LONGEST), 1: Dim("length", min=2, max=_LONGEST)}
+        return self._loaded(
+            f"prefill-behind-{behind}", plain, (tokens, prefix), (open_sizes, [None] * len(prefix))
+        )
+
+    def decode(
+        self, plain: DecodePass, pool: list[torch.Tensor]
+    ) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        """Return `plain` for pools with as many slots as `pool`, of any length. Raises ModelError."""
+        slots = len(pool[0])
+        each = torch.zeros(slots, dtype=torch.long, device=plain.model.device)
+        open_sizes = {1: Dim("columns", min=2, max=_LONGEST)}
+        return self._loaded(
+            f"decode-{slots}", plain, (each, each.clone(), pool), (None, None, [open_sizes] * len(pool))
+        )
+
+    def _loaded(self, name: str, plain: torch.nn.Module, example: Any, open_sizes: Any) -> Any:
+        file = self._folder / f"{name}.pt2"
+        if not file.exists():
+            _compile(plain, example, open_sizes, file)
+        package = aoti_load_package(str(file))
+        named = chain(
+            plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)
+        )
+        used = set(package.get_constant_fqns())
+        weights = {name: tensor for name, tensor in named if name in used}
+        package.load_constants(weights, check_full_update=True, user_managed=True)
+        return package
+
+
+def _compile(plain: torch.nn.Module, example: Any, open_sizes: Any, file: Path) -> None:
+    """Compile and write `file`, which appears at once or not at all. Raises ModelError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about itself
+        staged = Path(scratch) / file.name
+        try:
+            with torch.no_grad():
+                program = export(plain, example, dynamic_shapes=open_sizes)
+            aoti_compile_and_package(program, package_path=str(staged), inductor_configs=_OPTIONS)
+        except RuntimeError as error:  # what torch raises for a missing compiler, and for what it cannot do
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(f"the model cannot be compiled here: {reason}") from error
+        staged.rename(file)

@@ -1,0 +1,83 @@
+"""Compiled passes against the same passes as they are, and against themselves in other company."""
+
+import shutil
+from random import Random
+
+import pytest
+import torch
+import torch._inductor.config as inductor
+
+from models.config import ModelConfig, ModelError
+from models.engine import Engine, Frame, Request
+from models.int8 import is_fast
+from models.load import load
+from models.quantize import quantize_folder
+
+from .conftest import code_prompts, random_model
+
+pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="compiling takes a C++ compiler")
+
+PREFIX = "def f(x):\n"
+
+
+@pytest.fixture
+def three_threads():
+    """Split tensors unevenly."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def no_compiler():
+    return inductor.patch({"cpp.cxx": ("no-such-compiler",)})
+
+
+def asked():
+    slots = [(Frame("", 16),), (Frame("x: ", 6), Frame("y: ", 6)), (Frame("Returns", 3),)]
+    return [Request(str(n), prompt, slots[n % 3]) for n, prompt in enumerate(code_prompts(120))]
+
+
+def check_any_company(engine):
+    requests = asked()
+    together = engine.generate_all(requests)
+    assert len({completion.texts for completion in together}) > 60
+    shuffled = Random(1).sample(requests, len(requests))
+    assert sorted(engine.generate_all(shuffled), key=lambda c: int(c.id)) == together
+    for first in range(0, 30, 6):
+        assert engine.generate_all([requests[first]]) == [together[first]]
+        assert engine.generate_all(requests[first : first + 5]) == together[first : first + 5]
+    return together
+
+
+def test_texts_are_those_of_the_plain_passes(loaded, tmp_path):
+    plain = Engine(loaded("qwen2", "code"), prefix=PREFIX).generate_all(asked())
+    engine = Engine(loaded("qwen2", "code"), prefix=PREFIX, compiled=tmp_path)
+    compiled = check_any_company(engine)
+    assert engine.profile.compiled
+    same = sum(a.texts == b.texts for a, b in zip(plain, compiled, strict=True))
+    assert same >= 118  # two choices of 120 may be tosses-up between equally likely tokens
+    with no_compiler():
+        again = Engine(loaded("qwen2", "code"), prefix=PREFIX, compiled=tmp_path)
+    assert again.generate_all(asked()[:8]) == compiled[:8]
+
+
+def test_bfloat16_in_any_company(loaded, tmp_path, three_threads):
+    check_any_company(Engine(loaded("llama", "code", "bfloat16", intermediate_size=200), compiled=tmp_path))
+
+
+@pytest.mark.skipif(not is_fast(), reason="products in int8 need AVX-512 VNNI")
+def test_int8_in_any_company(tmp_path, code, three_threads):
+    source = random_model("llama", tmp_path / "whole", intermediate_size=200)
+    code.save_pretrained(source)
+    quantized = quantize_folder(source, tmp_path / "int8")
+    check_any_company(
+        Engine(load(ModelConfig(model=str(quantized), dtype="int8")), compiled=tmp_path / "code")
+    )
+
+
+def test_without_a_compiler_one_line_says_so(loaded, tmp_path):
+    with no_compiler(), pytest.raises(ModelError, match=r"compiled here: .*C\+\+ compiler") as raised:
+        Engine(loaded(), compiled=tmp_path)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.rglob("*.pt2"))
