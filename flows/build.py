@@ -83,7 +83,7 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
     with Pipeline(source, settings, progress.written) as pipeline:
         snapshot = run("ingest", None, pipeline.ingest)
         report_ingested(report, snapshot)
-        machine = machine_digest(settings.model) if settings.model != "none" else ""
+        machine = machine_digest(settings.model, cache_home()) if settings.model != "none" else ""
         inputs = digest([snapshot.digest, settings.model_dump(mode="json"), code_digest(), machine])
         stamp_file = cache_home() / "stamps" / f"{digest(str(pipeline.target.path))}.json"
         standing = pipeline.target.standing()

@@ -172,7 +172,7 @@ class Pipeline:
         from tasks.generate import plan_asking
         from tasks.generate.writer import Writer
 
-        writer = Writer(self.settings.model, self.settings.quantize, self.settings.device)
+        writer = Writer(self.settings.model, self.settings.quantize, self.settings.device, cache_home())
         outlines = load_outlines(self.cache, parsed.chunks)
         return plan_asking(snapshot, parsed.chunks, parsed.links, outlines, writer, self.cache), writer
 
@@ -284,7 +284,7 @@ class Pipeline:
         settings = self.settings
         if settings.model == "none":
             return key("generate", 0, chunk)
-        machine = machine_digest(settings.model)
+        machine = machine_digest(settings.model, cache_home())
         if settings.budget is not None or machine is None:
             return None
         return key("generate", 1, chunk, machine, settings.quantize, settings.device)

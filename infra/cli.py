@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from flows.report import Report
     from flows.settings import Settings
+    from models.batching import BucketPolicy
+    from models.tuning import Trial
     from tasks.ingest import OpenedSource
 
 _INTERRUPTED = "docmill: interrupted; the standing site is as it was"
@@ -86,6 +88,19 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="what a build would make anew, and why")
     _add_source(plan)
     plan.set_defaults(run=_plan)
+    model = commands.add_parser("model", help="models").add_subparsers(dest="action", required=True)
+    tune = model.add_parser(
+        "tune", help="find the fastest way to run a model on this machine, and keep to it"
+    )
+    tune.add_argument("model", nargs="?", type=_given, help="bundled, a folder or a hub id (default: as set)")
+    tune.add_argument("--source", type=Path, metavar="DIR", help="measure with functions like those in here")
+    tune.add_argument(
+        "--seconds", type=float, default=300, metavar="S", help="time for trials (default: 300)"
+    )
+    tune.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
+    tune.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
+    tune.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
+    tune.set_defaults(run=_tune)
     config = commands.add_parser("config", help="settings").add_subparsers(dest="action", required=True)
     show = config.add_parser("show", help="print each setting with where it comes from")
     _add_source(show, optional=True)
@@ -236,6 +251,39 @@ def _plan(arguments: argparse.Namespace) -> int:
         for change in listed:
             print(f"  {change.what:<5} {change.reason:<11} {_line(change.id)}")
     return 0
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from flows.settings import resolve_settings
+    from flows.tune_model import tune_model
+
+    flags = {name: getattr(arguments, name) for name in ("model", "quantize", "device")}
+    settings = resolve_settings(None, flags, arguments.config).settings
+    print("  rows  group  edges  pools  code        texts/s    in/s   out/s  ms a token")
+    tuning = tune_model(
+        settings.model, settings.quantize, settings.device, arguments.source, arguments.seconds, _show_trial
+    )
+    print(f"kept: {_way(tuning.policy, tuning.compiled)}")
+    return 0
+
+
+def _show_trial(trial: Trial) -> None:
+    way = _way(trial.policy, trial.compiled)
+    if trial.speed is None:
+        print(f"{way}  {_line(str(trial.failure))}")
+        return
+    speed = trial.speed
+    print(
+        f"{way}  {speed.requests_per_second:9.1f}  {speed.prompt_tokens_per_second:6.0f}"
+        f"  {speed.output_tokens_per_second:6.0f}  {speed.step_seconds * 1000:10.2f}",
+        flush=True,
+    )
+
+
+def _way(policy: BucketPolicy, compiled: bool) -> str:
+    pools = "one" if policy.one_pool else "many"
+    numbers = f"{policy.decode_rows:6}  {policy.prefill_tokens:5}  {policy.prompts_per_doubling:5}"
+    return f"{numbers}  {pools:<5}  {'compiled' if compiled else 'as it is'}"
 
 
 def _show_config(arguments: argparse.Namespace) -> int:

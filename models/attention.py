@@ -76,22 +76,19 @@ class PrefillCache(Cache):
 
 
 class DecodeCache(Cache):
-    """Writes one token per slot into a pool, which holds slots × columns × KV heads × head size.
-
-    In that order a token of a slot is one contiguous write for all its heads.
-    """
+    """Writes one token per slot into a pool of slots × KV heads × columns × head size."""
 
     def __init__(self, pool: list[torch.Tensor], positions: torch.Tensor) -> None:
         super().__init__(layers=[])
         self._pool = pool
-        slots, length = pool[0].shape[:2]
-        self._columns = torch.arange(slots, device=positions.device) * length + positions
+        slots, heads = (torch.arange(size, device=positions.device) for size in pool[0].shape[:2])
+        self._places = (slots[:, None], heads, positions[:, None])
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new keys and values of a layer and return all columns of all slots."""
-        stored = self._pool[2 * layer_idx : 2 * layer_idx + 2]
-        for target, source in zip(stored, (key_states, value_states), strict=True):
-            target.flatten(0, 1).index_put_((self._columns,), source.squeeze(2))
-        return stored[0].transpose(1, 2), stored[1].transpose(1, 2)
+        keys, values = self._pool[2 * layer_idx : 2 * layer_idx + 2]
+        keys.index_put_(self._places, key_states.squeeze(2))
+        values.index_put_(self._places, value_states.squeeze(2))
+        return keys, values

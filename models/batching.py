@@ -15,10 +15,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-_PROMPTS_PER_DOUBLING = 8
-_POOLS_PER_DOUBLING = 1
 _DECODE_ROWS = 64
-_PREFILL_TOKENS = 1024  # a group of this many tokens fills the machine; more rows would only add dummies
+_PREFILL_TOKENS = 1024
 _PREFILL_ROWS = (4, 8)
 _WHOLE_VECTORS = 64  # tokens in a group, a multiple of: see models.activations
 _KV_BUDGET = 4 << 30  # bytes for all pools together
@@ -34,6 +32,21 @@ class Bucket(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class BucketPolicy:
+    """How a bucket table is laid out: what `docmill model tune` finds for a machine.
+
+    A prefill takes as many prompts as `prefill_tokens` hold; more would fill the machine no better and only
+    add dummies. `one_pool` puts requests of all lengths into one pool, which is best where attention reads
+    no more of a slot than it has filled (models.ragged).
+    """
+
+    decode_rows: int = _DECODE_ROWS
+    prefill_tokens: int = _PREFILL_TOKENS
+    prompts_per_doubling: int = 8
+    one_pool: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class BucketTable:
     """All shapes that an engine computes at.
 
@@ -45,6 +58,7 @@ class BucketTable:
     kv_lengths: tuple[int, ...]
     decode_rows: int = _DECODE_ROWS
     prefix_length: int = 0
+    prefill_tokens: int = _PREFILL_TOKENS
 
     def __post_init__(self) -> None:
         for name, lengths in (("prompt_lengths", self.prompt_lengths), ("kv_lengths", self.kv_lengths)):
@@ -59,9 +73,16 @@ class BucketTable:
 
     @classmethod
     def fitting(
-        cls, *, max_prompt: int, max_new: int, prefix: int, context: int, kv_bytes_per_token: int
+        cls,
+        policy: BucketPolicy,
+        *,
+        max_prompt: int,
+        max_new: int,
+        prefix: int,
+        context: int,
+        kv_bytes_per_token: int,
     ) -> "BucketTable":
-        """Return the default table for prompts of up to `max_prompt` tokens and `max_new` tokens after them.
+        """Return the table for prompts of up to `max_prompt` tokens and `max_new` tokens after them.
 
         `context` is the number of positions the model has; a table never exceeds it. `kv_bytes_per_token`
         is the size of the keys and values of one token in all layers; fewer rows are decoded at once where
@@ -70,15 +91,17 @@ class BucketTable:
         fits.
         """
         room = context - prefix
-        prompts = tuple(length for length in _ladder(max_prompt, 8, _PROMPTS_PER_DOUBLING) if length < room)
+        lengths = _ladder(max_prompt, 8, policy.prompts_per_doubling)
+        prompts = tuple(length for length in lengths if length < room)
         if not prompts:
             raise ValueError(f"a context of {context} tokens leaves no room for prompts behind {prefix}")
         longest = min(prompts[-1] + max_new, room)
-        pools = tuple(prefix + min(length, longest) for length in _ladder(longest, 64, _POOLS_PER_DOUBLING))
-        rows = _DECODE_ROWS
+        pools = (longest,) if policy.one_pool else _ladder(longest, 64, per_doubling=1)
+        pools = tuple(prefix + min(length, longest) for length in pools)
+        rows = policy.decode_rows
         while rows > _PREFILL_ROWS[1] and rows * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
             rows //= 2
-        return cls(prompts, pools, rows, prefix)
+        return cls(prompts, pools, rows, prefix, policy.prefill_tokens)
 
     def bucket(self, prompt: int, new: int) -> Bucket | None:
         """Return the bucket for `prompt` prefilled and `new` decoded tokens; None if none holds them."""
@@ -93,7 +116,7 @@ class BucketTable:
         """Return the fixed number of rows in a prefill of this padded length: a power of two."""
         fewest, most = _PREFILL_ROWS
         rows = most
-        while rows > fewest and rows * prompt_length > _PREFILL_TOKENS:
+        while rows > fewest and rows * prompt_length > self.prefill_tokens:
             rows //= 2
         return rows
 
@@ -143,6 +166,7 @@ class Accounting:
     computed_prompt_tokens: int = 0
     useful_row_steps: int = 0
     row_steps: int = 0
+    steps: int = 0
 
     @property
     def padding_efficiency(self) -> float:
@@ -230,6 +254,7 @@ class Scheduler:
     def _decode(self, kv_length: int, pool: _Pool) -> Decode:
         self._accounting.useful_row_steps += len(pool.active)
         self._accounting.row_steps += pool.rows
+        self._accounting.steps += 1
         return Decode(kv_length, dict(pool.active))
 
 

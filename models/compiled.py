@@ -10,9 +10,9 @@ In scope: export, compilation, the folder where the results lie. Not in scope: w
 Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 
-import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ import torch
 from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch.export import Dim, export
 
+from models import ragged
+from models.attention import ATTENTION
 from models.config import ModelError
 from models.passes import DecodePass, PrefillPass
+from models.staging import appearing
 
 _LONGEST = 1 << 20  # rows, tokens; a bound that the exporter asks for
 _EXAMPLE_ROWS, _EXAMPLE_LENGTH = 5, 19  # like no size of a model, which the exporter would take for equal
@@ -54,10 +57,17 @@ class CompiledPasses:
         """Return `plain` for pools with as many slots as `pool`, of any length. Raises ModelError."""
         slots = len(pool[0])
         each = torch.zeros(slots, dtype=torch.long, device=plain.model.device)
-        open_sizes = {1: Dim("columns", min=2, max=_LONGEST)}
-        return self._loaded(
-            f"decode-{slots}", plain, (each, each.clone(), pool), (None, None, [open_sizes] * len(pool))
-        )
+        open_sizes = {2: Dim("columns", min=2, max=_LONGEST)}
+        arguments = (each, each.clone(), pool), (None, None, [open_sizes] * len(pool))
+        if not ragged.serves(pool):
+            return self._loaded(f"decode-{slots}", plain, *arguments)
+        with _one_line():
+            ragged.load_kernel(self._folder / "ragged_attention.so")
+        plain.model.set_attn_implementation(ragged.RAGGED_ATTENTION)
+        try:
+            return self._loaded(f"decode-{slots}-ragged", plain, *arguments)
+        finally:
+            plain.model.set_attn_implementation(ATTENTION)
 
     def _loaded(self, name: str, plain: torch.nn.Module, example: Any, open_sizes: Any) -> Any:
         file = self._folder / f"{name}.pt2"
@@ -74,16 +84,18 @@ class CompiledPasses:
 
 
 def _compile(plain: torch.nn.Module, example: Any, open_sizes: Any, file: Path) -> None:
-    """Compile and write `file`, which appears at once or not at all. Raises ModelError."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as scratch, warnings.catch_warnings():
+    """Compile and write `file`. Raises ModelError."""
+    with _one_line(), appearing(file) as staged, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
-        staged = Path(scratch) / file.name
-        try:
-            with torch.no_grad():
-                program = export(plain, example, dynamic_shapes=open_sizes)
-            aoti_compile_and_package(program, package_path=str(staged), inductor_configs=_OPTIONS)
-        except RuntimeError as error:  # what torch raises for a missing compiler, and for what it cannot do
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"the model cannot be compiled here: {reason}") from error
-        staged.rename(file)
+        with torch.no_grad():
+            program = export(plain, example, dynamic_shapes=open_sizes)
+        aoti_compile_and_package(program, package_path=str(staged), inductor_configs=_OPTIONS)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what torch raises for a missing compiler, and for what it cannot do
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"the model cannot be compiled here: {reason}") from error

@@ -16,7 +16,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.batching import Accounting, Bucket, BucketTable, Decode, Prefill, Scheduler, in_order
+from models.batching import (
+    Accounting,
+    Bucket,
+    BucketPolicy,
+    BucketTable,
+    Decode,
+    Prefill,
+    Scheduler,
+    in_order,
+)
 from models.config import ExecutionProfile, GenerationConfig, ModelError, PromptTooLongError
 from models.load import LoadedModel
 from models.runner import Runner
@@ -76,12 +85,18 @@ class Completion:
 
 @dataclass(slots=True)
 class EngineStats:
-    """Totals since the engine was made; `seconds` is time in the engine, not in its caller."""
+    """Totals since the engine was made; seconds are time in the engine, not in its caller."""
 
     prompt_tokens: int = 0
     output_tokens: int = 0
-    seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
     accounting: Accounting = field(default_factory=Accounting)
+
+    @property
+    def seconds(self) -> float:
+        """Time in forward passes and with what comes of them."""
+        return self.prefill_seconds + self.decode_seconds
 
     @property
     def padding_efficiency(self) -> float:
@@ -98,8 +113,8 @@ class Engine:
     """Generates text for streams of requests that share a prefix.
 
     `prefix` is the instruction that all prompts begin with; its KV is computed once, and its tokens are split
-    from the prompt's, always at the same place. `buckets` replaces the default table; `compiled` is a folder
-    for compiled passes, which are made there if need be. One stream at a time.
+    from the prompt's, always at the same place. `policy` lays out the bucket table, or `buckets` is one;
+    `compiled` is a folder for compiled passes, which are made there if need be. One stream at a time.
     """
 
     def __init__(
@@ -108,13 +123,14 @@ class Engine:
         generation: GenerationConfig | None = None,
         *,
         prefix: str = "",
+        policy: BucketPolicy | None = None,
         buckets: BucketTable | None = None,
         compiled: Path | None = None,
     ) -> None:
         self._loaded = loaded
         self._generation = generation or GenerationConfig()
         opening = loaded.encode_opening(prefix)
-        self._table = buckets or _default_table(loaded, self._generation, len(opening))
+        self._table = buckets or _table(loaded, self._generation, policy or BucketPolicy(), len(opening))
         if self._table.prefix_length != len(opening):
             raise ModelError(
                 f"the bucket table is for a prefix of {self._table.prefix_length} tokens, "
@@ -170,13 +186,14 @@ class Engine:
             match scheduler.next_step(more_may_come=arrivals.open):
                 case Prefill() as step:
                     self._prefill(step, sequences)
+                    self.stats.prefill_seconds += time.perf_counter() - started
                 case Decode() as step:
                     finished = self._decode(step, sequences, scheduler)
+                    self.stats.decode_seconds += time.perf_counter() - started
                 case None if arrivals.open:
                     raise ModelError("the stream waits for completions of requests that it has not handed in")
                 case None:
                     return
-            self.stats.seconds += time.perf_counter() - started
             for ticket in finished:
                 yield ticket, sequences.pop(ticket).completion()
 
@@ -221,9 +238,12 @@ class Engine:
         return finished
 
 
-def _default_table(loaded: LoadedModel, generation: GenerationConfig, prefix: int) -> BucketTable:
+def _table(
+    loaded: LoadedModel, generation: GenerationConfig, policy: BucketPolicy, prefix: int
+) -> BucketTable:
     try:
         return BucketTable.fitting(
+            policy,
             max_prompt=generation.max_prompt_tokens,
             max_new=generation.max_new_tokens,
             prefix=prefix,

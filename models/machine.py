@@ -21,7 +21,10 @@ _VARIABLES = (
     *KERNEL_LIMITS,
 )
 # Whose code decides the bits that come out of a forward pass.
-_COMPUTING = ("activations.py", "attention.py", "int8.py", "passes.py", "quantize.py", "runner.py")
+_COMPUTING = (
+    *("activations.py", "attention.py", "compiled.py", "int8.py", "passes.py", "quantize.py", "ragged.py"),
+    *("ragged_attention.cpp", "runner.py"),
+)
 
 
 def code_digest() -> str:
@@ -30,16 +33,25 @@ def code_digest() -> str:
     return hashlib.sha256(b"\0".join(sources)).hexdigest()
 
 
-def machine_digest(model: str) -> str | None:
-    """Return a digest that changes whenever a model's texts may; None for a model that is elsewhere."""
+def machine_digest(model: str, home: Path) -> str | None:
+    """Return a digest that changes whenever a model's texts may; None for a model that is elsewhere.
+
+    `home` is where `models.tuning` keeps what it found.
+    """
     folder = BUNDLED if model == "bundled" else Path(model).expanduser()
     if not folder.is_dir():
         return None
-    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
+    files, tuned = _files(folder), _files(home / "tuned")
     libraries = [version(name) for name in _LIBRARIES]
     variables = [os.environ.get(name) for name in _VARIABLES]
-    parts = [files, libraries, variables, len(os.sched_getaffinity(0)), _processor(), _accelerators()]
+    parts = [files, tuned, libraries, variables, len(os.sched_getaffinity(0)), _processor(), _accelerators()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[tuple[str, int, int]]:
+    if not folder.is_dir():
+        return []
+    return sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
 
 
 def _processor() -> list[str]:

@@ -53,12 +53,12 @@ class DecodePass(torch.nn.Module):
         """Return the likeliest next token of each slot and its log-probability, in float32.
 
         `tokens` and `positions` have one entry per slot. `pool` holds keys and values in turn, layer by
-        layer, each slots × columns × KV heads × head size, and is written to at the positions.
+        layer, each slots × KV heads × columns × head size, and is written to at the positions.
         """
         out = self.model(
             input_ids=tokens[:, None],
             position_ids=positions[:, None],
-            attention_mask=distances(positions[:, None], pool[0].shape[1]),
+            attention_mask=distances(positions[:, None], pool[0].shape[2]),
             past_key_values=DecodeCache(pool, positions),
             use_cache=True,
         )

@@ -11,7 +11,6 @@ flow), computing in int8 (models.int8).
 import hashlib
 import json
 import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from models import int8
 from models.config import CorruptModelError, ModelError
 from models.load import META_FILE, TOKENIZER_FILES, fingerprint, load_weights, locate
+from models.staging import appearing
 
 MANIFEST = "manifest.json"
 QUANTIZATION_MAP = "quanto_qmap.json"
@@ -43,12 +43,9 @@ def quantize_folder(source: Path, target: Path) -> Path:
     """
     if target.exists():
         return _kept(source, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        staged = Path(scratch) / target.name
+    with appearing(target) as staged:
         _write(locate(str(source)), staged)
         _read_back(source, staged)
-        staged.rename(target)
     return target
 
 

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -41,7 +42,7 @@ class Runner:
     ) -> None:
         loaded.model.set_attn_implementation(ATTENTION)
         settle(loaded.model)
-        self._device, self._compute = loaded.device, loaded.compute
+        self._loaded, self._device = loaded, loaded.device
         self._table = table
         self._pools: dict[int, list[torch.Tensor]] = {}
         self._is_compiled = compiled is not None
@@ -52,7 +53,7 @@ class Runner:
         self._prefill: Callable[..., list[torch.Tensor]] = prefill
         self._decode: Callable[..., tuple[torch.Tensor, torch.Tensor]] = decode
         if compiled:
-            passes = CompiledPasses(compiled / self._machine_code(loaded.fingerprint))
+            passes = CompiledPasses(compiled / _name_of_machine_code(loaded))
             self._prefill = passes.prefill(prefill, self._prefix)
             self._decode = passes.decode(decode, self._pool(table.kv_lengths[0]))
 
@@ -65,7 +66,7 @@ class Runner:
         computed = self._prefill(torch.tensor(padded, device=self._device), self._prefix)
         start = self._table.prefix_length
         for target, source in zip(self._pool(bucket.kv_length), computed, strict=True):
-            target[list(slots), start : start + source.shape[2]] = source[: len(slots)].transpose(1, 2)
+            target[list(slots), :, start : start + source.shape[2]] = source[: len(slots)]
 
     @torch.inference_mode()
     def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
@@ -82,35 +83,43 @@ class Runner:
 
     def profile(self) -> ExecutionProfile:
         """Return what the bits of the output depend on besides the weights and the request."""
-        on_cpu = self._device.type == "cpu"
         return ExecutionProfile(
-            device="cpu" if on_cpu else torch.cuda.get_device_name(self._device),
-            instruction_set=_cpu_kernels() if on_cpu else _cuda_kernels(self._device),
-            dtype=self._compute,
-            torch=str(torch.__version__),
-            transformers=transformers.__version__,
-            threads=torch.get_num_threads(),
-            float32_matmul_precision=torch.get_float32_matmul_precision(),
+            **machine_of(self._loaded),
             compiled=self._is_compiled,
             code=code_digest(),
             buckets=self._table.as_key(),
         )
-
-    def _machine_code(self, fingerprint: str) -> str:
-        """Return a name for what compilation gives: a digest of all that it depends on."""
-        depends = [fingerprint, self.profile().model_dump(mode="json", exclude={"buckets"})]
-        return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
     def _pool(self, kv_length: int) -> list[torch.Tensor]:
         """Return the keys and values of a pool, allocated when it is first asked for."""
         if kv_length not in self._pools:
             slots = self._table.decode_rows
             self._pools[kv_length] = [
-                part.new_zeros(slots, kv_length, part.shape[1], part.shape[3]) for part in self._opening
+                part.new_zeros(slots, part.shape[1], kv_length, part.shape[3]) for part in self._opening
             ]
             for target, shared in zip(self._pools[kv_length], self._prefix, strict=False):
-                target[:, : shared.shape[2]] = shared.transpose(1, 2)
+                target[:, :, : shared.shape[2]] = shared
         return self._pools[kv_length]
+
+
+def machine_of(loaded: LoadedModel) -> dict[str, Any]:
+    """Return the part of an execution profile that is not the engine's to choose."""
+    on_cpu = loaded.device.type == "cpu"
+    return {
+        "device": "cpu" if on_cpu else torch.cuda.get_device_name(loaded.device),
+        "instruction_set": _cpu_kernels() if on_cpu else _cuda_kernels(loaded.device),
+        "dtype": loaded.compute,
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
+
+
+def _name_of_machine_code(loaded: LoadedModel) -> str:
+    """Return a digest of all that compiled passes depend on."""
+    depends = [loaded.fingerprint, machine_of(loaded), code_digest()]
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _cpu_kernels() -> str:

@@ -6,14 +6,18 @@ Loading a model takes seconds, so that this is done when the first text is missi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from models.config import GenerationConfig, ModelConfig, ModelError
-from models.engine import Engine, Frame, Request
-from models.load import load
+from models.engine import Frame, Request
+from models.load import LoadedModel, load
 from models.prompts import SUMMARY_SEPARATOR
+from models.tuning import tuned_engine
 from tasks.documents import SourceError, TextOrigin
 from tasks.generate.asking import (
     INSTRUCTION,
@@ -31,6 +35,45 @@ _LONGEST_PROMPT = 1024
 _FIRST_HEADING = 48  # tokens, at most: "Parameter", a name, a colon
 
 
+@dataclass(frozen=True)
+class Brief:
+    """How a loaded model is asked: what stands before and after a prompt, and how long all may be."""
+
+    manner: Manner
+    prefix: str
+    opening: str
+    generation: GenerationConfig
+    room: int  # tokens for a prompt alone
+
+
+def brief_of(loaded: LoadedModel) -> Brief:
+    """The brief of a model, by what it was trained for or by its chat template."""
+    if loaded.meta.prompt is not None:
+        prefix, opening, forced = "", SUMMARY_SEPARATOR, 0
+        manner = trained_manner(loaded.meta.kinds, loaded.meta.slots)
+        room, answer = loaded.meta.max_prompt_tokens or _LONGEST_PROMPT, SUMMARY_TOKENS
+    else:
+        prefix, opening = loaded.render_chat(INSTRUCTION)
+        manner = chat_manner(opening)
+        answer, forced = LONGEST_ANSWER, _FIRST_HEADING
+        room = min(_LONGEST_PROMPT, loaded.context - answer - len(loaded.encode_opening(prefix)))
+    generation = GenerationConfig(max_prompt_tokens=room, max_new_tokens=answer)
+    # What is forced at the beginning of an answer counts as prompt.
+    return Brief(
+        manner, prefix, opening, generation, room - len(loaded.encode(opening, trusted=True)) - forced
+    )
+
+
+def load_model(model: str, quantize: str, device: str) -> LoadedModel:
+    """Load a model that the settings name.
+
+    Raises:
+        SourceError: It cannot be loaded, or is not one that the engine serves.
+    """
+    with _as_source_error():
+        return load(ModelConfig.model_validate({"model": model, "quantize": quantize, "device": device}))
+
+
 class Writer:
     """A loaded model.
 
@@ -40,34 +83,17 @@ class Writer:
 
     manner: Manner
 
-    def __init__(self, model: str, quantize: str, device: str) -> None:
-        try:
-            loaded = load(
-                ModelConfig.model_validate({"model": model, "quantize": quantize, "device": device})
-            )
-            self.meta = loaded.meta
-            if loaded.meta.prompt is not None:
-                prefix, opening, forced = "", SUMMARY_SEPARATOR, 0
-                self.manner = trained_manner(loaded.meta.kinds, loaded.meta.slots)
-                room, answer = loaded.meta.max_prompt_tokens or _LONGEST_PROMPT, SUMMARY_TOKENS
-            else:
-                prefix, opening = loaded.render_chat(INSTRUCTION)
-                self.manner = chat_manner(opening)
-                answer, forced = LONGEST_ANSWER, _FIRST_HEADING
-                room = min(_LONGEST_PROMPT, loaded.context - answer - len(loaded.encode_opening(prefix)))
-            generation = GenerationConfig(max_prompt_tokens=room, max_new_tokens=answer)
-            self.engine = Engine(loaded, generation, prefix=prefix)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SourceError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-        except (ModelError, ValueError) as error:
-            raise SourceError(f"model: {str(error).splitlines()[0]}") from error
-        # What is forced at the beginning of an answer counts as prompt.
-        self._room = room - len(loaded.encode(opening, trusted=True)) - forced
+    def __init__(self, model: str, quantize: str, device: str, home: Path) -> None:
+        loaded = load_model(model, quantize, device)
+        self.meta = loaded.meta
+        with _as_source_error():
+            brief = brief_of(loaded)
+            self.engine = tuned_engine(loaded, brief.generation, home, prefix=brief.prefix)
+        self.manner, self._room = brief.manner, brief.room
         self.identity: dict[str, Any] = {
             "fingerprint": loaded.fingerprint,
-            "prefix": prefix,
-            "generation": generation.model_dump(mode="json"),
+            "prefix": brief.prefix,
+            "generation": brief.generation.model_dump(mode="json"),
             "profile": self.engine.profile.as_key(),
         }
 
@@ -105,3 +131,14 @@ class Writer:
             "padding_efficiency": round(stats.padding_efficiency, 4),
             "occupancy": round(stats.occupancy, 4),
         }
+
+
+@contextmanager
+def _as_source_error() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SourceError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ModelError, ValueError) as error:
+        raise SourceError(f"model: {str(error).splitlines()[0]}") from error

@@ -143,3 +143,13 @@ def test_plan_writes_nothing(source, tmp_path, capsys):
     assert "page  missing     a.py::\n" in capsys.readouterr().out
     assert not (tmp_path / "site").exists()
     assert not (tmp_path / ".site.docmill").exists()
+
+
+def test_a_model_is_tuned_and_builds_follow(tmp_path, capsys):
+    (tmp_path / "code.py").write_text("".join(f"def f{n}(x):\n    return x + {n}\n\n" for n in range(30)))
+    assert main(["model", "tune", "bundled", "--source", str(tmp_path), "--seconds", "0"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 3 and table[-1].startswith("kept:")
+    (tmp_path / "code.py").write_text("")
+    assert main(["model", "tune", "bundled", "--source", str(tmp_path)]) == 2
+    assert "too few to measure with" in capsys.readouterr().err

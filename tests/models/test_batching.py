@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.batching import Accounting, BucketTable, Decode, Prefill, Scheduler, in_order
+from models.batching import Accounting, BucketPolicy, BucketTable, Decode, Prefill, Scheduler, in_order
 
-TABLE = BucketTable.fitting(max_prompt=256, max_new=32, prefix=5, context=1024, kv_bytes_per_token=1000)
+TABLE = BucketTable.fitting(
+    BucketPolicy(), max_prompt=256, max_new=32, prefix=5, context=1024, kv_bytes_per_token=1000
+)
 
 lengths = st.tuples(st.integers(0, 256), st.integers(1, 32))  # prompt tokens, new tokens
 
@@ -164,21 +166,25 @@ def test_a_table_validates_itself(arguments, fault):
 @given(st.integers(1, 700), st.integers(1, 100), st.integers(0, 50))
 def test_the_default_table_holds_what_it_was_made_for(prompt, new, prefix):
     table = BucketTable.fitting(
-        max_prompt=prompt, max_new=new, prefix=prefix, context=4096, kv_bytes_per_token=1000
+        BucketPolicy(), max_prompt=prompt, max_new=new, prefix=prefix, context=4096, kv_bytes_per_token=1000
     )
     assert table.bucket(prompt, new) is not None
 
 
 def test_a_table_stays_within_the_context_and_the_memory():
-    small = BucketTable.fitting(max_prompt=512, max_new=64, prefix=20, context=300, kv_bytes_per_token=1000)
+    small = BucketTable.fitting(
+        BucketPolicy(), max_prompt=512, max_new=64, prefix=20, context=300, kv_bytes_per_token=1000
+    )
     assert max(small.kv_lengths) == 300
     assert max(small.prompt_lengths) < 280
     heavy = BucketTable.fitting(
-        max_prompt=512, max_new=64, prefix=0, context=4096, kv_bytes_per_token=200_000
+        BucketPolicy(), max_prompt=512, max_new=64, prefix=0, context=4096, kv_bytes_per_token=200_000
     )
     assert heavy.decode_rows < small.decode_rows
     with pytest.raises(ValueError, match="leaves no room"):
-        BucketTable.fitting(max_prompt=512, max_new=64, prefix=295, context=300, kv_bytes_per_token=1000)
+        BucketTable.fitting(
+            BucketPolicy(), max_prompt=512, max_new=64, prefix=295, context=300, kv_bytes_per_token=1000
+        )
 
 
 def test_a_table_as_key_tells_every_shape():

@@ -1,0 +1,77 @@
+"""The fastest way to run a model on this machine, found on the functions of some source.
+
+In scope: which functions, as a model would be shown them. Not in scope: what is tried and how it is kept
+(`models.tuning`).
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import flows
+import models
+import tasks
+from flows.settings import cache_home
+from models.config import ModelError
+from models.engine import Frame, Request
+from models.load import LoadedModel
+from models.prompts import PromptError, definitions, elided
+from models.tuning import Trial, Tuning, tune
+from tasks.documents import DocmillError, SourceError
+from tasks.generate.writer import Brief, brief_of, load_model
+
+_OWN_CODE = [Path(package.__path__[0]) for package in (flows, tasks, models)]
+_FEWEST = 20
+
+
+def tune_model(
+    model: str, quantize: str, device: str, source: Path | None, seconds: float, tell: Callable[[Trial], None]
+) -> Tuning:
+    """Try ways to run a model for about so many seconds, and keep the best for later builds.
+
+    Args:
+        model: As in the settings, like `quantize` and `device`.
+        source: A folder whose functions are like those that will be documented; docmill's own without it.
+        seconds: No trial begins later than this.
+        tell: Told of each trial.
+
+    Raises:
+        SourceError: The model cannot be used, or the folder holds too few functions.
+    """
+    loaded = load_model(model, quantize, device)
+    brief = brief_of(loaded)
+    requests = _requests(loaded, brief, [source] if source else _OWN_CODE)
+    if len(requests) < _FEWEST:
+        raise SourceError(f"{source}: holds {len(requests)} functions, too few to measure with")
+    try:
+        return tune(loaded, brief.generation, cache_home(), requests, seconds, tell, prefix=brief.prefix)
+    except ModelError as error:
+        raise DocmillError(f"model: {error}") from error
+
+
+def _requests(loaded: LoadedModel, brief: Brief, folders: list[Path]) -> list[Request]:
+    frames = (Frame(brief.opening, brief.generation.max_new_tokens),)
+    shown = [prompt for folder in folders for prompt in _prompts(loaded, brief, folder)]
+    random.Random(0).shuffle(shown)
+    return [Request(str(number), prompt, frames) for number, prompt in enumerate(shown)]
+
+
+def _prompts(loaded: LoadedModel, brief: Brief, folder: Path) -> Iterator[str]:
+    for file in sorted(folder.rglob("*.py")):
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError, RecursionError, OSError):
+            continue
+        for node, owner in definitions(tree):
+            if not isinstance(node, ast.ClassDef):
+                try:
+                    yield elided(
+                        node, owner, lambda text: len(loaded.encode(text, trusted=False)) <= brief.room
+                    )
+                except PromptError:
+                    continue

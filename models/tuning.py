@@ -1,0 +1,195 @@
+"""The fastest way to run a model on a machine, found by trying, and kept.
+
+Trials run real requests under one policy each, from what gains most to what gains least, as far as the time
+goes. What they choose is a file per model and machine; engines made with `tuned_engine` follow it from then
+on. It is part of the execution profile, so that texts of before and after are told apart.
+
+In scope: which trials, which wins, the file, speeds to foretell costs from. Not in scope: where requests come
+from, what is printed.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.batching import BucketPolicy
+from models.config import GenerationConfig, ModelError
+from models.engine import Engine, EngineStats, Request
+from models.load import LoadedModel
+from models.runner import machine_of
+from models.staging import appearing
+
+_GAIN = 1.03  # what a trial must do better than the best before it: less may be noise
+_TRIAL_SECONDS = 4.0  # of generation, roughly, in each trial
+_WARM_UP = 100  # requests
+_ROWS = (8, 16, 32, 128)  # beside the default
+
+
+class Speed(BaseModel):
+    """What a trial measured; rates are per second of the kind of work that they name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt_tokens_per_second: Annotated[float, Field(gt=0, description="prefilled")]
+    output_tokens_per_second: Annotated[float, Field(gt=0, description="decoded")]
+    step_seconds: Annotated[float, Field(gt=0, description="from one token of a text to its next")]
+    requests_per_second: Annotated[float, Field(gt=0, description="prefill and decoding together")]
+    output_tokens_per_request: Annotated[float, Field(gt=0)]
+
+
+class Trial(BaseModel):
+    """A policy, and how fast it was; or why it could not run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    policy: BucketPolicy
+    compiled: bool
+    speed: Speed | None = None
+    failure: str | None = None
+
+
+class Tuning(BaseModel):
+    """What was chosen for a model on a machine, and the trials that it was chosen from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    policy: BucketPolicy = BucketPolicy()
+    compiled: bool = False
+    speed: Speed | None = None
+    trials: tuple[Trial, ...] = ()
+
+
+def tuned_engine(
+    loaded: LoadedModel, generation: GenerationConfig, home: Path, *, prefix: str = ""
+) -> Engine:
+    """Return an engine for a model, run as `tune` found best; `home` is where that and compiled code lie."""
+    tuning = remembered(loaded, home)
+    return _engine(loaded, generation, home, prefix, tuning.policy, tuning.compiled)
+
+
+def remembered(loaded: LoadedModel, home: Path) -> Tuning:
+    """Return what was found for a model on this machine, or the defaults. Raises ModelError."""
+    file = _file(loaded, home)
+    try:
+        return Tuning.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return Tuning()
+    except ValidationError as error:
+        raise ModelError(f"{file} is damaged: remove it, or tune the model again") from error
+
+
+def tune(
+    loaded: LoadedModel,
+    generation: GenerationConfig,
+    home: Path,
+    requests: Sequence[Request],
+    seconds: float,
+    tell: Callable[[Trial], None],
+    *,
+    prefix: str = "",
+) -> Tuning:
+    """Try policies on `requests` until `seconds` have passed, keep the best, and return it.
+
+    A trial that has begun is finished, and the first one always is. `tell` is told of each.
+    """
+    deadline = time.monotonic() + seconds
+    search = _Search()
+    sample: Sequence[Request] = []
+    for policy, compiled in search.candidates():
+        try:
+            engine = _engine(loaded, generation, home, prefix, policy, compiled)
+            sample = sample or _sample(engine, requests)
+            trial = Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
+        except (ModelError, MemoryError, RuntimeError) as error:  # torch runs out of memory with the last
+            if not search.trials:
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            trial = Trial(policy=policy, compiled=compiled, failure=reason)
+        search.add(trial)
+        tell(trial)
+        if time.monotonic() > deadline:
+            break
+    best = search.best
+    tuning = Tuning(policy=best.policy, compiled=best.compiled, speed=best.speed, trials=tuple(search.trials))
+    with appearing(_file(loaded, home)) as staged:
+        staged.write_text(tuning.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return tuning
+
+
+class _Search:
+    """Which trials come next, given those before."""
+
+    def __init__(self) -> None:
+        self.trials: list[Trial] = []
+        self.best = Trial(policy=BucketPolicy(), compiled=False)
+
+    def candidates(self) -> Iterator[tuple[BucketPolicy, bool]]:
+        """Yield policies and whether to compile, each once what is known by then is worth it."""
+        yield BucketPolicy(), False
+        yield BucketPolicy(), True
+        if self.best.compiled:
+            yield replace(self.best.policy, one_pool=True), True
+        for rows in _ROWS:
+            yield replace(self.best.policy, decode_rows=rows), self.best.compiled
+        yield (
+            replace(self.best.policy, prefill_tokens=2 * self.best.policy.prefill_tokens),
+            self.best.compiled,
+        )
+        yield replace(self.best.policy, prompts_per_doubling=4), self.best.compiled
+
+    def add(self, trial: Trial) -> None:
+        """Note a trial, and whether it is the best by far enough."""
+        self.trials.append(trial)
+        if trial.speed is None:
+            return
+        before = self.best.speed
+        if before is None or trial.speed.requests_per_second > before.requests_per_second * _GAIN:
+            self.best = trial
+
+
+def _engine(
+    loaded: LoadedModel,
+    generation: GenerationConfig,
+    home: Path,
+    prefix: str,
+    policy: BucketPolicy,
+    compiled: bool,
+) -> Engine:
+    folder = home / "compiled" if compiled else None
+    return Engine(loaded, generation, prefix=prefix, policy=policy, compiled=folder)
+
+
+def _sample(engine: Engine, requests: Sequence[Request]) -> list[Request]:
+    """Return so many of `requests`, over and over if need be, as take about the time of a trial."""
+    some = list(islice(cycle(requests), _WARM_UP))
+    engine.generate_all(some)
+    started = time.perf_counter()
+    engine.generate_all(some)
+    rounds = _TRIAL_SECONDS / (time.perf_counter() - started)
+    return list(islice(cycle(requests), max(_WARM_UP, round(_WARM_UP * rounds))))
+
+
+def _speed(engine: Engine, sample: Sequence[Request]) -> Speed:
+    engine.generate_all(sample[:_WARM_UP])
+    engine.stats = EngineStats()
+    engine.generate_all(sample)
+    stats = engine.stats
+    return Speed(
+        prompt_tokens_per_second=stats.prompt_tokens / stats.prefill_seconds,
+        output_tokens_per_second=stats.output_tokens / stats.decode_seconds,
+        step_seconds=stats.decode_seconds / stats.accounting.steps,
+        requests_per_second=len(sample) / stats.seconds,
+        output_tokens_per_request=stats.output_tokens / len(sample),
+    )
+
+
+def _file(loaded: LoadedModel, home: Path) -> Path:
+    name = json.dumps([loaded.fingerprint, machine_of(loaded)], sort_keys=True)
+    return home / "tuned" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"

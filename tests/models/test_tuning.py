@@ -1,0 +1,84 @@
+"""What tuning tries, keeps and remembers, on tiny models."""
+
+import pytest
+import torch._inductor.config as inductor
+
+from models import tuning
+from models.batching import BucketPolicy
+from models.config import GenerationConfig, ModelError
+from models.engine import Frame, Request
+from models.machine import machine_digest
+from models.tuning import Speed, Trial, Tuning, remembered, tune, tuned_engine
+
+from .conftest import number_prompts
+
+GENERATION = GenerationConfig(max_prompt_tokens=64, max_new_tokens=8, stop=())
+ASKED = [Request(str(n), prompt, (Frame("", 6),)) for n, prompt in enumerate(number_prompts(40))]
+
+
+@pytest.fixture(autouse=True)
+def short_trials(monkeypatch):
+    monkeypatch.setattr(tuning, "_TRIAL_SECONDS", 0.05)
+
+
+def tuned(loaded, home, seconds, told=None):
+    return tune(loaded, GENERATION, home, ASKED, seconds, (told if told is not None else []).append)
+
+
+def test_without_time_the_default_is_measured_and_kept(loaded, tmp_path):
+    told = []
+    tuning = tuned(loaded(), tmp_path, 0, told)
+    assert tuning.policy == BucketPolicy() and not tuning.compiled
+    assert tuple(told) == tuning.trials and len(told) == 1
+    assert tuning.speed and tuning.speed.output_tokens_per_request > 1
+    assert remembered(loaded(), tmp_path) == tuning
+
+
+def test_what_cannot_be_compiled_is_told_and_the_search_goes_on(loaded, tmp_path):
+    told = []
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}):
+        tuning = tuned(loaded(), tmp_path, 600, told)
+    assert "C++ compiler" in told[1].failure
+    assert not tuning.compiled and not any(trial.compiled for trial in told[2:])
+    assert {trial.policy.decode_rows for trial in told} == {8, 16, 32, 64, 128}
+    best = max(trial.speed.requests_per_second for trial in told if trial.speed)
+    assert tuning.speed.requests_per_second > best / 1.2
+
+
+def test_engines_follow_what_was_kept(loaded, tmp_path):
+    plain = tuned_engine(loaded(), GENERATION, tmp_path)
+    kept = Tuning(policy=BucketPolicy(decode_rows=16, one_pool=True))
+    tuning._file(loaded(), tmp_path).parent.mkdir()
+    tuning._file(loaded(), tmp_path).write_text(kept.model_dump_json())
+    engine = tuned_engine(loaded(), GENERATION, tmp_path)
+    assert len(engine.profile.buckets["decode"]) == 1 and engine.profile.buckets["decode"][0][0] == 16
+    assert engine.profile.as_key() != plain.profile.as_key()
+    assert tuned_engine(loaded("gemma"), GENERATION, tmp_path).profile.buckets == plain.profile.buckets
+
+
+def test_a_trial_replaces_the_best_only_if_it_is_clearly_faster():
+    search = tuning._Search()
+    for rows, rate in ((64, 100.0), (32, 101.0), (16, 120.0), (8, 119.0)):
+        speed = Speed(
+            prompt_tokens_per_second=1,
+            output_tokens_per_second=1,
+            step_seconds=1,
+            requests_per_second=rate,
+            output_tokens_per_request=1,
+        )
+        search.add(Trial(policy=BucketPolicy(decode_rows=rows), compiled=False, speed=speed))
+    assert search.best.policy.decode_rows == 16
+
+
+def test_a_damaged_file_is_refused_by_name(loaded, tmp_path):
+    tuned(loaded(), tmp_path, 0)
+    file = tuning._file(loaded(), tmp_path)
+    file.write_text(file.read_text()[:40])
+    with pytest.raises(ModelError, match=rf"{file.name}.*remove it, or tune the model again"):
+        tuned_engine(loaded(), GENERATION, tmp_path)
+
+
+def test_tuning_again_changes_what_a_build_remembers(loaded, saved, tmp_path):
+    before = machine_digest(str(saved()), tmp_path)
+    tuned(loaded(), tmp_path, 0)
+    assert machine_digest(str(saved()), tmp_path) != before
