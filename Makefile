@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: docs test check bench clean
+.PHONY: docs test check bench peers clean
 
 docs: $(READY)  ## build the documentation of REPO (a folder or a git address) into OUT
 	$(BIN)/docmill build "$(REPO)" --out "$(OUT)" --prefect
@@ -25,6 +25,16 @@ bench: $(READY)  ## run the benchmarks; results go to benchmarks/results/
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/signatures.py
 	$(BIN)/python benchmarks/releases.py
+	$(BIN)/python benchmarks/engine.py
+
+PEERS := $(addprefix benchmarks/peers/.venv-,openvino ctranslate2)
+
+peers: $(addsuffix /.ready,$(PEERS))  ## install what benchmarks/engine.py compares with
+
+benchmarks/peers/.venv-%/.ready: benchmarks/peers/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -10,6 +10,7 @@ In scope: export, compilation, the folder where the results lie. Not in scope: w
 Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,11 +86,15 @@ class CompiledPasses:
 
 def _compile(plain: torch.nn.Module, example: Any, open_sizes: Any, file: Path) -> None:
     """Compile and write `file`. Raises ModelError."""
+    depth = sys.getrecursionlimit()
     with _one_line(), appearing(file) as staged, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
-        with torch.no_grad():
-            program = export(plain, example, dynamic_shapes=open_sizes)
-        aoti_compile_and_package(program, package_path=str(staged), inductor_configs=_OPTIONS)
+        try:
+            with torch.no_grad():
+                program = export(plain, example, dynamic_shapes=open_sizes)
+            aoti_compile_and_package(program, package_path=str(staged), inductor_configs=_OPTIONS)
+        finally:
+            sys.setrecursionlimit(depth)  # which the compiler raises, and what can be parsed hangs on it
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Compiled passes against the same passes as they are, and against themselves in other company."""
 
 import shutil
+import sys
 from random import Random
 
 import pytest
@@ -52,7 +53,9 @@ def check_any_company(engine):
 
 def test_texts_are_those_of_the_plain_passes(loaded, tmp_path):
     plain = Engine(loaded("qwen2", "code"), prefix=PREFIX).generate_all(asked())
+    depth = sys.getrecursionlimit()
     engine = Engine(loaded("qwen2", "code"), prefix=PREFIX, compiled=tmp_path)
+    assert sys.getrecursionlimit() == depth  # how deep a file may be nested hangs on it
     compiled = check_any_company(engine)
     assert engine.profile.compiled
     same = sum(a.texts == b.texts for a, b in zip(plain, compiled, strict=True))

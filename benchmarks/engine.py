@@ -1,0 +1,410 @@
+"""The engine beside what people would use instead: the same weights, the same prompts, one run.
+
+    python benchmarks/engine.py [--models bundled 30m 0.5b] [--rounds N] [--prompts N]
+
+The prompts are functions of a pinned release of sympy as docmill shows them to a model, with their true
+lengths, in an order dealt out once. Every contender is a process of its own, timed after a warm-up and
+without loading or compiling; rounds are interleaved and the median counts. Slow contenders get every n-th
+prompt. `bundled` ends its texts itself; `30m` and `0.5b` have random weights and write a fixed number of
+tokens. A peer takes part where `make peers` has installed it, in a virtual environment of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+MODELS = HERE / ".models"
+SOURCE = "sympy"
+BATCH_SIZES = (8, 16, 32, 64)
+WARM_UP = 128
+
+
+@dataclass(frozen=True)
+class Stock:
+    """transformers' own `generate`."""
+
+    share: int  # gets every so-many-th prompt
+    alone: bool = False
+    cache: bool = True
+    ordered: bool = False
+    quantized: bool = False
+
+
+@dataclass(frozen=True)
+class Docmill:
+    """The engine."""
+
+    share: int = 1
+    int8: bool = True
+    compiled: bool = True
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An engine in a virtual environment of its own."""
+
+    name: str
+    share: int = 1
+
+
+CONTENDERS: dict[str, Stock | Docmill | Peer] = {
+    "one by one, no KV cache": Stock(150, alone=True, cache=False),
+    "one by one, no KV cache, quanto int8": Stock(150, alone=True, cache=False, quantized=True),
+    "batches, no KV cache": Stock(30, cache=False),
+    "batches, no KV cache, quanto int8": Stock(30, cache=False, quantized=True),
+    "one by one": Stock(30, alone=True),
+    "batches": Stock(5),
+    "batches, sorted": Stock(5, ordered=True),
+    "batches, sorted, quanto int8": Stock(10, ordered=True, quantized=True),
+    "docmill, float32, not compiled": Docmill(2, int8=False, compiled=False),
+    "docmill, float32": Docmill(int8=False),
+    "docmill, int8, not compiled": Docmill(compiled=False),
+    "docmill, int8": Docmill(),
+    "OpenVINO GenAI, int8": Peer("openvino"),
+    "CTranslate2, int8": Peer("ctranslate2"),
+}
+BASE = "one by one"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Most tokens of a prompt and of an answer; every so-many-th of the prompts is used."""
+
+    longest: int
+    new: int
+    every: int
+
+
+WORKLOADS = {"bundled": Workload(160, 48, 1), "30m": Workload(400, 32, 1), "0.5b": Workload(400, 32, 40)}
+RANDOM = {
+    "30m": {
+        "model_type": "llama",
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "vocab_size": 8192,
+    },
+    "0.5b": {  # the shape of Qwen2-0.5B
+        "model_type": "qwen2",
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151_936,
+    },
+}
+
+
+# --- models and prompts
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The same weights in the forms that contenders read: float32, and int8 as docmill stores it."""
+
+    whole: Path
+    int8: Path
+
+
+def forms_of(model: str) -> Forms:
+    """Make the folders of a model, or find them."""
+    from models.config import BUNDLED
+    from models.quantize import quantize_folder
+
+    if model == "bundled":  # no peer reads quanto's int8
+        return Forms(dequantized(BUNDLED), BUNDLED)
+    whole = random_model(model)
+    return Forms(whole, quantize_folder(whole, whole.with_name(f"{whole.name}-int8")))
+
+
+def random_model(name: str) -> Path:
+    """A folder with random weights of a real architecture, and the bundled tokenizer without its ending."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    from models.config import BUNDLED
+    from models.staging import appearing
+
+    shape = RANDOM[name] | {"tie_word_embeddings": True, "max_position_embeddings": 4096}
+    shape |= {"initializer_range": 0.1, "bos_token_id": None, "eos_token_id": None}
+    folder = MODELS / f"{name}-{hashlib.sha256(repr(shape).encode()).hexdigest()[:8]}"
+    if not folder.exists():
+        torch.manual_seed(0)
+        with appearing(folder) as staged:
+            AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape)).save_pretrained(staged)
+            GenerationConfig().save_pretrained(staged)
+            (staged / "tokenizer.json").write_bytes((BUNDLED / "tokenizer.json").read_bytes())
+            settings = json.loads((BUNDLED / "tokenizer_config.json").read_bytes())
+            settings.pop("eos_token")
+            (staged / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def dequantized(folder: Path) -> Path:
+    """The weights of a quantized folder in float32."""
+    from models.config import ModelConfig
+    from models.load import TOKENIZER_FILES, load
+    from models.staging import appearing
+
+    loaded = load(ModelConfig(model=str(folder), dtype="float32"))
+    target = MODELS / f"{folder.name}-whole-{loaded.fingerprint[:8]}"
+    if not target.exists():
+        with appearing(target) as staged:
+            loaded.model.save_pretrained(staged)
+            for name in TOKENIZER_FILES:
+                if (folder / name).exists():
+                    (staged / name).write_bytes((folder / name).read_bytes())
+    return target
+
+
+def prompts_for(folder: Path, workload: Workload, most: int) -> list[str]:
+    """Functions of the source package as a model is shown them, in an order that is always the same."""
+    from models.config import ModelConfig
+    from models.load import load
+
+    loaded = load(ModelConfig(model=str(folder), dtype="float32"))
+    found = list(functions(lambda text: len(loaded.encode(text, trusted=False)) < workload.longest - 1))
+    random.Random(0).shuffle(found)
+    return found[:most][:: workload.every]
+
+
+def functions(fits: Callable[[str], bool]) -> Iterator[str]:
+    """Every function of the source package that is not a test."""
+    from models.prompts import PromptError, definitions, elided
+
+    root = Path(importlib.util.find_spec(SOURCE).origin).parent
+    for file in sorted(root.rglob("*.py")):
+        if "tests" in file.parts:
+            continue
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node, owner in definitions(tree):
+            if not isinstance(node, ast.ClassDef):
+                try:
+                    yield elided(node, owner, fits)
+                except PromptError:
+                    continue
+
+
+# --- contenders: each gets prompts, and gives token counts and seconds
+
+
+def run_stock(how: Stock, folder: Path, prompts: list[str], new: int) -> dict[str, Any]:
+    """transformers' `generate`, alone or in batches of the best of a few sizes."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from models.prompts import SUMMARY_SEPARATOR
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if how.quantized:
+        from optimum.quanto import freeze, qint8, quantize
+
+        quantize(model, weights=qint8)
+        freeze(model)
+    separator, pad = tokenizer.convert_tokens_to_ids(SUMMARY_SEPARATOR), tokenizer.pad_token_id
+    rows = [[*tokenizer(p, add_special_tokens=False)["input_ids"], separator] for p in prompts]
+    if how.ordered:
+        rows.sort(key=len)
+
+    @torch.inference_mode()
+    def generate(batch: list[list[int]]) -> int:
+        width = max(map(len, batch))
+        out = model.generate(
+            torch.tensor([[pad] * (width - len(r)) + r for r in batch]),
+            attention_mask=torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in batch]),
+            do_sample=False,
+            max_new_tokens=new,
+            use_cache=how.cache,
+            pad_token_id=pad,
+            eos_token_id=tokenizer.eos_token_id,
+        )[:, width:]
+        return out.numel() if tokenizer.eos_token_id is None else int((out != pad).sum())
+
+    def run(size: int, rows: list[list[int]]) -> tuple[int, float]:
+        start = time.perf_counter()
+        written = sum(generate(rows[i : i + size]) for i in range(0, len(rows), size))
+        return written, time.perf_counter() - start
+
+    generate(rows[:2])
+    size = 1
+    if not how.alone:
+        some = rows[:: max(1, len(rows) // 64)]
+        size = min(BATCH_SIZES, key=lambda size: run(size, some)[1])
+    written, seconds = run(size, rows)
+    return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "batch": size}
+
+
+def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int) -> dict[str, Any]:
+    """The engine, its passes compiled or not."""
+    from models.batching import BucketPolicy
+    from models.config import GenerationConfig, ModelConfig
+    from models.engine import Engine, EngineStats, Frame, Request
+    from models.load import load
+    from models.prompts import SUMMARY_SEPARATOR
+
+    loaded = load(ModelConfig(model=str(folder), dtype="int8" if how.int8 else "float32"))
+    longest = max(len(loaded.encode(p, trusted=False)) for p in prompts) + 1
+    generation = GenerationConfig(max_prompt_tokens=longest, max_new_tokens=new, stop=())
+    start = time.perf_counter()
+    engine = Engine(
+        loaded,
+        generation,
+        policy=BucketPolicy(one_pool=how.compiled),
+        compiled=MODELS / "compiled" if how.compiled else None,
+    )
+    made = time.perf_counter() - start
+    requests = [Request(str(n), p, (Frame(SUMMARY_SEPARATOR, new),)) for n, p in enumerate(prompts)]
+    engine.generate_all(requests[:WARM_UP])
+    engine.stats = EngineStats()
+    start = time.perf_counter()
+    engine.generate_all(requests)
+    seconds = time.perf_counter() - start
+    return {
+        "output": engine.stats.output_tokens,
+        "prompt": engine.stats.prompt_tokens,
+        "seconds": seconds,
+        "padding_efficiency": round(engine.stats.padding_efficiency, 4),
+        "occupancy": round(engine.stats.occupancy, 4),
+        "made_in_seconds": round(made, 1),
+    }
+
+
+def contend(name: str, forms: Forms, prompts: list[str], new: int) -> dict[str, Any]:
+    """Run a contender in this process."""
+    match CONTENDERS[name]:
+        case Stock() as how:
+            found = run_stock(how, forms.whole, prompts, new)
+        case Docmill() as how:
+            found = run_docmill(how, forms.int8 if how.int8 else forms.whole, prompts, new)
+    return found | {"requests": len(prompts), "peak_mb": peak_mb()}
+
+
+def peak_mb() -> int:
+    """The most memory that this process ever held, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return round(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6)
+
+
+# --- the run
+
+
+def in_own_process(name: str, forms: Forms, prompts: Path, new: int, share: int) -> dict[str, Any]:
+    """Run a contender in a process of its own."""
+    how = CONTENDERS[name]
+    program = [sys.executable, __file__, "--contender", name, forms.whole, forms.int8]
+    if isinstance(how, Peer):
+        program = [python_of(how.name), HERE / "peers" / f"run_{how.name}.py", "run", forms.whole]
+    command = [*program, prompts, new, share]
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(model: str, rounds: int, most: int, only: str) -> dict[str, dict[str, Any]]:
+    """All contenders on one model, interleaved; medians of the rounds."""
+    MODELS.mkdir(exist_ok=True)
+    forms, workload = forms_of(model), WORKLOADS[model]
+    prompts = MODELS / f"prompts-{model}.json"
+    prompts.write_text(json.dumps(prompts_for(forms.whole, workload, most)))
+    taking_part = {
+        name: how
+        for name, how in CONTENDERS.items()
+        if only in name and (not isinstance(how, Peer) or python_of(how.name).exists())
+    }
+    for how in taking_part.values():
+        if isinstance(how, Peer):
+            runner = HERE / "peers" / f"run_{how.name}.py"
+            subprocess.run([python_of(how.name), runner, "export", forms.whole], check=True)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in taking_part}
+    for _ in range(rounds):
+        for name, how in taking_part.items():
+            share = max(1, how.share // workload.every)
+            found[name].append(in_own_process(name, forms, prompts, workload.new, share))
+            print(f"{model:<8} {name:<38} {found[name][-1]}", file=sys.stderr, flush=True)
+    return {name: median(runs) for name, runs in found.items()}
+
+
+def python_of(peer: str) -> Path:
+    """The interpreter of a peer's virtual environment."""
+    return HERE / "peers" / f".venv-{peer}" / "bin" / "python"
+
+
+def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run with the median speed, with its rates; and the lowest and highest speed."""
+    speeds = [run["output"] / run["seconds"] for run in runs]
+    run = runs[speeds.index(statistics.median_low(speeds))]
+    rates = {
+        f"{kind}_per_s": round(run[kind] / run["seconds"], 1) for kind in ("requests", "output", "prompt")
+    }
+    return run | rates | {"range": [round(min(speeds)), round(max(speeds))]}
+
+
+def line(model: str, name: str, row: dict[str, Any]) -> str:
+    """One row of the table."""
+    speeds = f"{row['output_per_s']:8,.0f} out/s {row['prompt_per_s']:8,.0f} in/s {row['ratio']:7.2f}×"
+    full = f"{row['padding_efficiency']:.0%} {row['occupancy']:.0%}" if "occupancy" in row else ""
+    batch = f"batches of {row['batch']}" if row.get("batch", 1) > 1 else row.get("settings", "")
+    return f"{model:<8} {name:<38} {speeds} {row['peak_mb']:6,} MB {full} {batch}"
+
+
+def machine() -> str:
+    """Name of the processor, number of cores, version of torch."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
+    name = names[0] if names else platform.machine()
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
+
+
+def main() -> None:
+    """Parse, measure, print the table and a JSON line, keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["bundled", "30m"], choices=list(WORKLOADS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prompts", type=int, default=3000)
+    parser.add_argument("--only", default="", help="contenders whose name contains this; keeps no figures")
+    parser.add_argument("--contender", nargs=6, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.contender:
+        name, whole, int8, file, new, share = arguments.contender
+        prompts = json.loads(Path(file).read_text())[:: int(share)]
+        print(json.dumps(contend(name, Forms(Path(whole), Path(int8)), prompts, int(new))))
+        return
+    results: dict[str, Any] = {"machine": machine()}
+    for model in arguments.models:
+        results[model] = rows = measure(model, arguments.rounds, arguments.prompts, arguments.only)
+        base = rows.get(BASE, next(iter(rows.values())))["output_per_s"]
+        for name, row in rows.items():
+            row["ratio"] = round(row["output_per_s"] / base, 2)
+            print(line(model, name, row), flush=True)
+    if not arguments.only:
+        file = HERE / "results" / f"engine-{datetime.now(UTC):%Y-%m-%d}.json"
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

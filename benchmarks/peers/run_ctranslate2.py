@@ -1,0 +1,86 @@
+"""CTranslate2, int8 weights: a peer of benchmarks/engine.py.
+
+Runs in the virtual environment that `make peers` makes: `export FOLDER` writes the model in CTranslate2's
+form, `run FOLDER PROMPTS NEW SHARE` measures. It is given tokens, not text.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+SEPARATOR = "<|summary|>"
+BATCH_SIZES = (16, 32, 64)
+WARM_UP = 128
+
+
+def exported(folder: Path) -> Path:
+    """Where the model lies in CTranslate2's form."""
+    return folder.with_name(f"{folder.name}-ctranslate2")
+
+
+def export(folder: Path) -> None:
+    """Write the model with int8 weights, once."""
+    from ctranslate2.converters import TransformersConverter
+
+    target = exported(folder)
+    if target.exists():
+        return
+    staged = target.with_name(f"{target.name}.part")
+    TransformersConverter(str(folder)).convert(str(staged), quantization="int8", force=True)
+    staged.rename(target)
+
+
+def run(folder: Path, prompts: list[str], new: int) -> dict:
+    """Measure at the best of a few batch sizes; it sorts by length itself."""
+    import ctranslate2
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    end = json.loads((folder / "tokenizer_config.json").read_text()).get("eos_token")
+    rows = [[*tokenizer.encode(p, add_special_tokens=False).tokens, SEPARATOR] for p in prompts]
+    generator = ctranslate2.Generator(
+        str(exported(folder)), device="cpu", compute_type="int8", inter_threads=1
+    )
+
+    def generated(size: int, rows: list[list[str]]) -> tuple[int, float]:
+        def generate(rows: list[list[str]]) -> int:
+            results = generator.generate_batch(
+                rows,
+                max_batch_size=size,
+                max_length=new,
+                min_length=0 if end else new,
+                end_token=[end] if end else None,
+                include_prompt_in_result=False,
+                sampling_topk=1,
+                return_end_token=True,
+            )
+            return sum(len(result.sequences_ids[0]) for result in results)
+
+        generate(rows[:WARM_UP])
+        start = time.perf_counter()
+        written = generate(rows)
+        return written, time.perf_counter() - start
+
+    sample = rows[:: max(1, len(rows) // 300)]
+    best = min(BATCH_SIZES, key=lambda size: generated(size, sample)[1])
+    written, seconds = generated(best, rows)
+    return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "batch": best}
+
+
+def main() -> None:
+    """Export, or measure and print one line of JSON."""
+    action, folder, *rest = sys.argv[1:]
+    if action == "export":
+        export(Path(folder))
+        return
+    file, new, share = rest
+    prompts = json.loads(Path(file).read_text())[:: int(share)]
+    found = run(Path(folder), prompts, int(new))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+    print(json.dumps(found | {"requests": len(prompts), "peak_mb": round(peak / 1e6)}))
+
+
+if __name__ == "__main__":
+    main()
