@@ -40,8 +40,14 @@ class CompiledPasses:
     processor, the number of threads.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, layers: list[torch.Tensor]) -> None:
+        """`layers` are keys and values like those that the passes will see. Raises ModelError."""
         self._folder = folder
+        self._attention = ATTENTION
+        if ragged.serves(layers):
+            self._attention = ragged.RAGGED_ATTENTION
+            with _one_line():
+                ragged.load_kernel(folder / "ragged_attention.so")
 
     def prefill(self, plain: PrefillPass, prefix: list[torch.Tensor]) -> Callable[..., list[torch.Tensor]]:
         """Return `plain` for two or more prompts of any length behind this prefix. Raises ModelError."""
@@ -59,21 +65,18 @@ class CompiledPasses:
         slots = len(pool[0])
         each = torch.zeros(slots, dtype=torch.long, device=plain.model.device)
         open_sizes = {2: Dim("columns", min=2, max=_LONGEST)}
-        arguments = (each, each.clone(), pool), (None, None, [open_sizes] * len(pool))
-        if not ragged.serves(pool):
-            return self._loaded(f"decode-{slots}", plain, *arguments)
-        with _one_line():
-            ragged.load_kernel(self._folder / "ragged_attention.so")
-        plain.model.set_attn_implementation(ragged.RAGGED_ATTENTION)
-        try:
-            return self._loaded(f"decode-{slots}-ragged", plain, *arguments)
-        finally:
-            plain.model.set_attn_implementation(ATTENTION)
+        return self._loaded(
+            f"decode-{slots}", plain, (each, each.clone(), pool), (None, None, [open_sizes] * len(pool))
+        )
 
-    def _loaded(self, name: str, plain: torch.nn.Module, example: Any, open_sizes: Any) -> Any:
+    def _loaded(self, name: str, plain: PrefillPass | DecodePass, example: Any, open_sizes: Any) -> Any:
         file = self._folder / f"{name}.pt2"
         if not file.exists():
-            _compile(plain, example, open_sizes, file)
+            plain.model.set_attn_implementation(self._attention)
+            try:
+                _compile(plain, example, open_sizes, file)
+            finally:
+                plain.model.set_attn_implementation(ATTENTION)
         package = aoti_load_package(str(file))
         named = chain(
             plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
 from models.batching import (
@@ -31,6 +32,7 @@ from models.load import LoadedModel
 from models.runner import Runner
 
 _LOOK_AHEAD = 2048  # requests taken in but not finished: enough to fill groups, few enough for flat memory
+_FORCED_TEXTS = 4096  # distinct ones whose tokens are remembered: openings and parameters come again
 _BROKEN_CHARACTER = "\ufffd"  # what a tokenizer gives for bytes that are not yet a character
 
 
@@ -138,6 +140,7 @@ class Engine:
             )
         self._runner = Runner(loaded, self._table, opening, compiled)
         self._ends = _Ends(loaded, self._generation.stop)
+        self._forced = lru_cache(_FORCED_TEXTS)(partial(loaded.encode, trusted=True))
         self._generating = False
         self.stats = EngineStats()
 
@@ -199,7 +202,7 @@ class Engine:
 
     def _admit(self, request: Request) -> "_Sequence":
         """Tokenize a request and find its bucket."""
-        opening, *forced = (self._loaded.encode(frame.text, trusted=True) for frame in request.frames)
+        opening, *forced = (self._forced(frame.text) for frame in request.frames)
         prompt = self._loaded.encode(request.prompt, trusted=False) + opening
         if not prompt:
             raise ModelError(f"request {request.id!r} is empty: there is nothing to continue")

@@ -18,7 +18,7 @@ class PrefillPass(torch.nn.Module):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model = model.base_model
+        self.model: PreTrainedModel = model.base_model
 
     def forward(self, tokens: torch.Tensor, prefix: list[torch.Tensor]) -> list[torch.Tensor]:
         """Return those of `tokens` (rows × length) behind a shared prefix.

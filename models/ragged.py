@@ -1,10 +1,11 @@
-"""Decoding attention that reads what a slot has filled, and no padding: a C++ kernel for compiled passes.
+"""Attention that reads what a query may see and no padding: a C++ kernel for compiled passes.
 
-At a fixed shape, attention reads a pool's whole length for every slot; this one stops at each slot's own
-position. A pool may therefore be as long as the longest request without the short ones paying for it.
+At a fixed shape, attention reads a pool's whole length for every slot, and all of a prompt for each of its
+tokens; this one stops at a query's own position. A pool may therefore be as long as the longest request
+without the short ones paying for it.
 
-In scope: building and loading the kernel, the attention call that uses it. Not in scope: prefill, types other
-than float32, devices other than the CPU, where `models.attention` serves.
+In scope: building and loading the kernel, the attention call that uses it. Not in scope: types other than
+float32 and devices other than the CPU, where `models.attention` serves.
 """
 
 from pathlib import Path
@@ -23,9 +24,9 @@ _WHOLE_LINE = 16  # float32 lanes of the widest vectors; a head is a multiple of
 _NO_WINDOW = 1 << 40
 
 
-def serves(pool: list[torch.Tensor]) -> bool:
-    """Tell whether the kernel computes for a pool like this, by its type, its device and the head size."""
-    first = pool[0]
+def serves(layers: list[torch.Tensor]) -> bool:
+    """Tell whether the kernel reads keys and values like these, by type, device and head size."""
+    first = layers[0]
     return first.device.type == "cpu" and first.dtype == torch.float32 and first.shape[3] % _WHOLE_LINE == 0
 
 
@@ -53,17 +54,16 @@ def attend_ragged(
     sliding_window: int | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attend from one query per slot to the columns up to its position, as `models.attention.attend` does."""
-    size = query.shape[3]
+    """Attend from `query` (rows × heads × queries × size), as `models.attention.attend` does."""
     out = torch.ops.docmill.ragged_attention(
-        query.squeeze(2),
+        query.transpose(1, 2),
         key,
         value,
-        attention_mask[:, 0, 0, 0],  # the distance to the first column: the position
-        size**-0.5 if scaling is None else scaling,
+        attention_mask[:, 0, :, 0].contiguous(),  # the distance to the first column: the position
+        query.shape[3] ** -0.5 if scaling is None else scaling,
         sliding_window or _NO_WINDOW,
     )
-    return out.unsqueeze(1), None
+    return out, None
 
 
 AttentionInterface.register(RAGGED_ATTENTION, attend_ragged)

@@ -53,7 +53,7 @@ class Runner:
         self._prefill: Callable[..., list[torch.Tensor]] = prefill
         self._decode: Callable[..., tuple[torch.Tensor, torch.Tensor]] = decode
         if compiled:
-            passes = CompiledPasses(compiled / _name_of_machine_code(loaded))
+            passes = CompiledPasses(compiled / _name_of_machine_code(loaded), self._opening)
             self._prefill = passes.prefill(prefill, self._prefix)
             self._decode = passes.decode(decode, self._pool(table.kv_lengths[0]))
 

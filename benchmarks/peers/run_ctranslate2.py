@@ -5,7 +5,9 @@ form, `run FOLDER PROMPTS NEW SHARE` measures. It is given tokens, not text.
 """
 
 import json
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -27,7 +29,14 @@ def export(folder: Path) -> None:
     if target.exists():
         return
     staged = target.with_name(f"{target.name}.part")
-    TransformersConverter(str(folder)).convert(str(staged), quantization="int8", force=True)
+    with tempfile.TemporaryDirectory() as readable:
+        shutil.copytree(folder, readable, dirs_exist_ok=True)
+        settings = Path(readable) / "tokenizer_config.json"
+        # The converter's transformers is older than the one that wrote this, and asks for all three.
+        end = json.loads(settings.read_text()).get("eos_token", "<|pad|>")
+        known = {"bos_token": end, "eos_token": end, "unk_token": "<|pad|>"}
+        settings.write_text(json.dumps(known | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+        TransformersConverter(readable).convert(str(staged), quantization="int8", force=True)
     staged.rename(target)
 
 
