@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from flows.code import code_digest
-from flows.pipeline import Built, Pipeline
+from flows.pipeline import Built, Pipeline, Plan
 from flows.report import Report
 from flows.settings import Settings, cache_home
 from models.machine import machine_digest
@@ -23,9 +23,6 @@ from tasks.documents import Snapshot
 from tasks.files import write_whole
 from tasks.ingest import OpenedSource
 from tasks.keys import digest
-
-if TYPE_CHECKING:
-    from tasks.plan import Change
 
 
 class Progress(Protocol):
@@ -98,8 +95,8 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
                 write_whole(stamp_file, msgspec.json.encode(Stamp(inputs, built.published.release, report)))
 
 
-def plan(source: OpenedSource, settings: Settings, progress: Progress) -> list[Change]:
-    """What `build` would make anew, and why."""
+def plan(source: OpenedSource, settings: Settings, progress: Progress) -> Plan:
+    """What `build` would make anew, why, and at what cost."""
     run = TimedRun(Report(source={}), progress)
     with Pipeline(source, settings) as pipeline:
         return pipeline.plan(run("ingest", None, pipeline.ingest), run)

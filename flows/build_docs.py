@@ -100,9 +100,9 @@ def _run_name() -> str:
     return project_name(str(parameters.get("source"))) + (f" at {revision}" if revision else "")
 
 
-def _shown(position: int, description: str, ge: int | None = None) -> Any:
+def _shown(position: int, description: str) -> Any:
     """A parameter of the form in the Prefect UI."""
-    return Field(description=description, ge=ge, json_schema_extra={"position": position})
+    return Field(description=description, json_schema_extra={"position": position})
 
 
 @flow(name="build-docs", flow_run_name=_run_name)
@@ -113,7 +113,9 @@ def build_docs(
     model: Annotated[str, _shown(3, "bundled, none, a folder or a hub id; empty: as set")] = "",
     quantize: Annotated[str, _shown(4, "auto, none or a method; empty: as set")] = "",
     device: Annotated[Device, _shown(5, "where the model runs")] = Device.as_set,
-    budget: Annotated[int, _shown(6, "at most so many symbols to the model; -1: as set", ge=-1)] = -1,
+    budget: Annotated[
+        str, _shown(6, "sent to the model: 500 symbols, 200000 tokens or 10 minutes; empty: as set")
+    ] = "",
     strict: Annotated[bool, _shown(7, "a skipped file fails the build")] = False,
     config: Annotated[str, _shown(8, "the operator's settings; empty: the usual file")] = "",
     report_file: Annotated[str, _shown(9, "where a JSON report goes, also on failure; empty: nowhere")] = "",
@@ -125,7 +127,7 @@ def build_docs(
         "model": model or None,
         "quantize": quantize or None,
         "device": None if device is Device.as_set else device.value,
-        "budget": None if budget < 0 else budget,
+        "budget": budget or None,
         "strict": strict or None,
     }
     try:

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from flows.code import code_digest
 from flows.settings import Settings, cache_home
+from models.config import OutOfMemoryError
 from models.machine import machine_digest
+from tasks.budget import Budget, parse_budget
 from tasks.documents import (
     DocmillError,
     Generated,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from flows.workers import Workers
     from tasks.chunk import Chunk
     from tasks.generate.answers import Answers
+    from tasks.generate.cost import Cost
     from tasks.generate.writer import Writer
     from tasks.plan import Change, Ledger
     from tasks.render import Drawing
@@ -164,8 +168,21 @@ class Pipeline:
             return Generated()
         from tasks.generate import generate
 
-        answers, writer = self._asking(snapshot, parsed)
-        return generate(answers, writer, settings.model, settings.budget, self.cache, self.tell)
+        budget = parse_budget(settings.budget) if settings.budget is not None else Budget()
+        given_up: list[int] = []
+        while True:
+            answers, writer = self._asking(snapshot, parsed)
+            try:
+                generated = generate(answers, writer, settings.model, budget, self.cache, self.tell)
+            except OutOfMemoryError as error:
+                # All over again with half the rows: texts of two profiles are not mixed in one site.
+                rows = writer.shrink()
+                if rows is None:
+                    raise DocmillError(f"model: {error}, even with the fewest rows at a time") from error
+                given_up.append(2 * rows)
+                del answers, writer
+            else:
+                return replace(generated, engine={**(generated.engine or {}), "rows_given_up": given_up})
 
     def _asking(self, snapshot: Snapshot, parsed: Parsed) -> tuple[Answers, Writer]:
         from tasks.chunk import load_outlines
@@ -192,18 +209,21 @@ class Pipeline:
         """Site → target."""
         return self.target.publish(rendered.files, self.cache)
 
-    def plan(self, snapshot: Snapshot, run: Run) -> list[Change]:
+    def plan(self, snapshot: Snapshot, run: Run) -> Plan:
         """What the next build makes anew, and why; parses, but writes and draws nothing."""
         from tasks.plan import Unwritten, changes
 
         parsed = run("chunk", None, self.chunk, snapshot)
-        generated, unwritten = Generated(), Unwritten()
+        generated, unwritten, cost = Generated(), Unwritten(), None
         if self.settings.model != "none":
+            from tasks.generate.cost import cost_of
+
             answers, writer = self._asking(snapshot, parsed)
+            cost = cost_of(answers, writer)
             generated = Generated(answers.completions, texts=answers.texts(), origin=writer.origin)
             unwritten = Unwritten(answers.unwritten, answers.waiting)
         ledger = self._ledger(snapshot, parsed, generated, self._drawing(parsed, generated).entries, "")
-        return changes(self.standing_ledger(), ledger, unwritten, self.cache)
+        return Plan(changes(self.standing_ledger(), ledger, unwritten, self.cache), cost)
 
     # --- what a build was made from
 
@@ -288,6 +308,13 @@ class Pipeline:
         if settings.budget is not None or machine is None:
             return None
         return key("generate", 1, chunk, machine, settings.quantize, settings.device)
+
+
+class Plan(Struct, frozen=True):
+    """What the next build makes anew, and what the model's part of it costs; None without a model."""
+
+    changes: list[Change]
+    cost: Cost | None
 
 
 class StageKeys(Struct, frozen=True):

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
+from tasks.budget import parse_budget
 from tasks.documents import SourceError
 from tasks.ingest.tree import is_usable
 
@@ -60,7 +61,9 @@ class Settings(BaseModel):
     quantize: str = Field("auto", description="auto, none or a method")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     strict: bool = Field(False, description="a skipped file fails the build")
-    budget: int | None = Field(None, ge=0, description="at most this many symbols are sent to the model")
+    budget: str | None = Field(
+        None, description="how much is sent to the model: 500 symbols, 200000 tokens or 10 minutes"
+    )
     max_file_size: int = Field(2_000_000, ge=1, description="larger files are skipped (bytes)")
     processes: int | None = Field(
         None, ge=1, description="processes for parsing and drawing; default: one a core"
@@ -69,6 +72,14 @@ class Settings(BaseModel):
         default_factory=lambda: f"sqlite:///{cache_home() / 'results.sqlite'}",
         description="SQLAlchemy URL of the result cache",
     )
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _is_a_budget(cls, value: object) -> str | None:
+        if value is None:
+            return None
+        parse_budget(str(value))
+        return str(value)
 
     @field_validator("include", "exclude")
     @classmethod

@@ -42,7 +42,7 @@ def tune_model(
     Raises:
         SourceError: The model cannot be used, or the folder holds too few functions.
     """
-    loaded = load_model(model, quantize, device)
+    loaded = load_model(model, quantize, device, cache_home())
     brief = brief_of(loaded)
     requests = _requests(loaded, brief, [source] if source else _OWN_CODE)
     if len(requests) < _FEWEST:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flows.settings import Settings
     from models.batching import BucketPolicy
     from models.tuning import Trial
+    from tasks.generate.cost import Cost
     from tasks.ingest import OpenedSource
 
 _INTERRUPTED = "docmill: interrupted; the standing site is as it was"
@@ -89,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_source(plan)
     plan.set_defaults(run=_plan)
     model = commands.add_parser("model", help="models").add_subparsers(dest="action", required=True)
+    prepare = model.add_parser("prepare", help="quantize a model for builds with --quantize METHOD")
+    prepare.add_argument("model", type=_given, help="a folder or a hub id")
+    prepare.add_argument("--method", choices=("int8", "int4"), default="int8", help="default: int8")
+    prepare.set_defaults(run=_prepare)
     tune = model.add_parser(
         "tune", help="find the fastest way to run a model on this machine, and keep to it"
     )
@@ -121,7 +126,9 @@ def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None
     parser.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
     parser.add_argument("--strict", action="store_true", default=None, help="a skipped file fails the build")
-    parser.add_argument("--budget", type=int, metavar="N", help="send at most N symbols to the model")
+    parser.add_argument(
+        "--budget", metavar="N", help="send the model at most N symbols, 'N tokens' or 'N minutes'"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
 
@@ -234,22 +241,42 @@ def _summary(report: Report) -> str:
     skipped = "".join(
         f"\n  skipped {_line(f.path)}: {f.reason}, {_line(f.detail)}" for f in report.skipped_files
     )
-    site = f"{report.published['target']}/index.html" if report.published else ""
-    return (
-        f"{report.symbols} symbols; texts: {texts}; "
-        f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed{skipped}\n{site}"
+    given_up = (report.engine or {}).get("rows_given_up") or []
+    memory = "".join(
+        f"\n  out of memory with {rows} rows at a time: began again with half" for rows in given_up
     )
+    site = f"{report.published['target']}/index.html" if report.published else ""
+    drawn = f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed"
+    return f"{report.symbols} symbols; texts: {texts}; {drawn}{skipped}{memory}\n{site}"
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from flows.build import plan
 
-    changes = plan(*_opened(arguments), _Terminal())
+    found = plan(*_opened(arguments), _Terminal())
     for certain, title in ((True, "certain"), (False, "possible")):
-        listed = [change for change in changes if change.certain is certain]
+        listed = [change for change in found.changes if change.certain is certain]
         print(f"{title}: {len(listed)}")
         for change in listed:
             print(f"  {change.what:<5} {change.reason:<11} {_line(change.id)}")
+    if found.cost is not None and found.cost.requests:
+        print(_cost(found.cost))
+    return 0
+
+
+def _cost(cost: Cost) -> str:
+    waiting = f", {cost.waiting:,} more that wait for some of them" if cost.waiting else ""
+    texts = f"cost: {cost.requests:,} texts{waiting}; {cost.read:,} tokens to read"
+    if cost.written is None or cost.seconds is None:
+        return f"{texts}, at most {cost.written_at_most:,} to write; docmill model tune measures how long"
+    time = f"{cost.seconds:.0f} seconds" if cost.seconds < 90 else f"{cost.seconds / 60:.0f} minutes"
+    return f"{texts}, about {cost.written:,} to write: about {time}"
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from flows.prepare_model import prepare
+
+    print(prepare(arguments.model, arguments.method))
     return 0
 
 

@@ -11,7 +11,7 @@ Not in scope: what a step does (the engine), what a prompt is, out-of-memory han
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -44,6 +44,11 @@ class BucketPolicy:
     prefill_tokens: int = _PREFILL_TOKENS
     prompts_per_doubling: int = 8
     one_pool: bool = False
+
+    def smaller(self) -> "BucketPolicy | None":
+        """Return a policy that takes half the memory for keys and values; None if there is none."""
+        rows = self.decode_rows // 2
+        return replace(self, decode_rows=rows) if rows >= _PREFILL_ROWS[1] else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ class PromptTooLongError(ModelError):
     """A request exceeds the largest bucket; the caller elides the prompt and asks again."""
 
 
+class OutOfMemoryError(ModelError):
+    """The device has not the memory for a forward pass of this shape: run under a smaller policy."""
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +48,7 @@ class ModelConfig(_Settings):
         "bundled"
     )
     quantize: Annotated[
-        Literal["auto", "none", "int8"],
+        Literal["auto", "none", "int8", "int4"],
         Field(description="`auto` takes the model as it is stored; the others insist on one form"),
     ] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"

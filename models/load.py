@@ -153,21 +153,22 @@ def load(config: ModelConfig) -> LoadedModel:
     Raises BundledModelMissingError, UnsupportedModelError, CorruptModelError, or ModelError for what else
     is wrong.
     """
-    from models.quantize import is_quantized, load_quantized  # it reads models through this module
+    from models.quantize import load_quantized, method_of  # it reads models through this module
 
     device = _device(config.device)
     folder = locate(config.model)
-    quantized = is_quantized(folder)
-    compute = _compute(config.dtype, device, quantized, quantized and _meta(folder).int8_products)
-    if config.quantize == "int8" and not quantized:
+    method = method_of(folder)
+    compute = _compute(config.dtype, device, method, _meta(folder).int8_products)
+    if config.quantize not in ("auto", "none", method):
         raise ModelError(
-            f"{config.model} is not quantized: run `docmill model prepare` on it, or use --quantize auto"
+            f"{config.model} is not stored as {config.quantize}: run `docmill model prepare` on it, "
+            f"or use --quantize auto"
         )
-    if config.quantize == "none" and quantized:
+    if config.quantize == "none" and method:
         raise ModelError(
-            f"{config.model} is stored as int8 only: use --quantize auto, or the model that it came from"
+            f"{config.model} is stored as {method} only: use --quantize auto, or the model that it came from"
         )
-    if quantized:
+    if method:
         model = load_quantized(folder, compute)
     else:
         model = load_weights(folder, torch.bfloat16 if compute == "bfloat16" else torch.float32)
@@ -317,15 +318,15 @@ def _device(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _compute(wanted: str, device: torch.device, quantized: bool, meant_for_int8: bool) -> str:
-    if wanted == "int8" and not (quantized and device.type == "cpu" and int8.is_fast()):
-        raise ModelError("to compute in int8 takes a quantized model and a CPU with AVX-512 VNNI")
+def _compute(wanted: str, device: torch.device, method: str | None, meant_for_int8: bool) -> str:
+    if wanted == "int8" and not (method == "int8" and device.type == "cpu" and int8.is_fast()):
+        raise ModelError("to compute in int8 takes a model stored as int8 and a CPU with AVX-512 VNNI")
     if wanted != "auto":
         return wanted
     # Without AMX, products in bfloat16 are slower than in float32, even where AVX-512 has them natively.
     if device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16"):
         return "bfloat16"
-    return "int8" if meant_for_int8 and int8.is_fast() else "float32"
+    return "int8" if method == "int8" and meant_for_int8 and int8.is_fast() else "float32"
 
 
 def _context(config: PreTrainedConfig) -> int:

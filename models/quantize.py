@@ -1,22 +1,23 @@
-"""Models as int8: a folder made once from another, and its weights read back.
+"""Quantized models: a folder made once from another, and its weights read back.
 
-Linear layers are quantized by optimum-quanto, one scale per output channel; embeddings are stored as
-bfloat16. The folder is self-contained, appears at once or not at all, and carries the digest of every file,
-so that a damaged one is noticed before it answers.
+Linear layers are quantized by optimum-quanto; embeddings are stored as bfloat16. The folder is
+self-contained, appears at once or not at all, and carries the digest of every file, so that a damaged one is
+noticed before it answers.
 
-In scope: writing and reading that folder. Not in scope: which model to quantize and where to keep it (a
-flow), computing in int8 (models.int8).
+In scope: writing, finding and reading that folder. Not in scope: computing in int8 (models.int8).
 """
 
 import hashlib
 import json
+import re
 import shutil
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from optimum.quanto import QModuleMixin, QTensor, QuantizedModelForCausalLM, qint8
+from optimum.quanto import QModuleMixin, QTensor, QuantizedModelForCausalLM, qint4, qint8, qtype
 from safetensors import SafetensorError
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -27,30 +28,91 @@ from models.staging import appearing
 
 MANIFEST = "manifest.json"
 QUANTIZATION_MAP = "quanto_qmap.json"
-METHOD = "optimum-quanto qint8 per output channel"
 
 
-def is_quantized(folder: Path) -> bool:
-    """Tell whether `folder` was written by `quantize_folder`."""
-    return (folder / QUANTIZATION_MAP).is_file()
+@dataclass(frozen=True)
+class Method:
+    """A way to store weights, as quanto's type and as the manifest names it."""
+
+    weights: qtype
+    name: str
 
 
-def quantize_folder(source: Path, target: Path) -> Path:
-    """Write the model in `source` as int8 to `target`, and return `target`.
+METHODS = {
+    "int8": Method(qint8, "optimum-quanto qint8 per output channel"),
+    "int4": Method(qint4, "optimum-quanto qint4 in groups of inputs"),
+}
 
-    What is there already is kept if it was made from the same bytes. Raises ModelError if `target` holds
-    anything else, if `source` has no layer that can be quantized, or if what is written cannot be read.
+
+def method_of(folder: Path) -> str | None:
+    """Return which of METHODS a folder was written by; None for a model that is not quantized.
+
+    Raises CorruptModelError for a quantized folder that does not say.
+    """
+    if not (folder / QUANTIZATION_MAP).is_file():
+        return None
+    said = _manifest(folder).get("method")
+    for name, method in METHODS.items():
+        if method.name == said:
+            return name
+    raise CorruptModelError(
+        f"{folder.name}/{MANIFEST} names no method that is known: quantize the model again"
+    )
+
+
+def quantize_folder(source: Path, target: Path, method: str = "int8") -> Path:
+    """Write the model in `source`, quantized, to `target`, and return `target`.
+
+    What is there already is kept if it was made from the same bytes by the same method. Raises ModelError if
+    `target` holds anything else, if `source` has no layer that can be quantized, or if what is written cannot
+    be read.
     """
     if target.exists():
-        return _kept(source, target)
+        return _kept(source, target, method)
     with appearing(target) as staged:
-        _write(locate(str(source)), staged)
+        _write(locate(str(source)), staged, method)
         _read_back(source, staged)
     return target
 
 
+def prepare(model: str, method: str, home: Path) -> Path:
+    """Return the folder under `home` that holds a model quantized, made if it is not there or is damaged.
+
+    There is one for each revision of the model, by the digest of its files. Raises ModelError.
+    """
+    source = locate(model)
+    target = _place(model, source, method, home)
+    if target.exists():
+        try:
+            verify(target)
+        except CorruptModelError:
+            shutil.rmtree(target)
+    return quantize_folder(source, target, method)
+
+
+def prepared(model: str, method: str, home: Path) -> Path:
+    """Return the folder of a model in the form that `method` names: its own, or one that was prepared.
+
+    Raises ModelError if there is none.
+    """
+    source = locate(model)
+    if method_of(source) == method:
+        return source
+    target = _place(model, source, method, home)
+    if not target.exists():
+        raise ModelError(
+            f"{model} is not there as {method}: run `docmill model prepare --method {method}` on it"
+        )
+    return target
+
+
+def _place(model: str, source: Path, method: str, home: Path) -> Path:
+    name = re.sub(r"[^\w.-]+", "-", Path(model).name)
+    return home / "models" / f"{name}-{method}-{fingerprint(source)[:16]}"
+
+
 def load_quantized(folder: Path, compute: str) -> PreTrainedModel:
-    """Return the int8 model in `folder`, ready to compute in `float32`, `bfloat16` or `int8`.
+    """Return the quantized model in `folder`, ready to compute in `float32`, `bfloat16` or `int8`.
 
     In the first two its weights are dequantized as they are read. Raises CorruptModelError.
     """
@@ -58,12 +120,14 @@ def load_quantized(folder: Path, compute: str) -> PreTrainedModel:
     try:
         model: PreTrainedModel = QuantizedModelForCausalLM.from_pretrained(folder)._wrapped
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
-        raise CorruptModelError(f"the int8 weights of {folder.name} cannot be read: {error}") from error
+        raise CorruptModelError(f"the weights of {folder.name} cannot be read: {error}") from error
     rows = int8.Rows()
     for name, module in list(model.named_modules()):
         if isinstance(module, QModuleMixin):
             if not isinstance(module.weight, QTensor):  # quanto leaves what it does not find as it came
-                raise CorruptModelError(f"{folder.name} lacks the int8 weights of {name}: use another model")
+                raise CorruptModelError(
+                    f"{folder.name} lacks the quantized weights of {name}: use another model"
+                )
             _replace(model, name, _in_int8(module, rows) if compute == "int8" else _dequantized(module))
     dtype = torch.bfloat16 if compute == "bfloat16" else torch.float32
     for parameter in model.parameters():  # not model.to(dtype), which would round the rotary frequencies too
@@ -77,9 +141,12 @@ def load_quantized(folder: Path, compute: str) -> PreTrainedModel:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Return the manifest of an int8 folder after comparing every file with it. Raises CorruptModelError."""
+    """Return the manifest of a quantized folder after comparing every file with it.
+
+    Raises CorruptModelError.
+    """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        manifest = _manifest(folder)
         damaged = [name for name, digest in manifest["files"].items() if _digest(folder / name) != digest]
     except (OSError, ValueError, KeyError) as error:
         raise CorruptModelError(f"{folder.name} is incomplete ({error}): quantize the model again") from error
@@ -90,27 +157,35 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise CorruptModelError(f"{folder.name} is incomplete ({error}): quantize the model again") from error
+    return found
+
+
 def _read_back(source: Path, folder: Path) -> None:
     try:
         load_quantized(folder, "float32")
     except CorruptModelError as error:
-        raise ModelError(f"{source.name} cannot be read back as int8: use it as it is") from error
+        raise ModelError(f"{source.name} cannot be read back quantized: use it as it is") from error
 
 
-def _kept(source: Path, target: Path) -> Path:
-    if not is_quantized(target) or verify(target)["source"] != fingerprint(source):
+def _kept(source: Path, target: Path, method: str) -> Path:
+    if method_of(target) != method or verify(target)["source"] != fingerprint(source):
         raise ModelError(
             f"{target} exists and was not made from {source.name}: remove it, or name another folder"
         )
     return target
 
 
-def _write(source: Path, folder: Path) -> None:
+def _write(source: Path, folder: Path, method: str) -> None:
     model = load_weights(source, torch.float32)
     # A head that shares the embedding's weights stays with it: quantized apart, they would be stored twice.
     shared = _name_of(model, model.get_output_embeddings()) if model.config.tie_word_embeddings else ""
     try:
-        quantized = QuantizedModelForCausalLM.quantize(model, weights=qint8, exclude=shared)
+        quantized = QuantizedModelForCausalLM.quantize(model, weights=METHODS[method].weights, exclude=shared)
     except ValueError as error:
         raise ModelError(
             f"{source.name} has no linear layer that quanto quantizes: use it as it is"
@@ -124,7 +199,7 @@ def _write(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
     manifest = {
         "source": fingerprint(source),
-        "method": METHOD,
+        "method": METHODS[method].name,
         "versions": {name: version(name) for name in ("optimum-quanto", "optimum", "transformers", "torch")},
         "files": {path.name: _digest(path) for path in sorted(folder.iterdir())},
     }

@@ -8,8 +8,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import transformers
@@ -18,12 +19,33 @@ from models.activations import settle
 from models.attention import ATTENTION
 from models.batching import Bucket, BucketTable
 from models.compiled import CompiledPasses
-from models.config import ExecutionProfile
+from models.config import ExecutionProfile, OutOfMemoryError
 from models.load import LoadedModel
 from models.machine import KERNEL_LIMITS, code_digest
 from models.passes import DecodePass, PrefillPass
 
 _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what it computes
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _memory_errors_named(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Raise OutOfMemoryError for what torch raises where an allocation fails."""
+
+    @wraps(function)
+    def named(*arguments: _P.args, **keywords: _P.kwargs) -> _R:
+        try:
+            return function(*arguments, **keywords)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemoryError("the device is out of memory") from error
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # how torch's allocator for the CPU says it
+                raise
+            raise OutOfMemoryError("this machine is out of memory") from error
+
+    return named
 
 
 class Runner:
@@ -58,6 +80,7 @@ class Runner:
             self._decode = passes.decode(decode, self._pool(table.kv_lengths[0]))
 
     @torch.inference_mode()
+    @_memory_errors_named
     def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
         """Compute the KV of `prompts` (tokens, at most a group) and put it into `slots` of the pool."""
         rows = self._table.prefill_rows(bucket.prompt_length)
@@ -69,6 +92,7 @@ class Runner:
             target[list(slots), :, start : start + source.shape[2]] = source[: len(slots)]
 
     @torch.inference_mode()
+    @_memory_errors_named
     def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
         """Feed one token to each slot; return the likeliest next token and its log-probability, by slot.
 

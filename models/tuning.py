@@ -85,6 +85,18 @@ def remembered(loaded: LoadedModel, home: Path) -> Tuning:
         raise ModelError(f"{file} is damaged: remove it, or tune the model again") from error
 
 
+def shrink(loaded: LoadedModel, home: Path) -> BucketPolicy | None:
+    """Have engines for a model run with half the rows from now on; return that policy, None if none is less.
+
+    For when a device ran out of memory. What was measured no longer holds, and is dropped.
+    """
+    tuning = remembered(loaded, home)
+    policy = tuning.policy.smaller()
+    if policy is not None:
+        _keep(Tuning(policy=policy, compiled=tuning.compiled), _file(loaded, home))
+    return policy
+
+
 def tune(
     loaded: LoadedModel,
     generation: GenerationConfig,
@@ -118,8 +130,7 @@ def tune(
             break
     best = search.best
     tuning = Tuning(policy=best.policy, compiled=best.compiled, speed=best.speed, trials=tuple(search.trials))
-    with appearing(_file(loaded, home)) as staged:
-        staged.write_text(tuning.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    _keep(tuning, _file(loaded, home))
     return tuning
 
 
@@ -188,6 +199,11 @@ def _speed(engine: Engine, sample: Sequence[Request]) -> Speed:
         requests_per_second=len(sample) / stats.seconds,
         output_tokens_per_request=stats.output_tokens / len(sample),
     )
+
+
+def _keep(tuning: Tuning, file: Path) -> None:
+    with appearing(file) as staged:
+        staged.write_text(tuning.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _file(loaded: LoadedModel, home: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 SEPARATOR = "<|summary|>"
 # Sequences at once, tokens in a step; the best on a sample counts.
-SETTINGS = ((64, 512), (128, 1024), (256, 2048))
+SETTINGS = ((64, 512), (128, 1024), (256, 2048), (512, 4096))
 WARM_UP = 128
 
 

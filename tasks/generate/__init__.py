@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+from tasks.budget import Budget, Spending
 from tasks.chunk import Chunk, load_modules
 from tasks.documents import Generated, Links, Outline, Snapshot
 from tasks.files import read_file
@@ -56,7 +57,7 @@ def generate(
     answers: Answers,
     writer: Writer,
     model: str,
-    budget: int | None,
+    budget: Budget,
     cache: ResultCache,
     tell: Callable[[int, int], None],
 ) -> Generated:
@@ -66,7 +67,7 @@ def generate(
         answers: The requests, and what of them is answered.
         writer: The model.
         model: Its name, for the report.
-        budget: At most so many symbols are sent to the model; None for all.
+        budget: How much may be sent to the model.
         cache: Where texts are put.
         tell: Told, as the work goes on, how many texts of how many are written.
     """
@@ -86,64 +87,66 @@ def generate(
 
 
 def _write(
-    answers: Answers, writer: Writer, budget: int | None, cache: ResultCache, tell: Callable[[int, int], None]
+    answers: Answers, writer: Writer, budget: Budget, cache: ResultCache, tell: Callable[[int, int], None]
 ) -> list[Wanted]:
     """Send requests to the engine and store what comes back; return those that were sent."""
     total = answers.open
-    stream = _Stream(answers.missing, budget)
+    stream = _Stream(answers.missing, Spending(budget, writer.most_tokens))
     fresh: dict[str, bytes] = {}
-    for text_key, raw in writer.write(stream.requests()):
-        fresh[text_key] = msgspec.json.encode(raw)
-        freed = [w for r in stream.arrived(text_key) for w in answers.answer(r, raw)]
-        if freed or len(fresh) == _COMPLETIONS_A_WRITE:
-            cache.put_many(fresh)
-            fresh.clear()
-            tell(total - answers.open, total)
-        stream.add(answers.look_up(freed))
-    cache.put_many(fresh)
+    try:
+        for text_key, raw in writer.write(stream.requests()):
+            fresh[text_key] = msgspec.json.encode(raw)
+            freed = [w for r in stream.arrived(text_key) for w in answers.answer(r, raw)]
+            if freed or len(fresh) == _COMPLETIONS_A_WRITE:
+                cache.put_many(fresh)
+                fresh.clear()
+                tell(total - answers.open, total)
+            stream.add(answers.look_up(freed))
+    finally:
+        cache.put_many(fresh)  # what is written is not lost, whatever ends the build
     tell(total - answers.open, total)
     return stream.sent
 
 
 class _Stream:
-    """Requests on their way to the engine: each distinct one once, for no more symbols than the budget."""
+    """Requests on their way to the engine: each distinct one once, as far as the budget goes.
 
-    def __init__(self, requests: Iterable[Rendered], budget: int | None) -> None:
+    Attributes:
+        sent: What was answered by the model, and so had been sent.
+    """
+
+    def __init__(self, requests: Iterable[Rendered], spending: Spending) -> None:
         self.sent: list[Wanted] = []
-        self._symbols: set[str] = set()
-        self._budget = budget
+        self._spending = spending
         self._queue: deque[Rendered] = deque()
         self._same: dict[str, list[Rendered]] = {}
         self.add(requests)
 
     def add(self, requests: Iterable[Rendered]) -> None:
-        """Queue more requests, as far as the budget goes."""
+        """Queue more requests."""
         for rendered in requests:
-            if self._is_within_budget(rendered.wanted.id):
-                self.sent.append(rendered.wanted)
-                same = self._same.setdefault(rendered.key, [])
-                same.append(rendered)
-                if len(same) == 1:
-                    self._queue.append(rendered)
-
-    def _is_within_budget(self, symbol: str) -> bool:
-        if symbol not in self._symbols and self._budget is not None and len(self._symbols) >= self._budget:
-            return False
-        self._symbols.add(symbol)
-        return True
+            same = self._same.setdefault(rendered.key, [])
+            same.append(rendered)
+            if len(same) == 1:
+                self._queue.append(rendered)
 
     def requests(self) -> Iterator[tuple[str, str, tuple[SlotFrame, ...]] | None]:
         """What the engine takes; None while there is nothing to send before something arrives."""
         while self._same:
-            if self._queue:
-                rendered = self._queue.popleft()
+            if not self._queue:
+                yield None
+                continue
+            rendered = self._queue.popleft()
+            if self._spending.allows(rendered):
                 yield rendered.key, rendered.prompt, rendered.wanted.asked.frames
             else:
-                yield None
+                del self._same[rendered.key]
 
     def arrived(self, text_key: str) -> list[Rendered]:
         """All requests that an answer is for."""
-        return self._same.pop(text_key)
+        answered = self._same.pop(text_key)
+        self.sent += [rendered.wanted for rendered in answered]
+        return answered
 
 
 def _wanted(

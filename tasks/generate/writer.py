@@ -17,8 +17,10 @@ from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Frame, Request
 from models.load import LoadedModel, load
 from models.prompts import SUMMARY_SEPARATOR
-from models.tuning import tuned_engine
+from models.quantize import METHODS, prepared
+from models.tuning import remembered, shrink, tuned_engine
 from tasks.documents import SourceError, TextOrigin
+from tasks.generate.answers import Rendered
 from tasks.generate.asking import (
     INSTRUCTION,
     LONGEST_ANSWER,
@@ -64,14 +66,17 @@ def brief_of(loaded: LoadedModel) -> Brief:
     )
 
 
-def load_model(model: str, quantize: str, device: str) -> LoadedModel:
-    """Load a model that the settings name.
+def load_model(model: str, quantize: str, device: str, home: Path) -> LoadedModel:
+    """Load a model that the settings name, in the form that they name; `home` is where it is prepared.
 
     Raises:
         SourceError: It cannot be loaded, or is not one that the engine serves.
     """
     with _as_source_error():
-        return load(ModelConfig.model_validate({"model": model, "quantize": quantize, "device": device}))
+        config = ModelConfig.model_validate({"model": model, "quantize": quantize, "device": device})
+        if quantize in METHODS:
+            config = config.model_copy(update={"model": str(prepared(model, quantize, home))})
+        return load(config)
 
 
 class Writer:
@@ -84,10 +89,12 @@ class Writer:
     manner: Manner
 
     def __init__(self, model: str, quantize: str, device: str, home: Path) -> None:
-        loaded = load_model(model, quantize, device)
+        self._loaded = loaded = load_model(model, quantize, device, home)
+        self._home = home
         self.meta = loaded.meta
         with _as_source_error():
             brief = brief_of(loaded)
+            self.speed = remembered(loaded, home).speed
             self.engine = tuned_engine(loaded, brief.generation, home, prefix=brief.prefix)
         self.manner, self._room = brief.manner, brief.room
         self.identity: dict[str, Any] = {
@@ -97,6 +104,11 @@ class Writer:
             "profile": self.engine.profile.as_key(),
         }
 
+    def shrink(self) -> int | None:
+        """Have writers made from now on run with half the rows; how many, None if there is no less."""
+        policy = shrink(self._loaded, self._home)
+        return policy.decode_rows if policy else None
+
     @property
     def origin(self) -> TextOrigin:
         """What this model's texts come from, to tell why one is new."""
@@ -105,7 +117,15 @@ class Writer:
 
     def fits(self, prompt: str) -> bool:
         """Whether a prompt, with what is forced after it, is short enough."""
-        return self.engine.count_tokens(prompt) <= self._room
+        return self.count_tokens(prompt) <= self._room
+
+    def count_tokens(self, prompt: str) -> int:
+        """How many tokens a prompt takes."""
+        return self.engine.count_tokens(prompt)
+
+    def most_tokens(self, request: Rendered) -> int:
+        """The most tokens that a request can take, read and written."""
+        return self.count_tokens(request.prompt) + sum(f.limit for f in request.wanted.asked.frames)
 
     def write(
         self, requests: Iterable[tuple[str, str, tuple[SlotFrame, ...]] | None]

@@ -7,11 +7,15 @@ its prompt.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from flows.settings import cache_home
+from models.config import OutOfMemoryError
 from models.prompts import SUMMARY_SEPARATOR
+from models.runner import Runner
 from tests.conftest import tree_bytes
 from tests.models.conftest import code, random_model  # noqa: F401 - code is a fixture
 
@@ -147,6 +151,41 @@ def test_a_budget_degrades_and_the_next_build_goes_on(repository, model, docmill
     assert (status, report["degraded"], report["generated"], report["reused"]) == (0, False, 2, 1)
 
 
+def test_a_budget_of_tokens_is_kept_and_nothing_is_lost(repository, model, docmill, tmp_path):
+    docmill(repository, "--model", str(model), out=tmp_path / "at-once")
+    (cache_home() / "results.sqlite").unlink()
+    status, report, _ = docmill(repository, "--model", str(model), "--budget", "100 tokens")
+    spent = report["engine"]["prompt_tokens"] + report["engine"]["output_tokens"]
+    assert (status, report["degraded"]) == (3, True) and 0 < report["generated"] < 3 and spent <= 100
+    status, report, _ = docmill(repository, "--model", str(model), "--budget", "5 minutes")
+    assert (status, report["degraded"], report["generated"] + report["reused"]) == (0, False, 3)
+    assert tree_bytes(tmp_path / "site") == tree_bytes(tmp_path / "at-once")
+
+
+def test_plan_tells_the_cost_and_knows_the_time_once_the_model_is_tuned(
+    repository, model, docmill, tmp_path, capsys
+):
+    from infra.cli import main
+
+    flags = ["--model", str(model), "--out", str(tmp_path / "site")]
+    main(["plan", str(repository), *flags])
+    untuned = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(
+        r"cost: 3 texts; \d+ tokens to read, at most [\d,]+ to write; docmill model tune measures how long",
+        untuned,
+    )
+    main(["model", "tune", str(model), "--seconds", "0"])
+    capsys.readouterr()
+    main(["plan", str(repository), *flags])
+    assert re.fullmatch(
+        r"cost: 3 texts; \d+ tokens to read, about \d+ to write: about \d+ seconds",
+        capsys.readouterr().out.splitlines()[-1],
+    )
+    docmill(repository, "--model", str(model))
+    main(["plan", str(repository), *flags])
+    assert "cost" not in capsys.readouterr().out
+
+
 def test_plan_tells_texts_apart(repository, model, docmill, tmp_path, capsys):
     from infra.cli import main
 
@@ -171,3 +210,53 @@ def test_an_unusable_model_touches_nothing(repository, docmill, tmp_path):
         main(["build", str(repository), "--out", str(tmp_path / "site"), "--model", "/nowhere/at/all"]) == 2
     )
     assert tree_bytes(tmp_path / "site") == before
+
+
+def test_out_of_memory_begins_again_with_half_the_rows_and_says_so(
+    repository, model, docmill, tmp_path, monkeypatch
+):
+    decode = Runner.decode
+
+    def short_of_memory(self, kv_length, fed):
+        if self._table.decode_rows > 16:
+            raise OutOfMemoryError("the device is out of memory")
+        return decode(self, kv_length, fed)
+
+    monkeypatch.setattr(Runner, "decode", short_of_memory)
+    status, report, printed = docmill(repository, "--model", str(model))
+    assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 3, [64, 32])
+    assert report["engine"]["profile"]["buckets"]["decode"][0][0] == 16
+    assert "out of memory with 64 rows at a time: began again with half" in printed.out
+    status, report, _ = docmill(repository, "--model", str(model), out=tmp_path / "again")
+    assert (status, report["reused"]) == (0, 3)  # what fits is remembered
+
+
+def test_out_of_memory_with_the_fewest_rows_fails_and_touches_nothing(
+    repository, model, docmill, tmp_path, monkeypatch
+):
+    docmill(repository, "--model", "none")
+    before = tree_bytes(tmp_path / "site")
+
+    def fail(*_):
+        raise OutOfMemoryError("the device is out of memory")
+
+    monkeypatch.setattr(Runner, "prefill", fail)
+    status, _, printed = docmill(repository, "--model", str(model))
+    assert status == 1 and "even with the fewest rows" in printed.err
+    assert tree_bytes(tmp_path / "site") == before
+
+
+def test_a_prepared_model_is_found_by_the_method(repository, model, docmill, capsys):
+    from infra.cli import main
+
+    status, _, printed = docmill(repository, "--model", str(model), "--quantize", "int4")
+    assert status == 2 and "docmill model prepare --method int4" in printed.err
+    assert main(["model", "prepare", str(model), "--method", "int4"]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1])
+    status, report, _ = docmill(repository, "--model", str(model), "--quantize", "int4")
+    assert (status, report["generated"]) == (0, 3)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    status, _, printed = docmill(repository, "--model", str(model), "--quantize", "int4")
+    assert status == 2 or report["reused"] == 3
+    assert main(["model", "prepare", str(model), "--method", "int4"]) == 0
+    assert (folder / "model.safetensors").stat().st_size > 1000

@@ -12,7 +12,7 @@ import models.quantize
 from models.config import CorruptModelError, ModelConfig, ModelError
 from models.engine import Engine, Frame, Request
 from models.load import fingerprint, load
-from models.quantize import is_quantized, quantize_folder
+from models.quantize import method_of, prepare, prepared, quantize_folder
 
 from .conftest import ARCHITECTURES, number_prompts
 
@@ -141,7 +141,7 @@ def test_what_is_there_is_kept_if_it_is_the_same_and_never_overwritten(saved, ar
     (tmp_path / "mine").mkdir()
     with pytest.raises(ModelError, match="remove it, or name another folder"):
         quantize_folder(saved("llama"), tmp_path / "mine")
-    assert not is_quantized(tmp_path / "mine")
+    assert method_of(tmp_path / "mine") is None
 
 
 def test_a_model_without_linear_layers_is_left_alone(saved, tmp_path):
@@ -153,3 +153,40 @@ def test_insisting_on_the_unquantized_form_is_an_error(artefact):
     with pytest.raises(ModelError, match="stored as int8 only"):
         load_cpu(artefact, quantize="none")
     assert load_cpu(artefact, quantize="int8").fingerprint == fingerprint(artefact)
+
+
+@pytest.mark.parametrize("method", ["int8", "int4"])
+def test_a_model_is_prepared_once_for_each_revision(saved, tmp_path, method):
+    source = tmp_path / "source"
+    shutil.copytree(saved("llama"), source)
+    folder = prepare(str(source), method, tmp_path)
+    assert method_of(folder) == method and prepared(str(source), method, tmp_path) == folder
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert prepare(str(source), method, tmp_path) == folder
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+    (source / "generation_config.json").write_text("{}")
+    assert prepare(str(source), method, tmp_path) != folder
+
+
+@pytest.mark.parametrize("damage", ["model.safetensors", "manifest.json"])
+def test_a_damaged_one_is_made_again(saved, tmp_path, damage):
+    folder = prepare(str(saved("llama")), "int8", tmp_path)
+    whole = (folder / damage).read_bytes()
+    (folder / damage).write_bytes(whole[:100])
+    assert prepare(str(saved("llama")), "int8", tmp_path) == folder
+    load_cpu(folder)
+
+
+def test_int4_is_smaller_still_and_not_computed_in_int8(saved, tmp_path):
+    sizes = {
+        method: (prepare(str(saved("llama")), method, tmp_path) / "model.safetensors").stat().st_size
+        for method in ("int8", "int4")
+    }
+    assert sizes["int4"] < sizes["int8"] < (saved("llama") / "model.safetensors").stat().st_size
+    with pytest.raises(ModelError, match="stored as int8"):
+        load_cpu(prepared(str(saved("llama")), "int4", tmp_path), "int8")
+
+
+def test_what_was_not_prepared_says_how(saved, tmp_path):
+    with pytest.raises(ModelError, match="run `docmill model prepare --method int4` on it"):
+        prepared(str(saved("llama")), "int4", tmp_path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tasks.budget import Budget, Spending, parse_budget
 from tasks.generate import _Stream
 from tasks.generate.answers import Rendered, Wanted
 from tasks.generate.asking import Asked
@@ -12,7 +15,7 @@ def request(symbol: str, key: str) -> Rendered:
 
 
 def test_each_distinct_request_is_sent_once_and_answers_all_that_are_like_it():
-    stream = _Stream([request("f", "1"), request("g", "2"), request("h", "1")], None)
+    stream = _Stream([request("f", "1"), request("g", "2"), request("h", "1")], Spending(Budget(), len))
     taken = stream.requests()
     assert next(taken)[0] == "1"
     assert [r.wanted.asked.symbol for r in stream.arrived("1")] == ["f", "h"]
@@ -26,8 +29,60 @@ def test_each_distinct_request_is_sent_once_and_answers_all_that_are_like_it():
     assert len(stream.sent) == 4
 
 
+def sent(stream) -> list[str]:
+    """Run a stream dry; the symbols whose requests were sent."""
+    for text_key, *_ in stream.requests():
+        stream.arrived(text_key)
+    return [wanted.asked.symbol for wanted in stream.sent]
+
+
 def test_a_budget_counts_symbols_not_requests():
-    stream = _Stream([request("f", "1"), request("f", "2"), request("g", "3"), request("h", "4")], 2)
-    assert [w.asked.symbol for w in stream.sent] == ["f", "f", "g"]
+    spending = Spending(Budget(symbols=2), len)
+    stream = _Stream([request("f", "1"), request("f", "2"), request("g", "3"), request("h", "4")], spending)
+    assert sent(stream) == ["f", "f", "g"]
     stream.add([request("g", "5"), request("i", "6")])
-    assert [w.asked.symbol for w in stream.sent] == ["f", "f", "g", "g"]
+    assert sent(stream) == ["f", "f", "g", "g"]
+
+
+def test_a_budget_of_tokens_counts_the_most_that_a_request_can_take():
+    spending = Spending(Budget(tokens=10), lambda rendered: int(rendered.prompt))
+    requests = [request("f", "4"), request("g", "7"), request("h", "5"), request("i", "2"), request("j", "1")]
+    assert sent(_Stream(requests, spending)) == ["f", "h", "j"]
+
+
+def test_a_budget_of_minutes_ends_what_is_sent_but_not_what_is_under_way():
+    now = [0.0]
+    stream = _Stream(
+        [request("f", "1"), request("g", "2"), request("h", "3")],
+        Spending(Budget(minutes=1), len, lambda: now[0]),
+    )
+    taken = stream.requests()
+    assert next(taken)[0] == "1"
+    now[0] = 59.9
+    assert next(taken)[0] == "2"
+    now[0] = 60.0
+    assert next(taken) is None
+    stream.arrived("1")
+    stream.arrived("2")
+    assert list(taken) == []
+    assert [wanted.asked.symbol for wanted in stream.sent] == ["f", "g"]
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("0", Budget(symbols=0)),
+        (" 500 ", Budget(symbols=500)),
+        ("1 symbol", Budget(symbols=1)),
+        ("200000 tokens", Budget(tokens=200_000)),
+        ("10minutes", Budget(minutes=10)),
+    ],
+)
+def test_a_budget_is_read(text, budget):
+    assert parse_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5 minutes", "ten", "5 dollars", "5 tokens 3", "\u0665"])
+def test_what_is_no_budget_is_refused(text):
+    with pytest.raises(ValueError, match="symbols, tokens or minutes"):
+        parse_budget(text)

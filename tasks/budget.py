@@ -1,0 +1,73 @@
+"""How much a build may spend on a model, and what it has spent."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from tasks.generate.answers import Rendered
+
+_BUDGET = re.compile(r"([0-9]{1,12}) *(symbols?|tokens?|minutes?)?")
+
+
+class Budget(Struct, frozen=True):
+    """What may be sent to a model: so many symbols, tokens (read and written) or minutes of its time."""
+
+    symbols: int | None = None
+    tokens: int | None = None
+    minutes: int | None = None
+
+
+def parse_budget(text: str) -> Budget:
+    """Read `500`, `500 symbols`, `200000 tokens` or `10 minutes`.
+
+    Raises:
+        ValueError: The text is none of these.
+    """
+    match = _BUDGET.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("give a number of symbols, tokens or minutes: 500, 200000 tokens, 10 minutes")
+    unit = (match[2] or "symbols").rstrip("s")
+    return Budget(**{f"{unit}s": int(match[1])})
+
+
+class Spending:
+    """Counts against a budget from now on.
+
+    Args:
+        budget: What may be spent.
+        most_tokens: The most tokens that a request can take, read and written.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        most_tokens: Callable[[Rendered], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._budget, self._most_tokens, self._clock = budget, most_tokens, clock
+        self._symbols: set[str] = set()
+        self._tokens = 0
+        self._began = clock()
+
+    def allows(self, request: Rendered) -> bool:
+        """Whether a request may be sent; if so, it is counted, its tokens as if the model wrote the most."""
+        budget, symbol = self._budget, request.wanted.id
+        if budget.minutes is not None and self._clock() - self._began >= 60 * budget.minutes:
+            return False
+        fresh = symbol not in self._symbols
+        if fresh and budget.symbols is not None and len(self._symbols) >= budget.symbols:
+            return False
+        if budget.tokens is not None:
+            most = self._most_tokens(request)
+            if self._tokens + most > budget.tokens:
+                return False
+            self._tokens += most
+        self._symbols.add(symbol)
+        return True
