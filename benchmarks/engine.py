@@ -400,9 +400,9 @@ def main() -> None:
         for name, row in rows.items():
             row["ratio"] = round(row["output_per_s"] / base, 2)
             print(line(model, name, row), flush=True)
-    if not arguments.only:
-        file = HERE / "results" / f"engine-{datetime.now(UTC):%Y-%m-%d}.json"
-        file.write_text(json.dumps(results, indent=1) + "\n")
+        if not arguments.only:
+            file = HERE / "results" / f"engine-{datetime.now(UTC):%Y-%m-%d}.json"
+            file.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results))
 
 

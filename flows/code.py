@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.keys import digest, digest_bytes
 
 _PACKAGES = ("flows", "tasks", "models")
-_SUFFIXES = (".py", ".html", ".css", ".js")
+_SUFFIXES = (".py", ".cpp", ".html", ".css", ".js")
 _LIBRARIES = (
     "griffelib",
     "jinja2",

@@ -53,11 +53,9 @@ def run(folder: Path, prompts: list[str], new: int) -> dict:
     config = openvino_genai.GenerationConfig()
     config.max_new_tokens = new
     config.do_sample = False
-    if end is None:
-        config.ignore_eos = True
-    else:
-        config.eos_token_id = tokenizer.token_to_id(end)
-        config.stop_token_ids = {config.eos_token_id}
+    config.ignore_eos = end is None
+    config.eos_token_id = tokenizer.token_to_id(end or "<|padding|>")  # there has to be one
+    config.stop_token_ids = {config.eos_token_id}
 
     def generated(settings: tuple[int, int], rows: list[list[int]]) -> tuple[int, float]:
         scheduler = openvino_genai.SchedulerConfig()

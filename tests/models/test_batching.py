@@ -171,6 +171,46 @@ def test_the_default_table_holds_what_it_was_made_for(prompt, new, prefix):
     assert table.bucket(prompt, new) is not None
 
 
+policies = st.builds(
+    BucketPolicy,
+    decode_rows=st.sampled_from([8, 16, 32, 64, 128]),
+    prefill_tokens=st.sampled_from([1024, 2048]),
+    prompts_per_doubling=st.sampled_from([4, 8]),
+    one_pool=st.booleans(),
+)
+
+
+@given(policies, st.integers(1, 700), st.integers(1, 100), st.integers(0, 50), st.integers(1, 400_000))
+def test_under_every_policy_a_table_holds_what_it_was_made_for_in_its_memory(
+    policy, prompt, new, prefix, kv_bytes
+):
+    table = BucketTable.fitting(
+        policy, max_prompt=prompt, max_new=new, prefix=prefix, context=4096, kv_bytes_per_token=kv_bytes
+    )
+    assert table.bucket(prompt, new) is not None
+    assert table.decode_rows == 8 or table.decode_rows * sum(table.kv_lengths) * kv_bytes <= 4 << 30
+    assert len(table.kv_lengths) == 1 or not policy.one_pool
+
+
+@given(workloads, st.integers(1, 200), policies)
+@settings(max_examples=30, deadline=None)
+def test_under_every_policy_every_request_is_computed_exactly_once(workload, arriving, policy):
+    table = BucketTable.fitting(
+        policy, max_prompt=256, max_new=32, prefix=5, context=1024, kv_bytes_per_token=1000
+    )
+    finished, _, steps, _ = run(workload, arriving, table)
+    prefilled = [ticket for step in steps if isinstance(step, Prefill) for ticket in step.tickets]
+    assert sorted(finished) == sorted(prefilled) == list(range(len(workload)))
+
+
+def test_policies_get_smaller_and_end():
+    rows, policy = [], BucketPolicy()
+    while policy is not None:
+        rows.append(policy.decode_rows)
+        policy = policy.smaller()
+    assert rows == [64, 32, 16, 8]
+
+
 def test_a_table_stays_within_the_context_and_the_memory():
     small = BucketTable.fitting(
         BucketPolicy(), max_prompt=512, max_new=64, prefix=20, context=300, kv_bytes_per_token=1000

@@ -62,8 +62,9 @@ def agrees(mine, theirs, margins):
     return mine == theirs
 
 
-def check_against_stock(folder, loaded, prompts, prefix=""):
-    engine = Engine(loaded, NO_STOP, prefix=prefix, buckets=table(len(prefix.split())))
+def check_against_stock(folder, loaded, prompts, prefix="", compiled=None):
+    buckets = table(len(prefix.split()))
+    engine = Engine(loaded, NO_STOP, prefix=prefix, buckets=buckets, compiled=compiled)
     asked = requests(prompts)
     completions = engine.generate_all(asked)
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -89,9 +90,11 @@ def test_every_served_architecture_is_tested():
     assert set(ARCHITECTURES) == SERVED
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral", "gpt_neox"])
-def test_200_prompts_equal_stock_generate(saved, loaded, architecture):
-    completions = check_against_stock(saved(architecture), loaded(architecture), number_prompts(200))
+# Rotary and grouped queries; learned positions, a tied head and all heads of their own; a sliding window; a
+# parallel residual; tied with heads of another size; norms behind the projections.
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral", "gpt_neox", "gemma", "olmo2"])
+def test_1000_prompts_equal_stock_generate(saved, loaded, architecture):
+    completions = check_against_stock(saved(architecture), loaded(architecture), number_prompts(1000))
     assert_varied(completions)
 
 

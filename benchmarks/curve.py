@@ -1,0 +1,85 @@
+"""Rows per batch against speed and delay, as `docmill model tune` measured them: a figure for the docs.
+
+    python benchmarks/curve.py [--model M] [--seconds N]
+
+Tunes the model on this machine, in a cache of its own, and draws docs/images/rows.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from html import escape
+from pathlib import Path
+
+FIGURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "rows.svg"
+WIDTH, HEIGHT, MARGIN = 640, 320, 56
+INK, RATE, DELAY = "#57606a", "#0969da", "#bc4c00"
+
+
+def measured(model: str, seconds: float) -> list[tuple[int, float, float]]:
+    """Rows, texts a second and milliseconds a token, by rows, of the trials that differ in rows alone."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        from flows.tune_model import tune_model
+
+        tuning = tune_model(model, "auto", "auto", None, seconds, print)
+    found = {}
+    for trial in tuning.trials:
+        alike = trial.policy.one_pool == tuning.policy.one_pool and trial.compiled == tuning.compiled
+        if alike and trial.speed and trial.policy.decode_rows not in found:
+            speed = trial.speed
+            found[trial.policy.decode_rows] = (speed.requests_per_second, speed.step_seconds * 1000)
+    return [(rows, *found[rows]) for rows in sorted(found)]
+
+
+def drawn(points: list[tuple[int, float, float]], caption: str) -> str:
+    """The figure: rows on equal steps, texts a second on the left, milliseconds a token on the right."""
+    most, longest = max(p[1] for p in points) * 1.1, max(p[2] for p in points) * 1.1
+    bottom, inner = HEIGHT - MARGIN, WIDTH - 2 * MARGIN
+    across = [MARGIN + inner * i / (len(points) - 1) for i in range(len(points))]
+
+    def height(value: float, top: float) -> float:
+        return bottom - (bottom - MARGIN) * value / top
+
+    def text(x: float, y: float, said: str, colour: str = INK, anchor: str = "middle") -> str:
+        return f'<text x="{x:.0f}" y="{y:.0f}" fill="{colour}" text-anchor="{anchor}">{escape(said)}</text>'
+
+    def line(values: list[float], top: float, colour: str) -> str:
+        places = [(x, height(value, top)) for x, value in zip(across, values, strict=True)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in places)
+        return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}'
+
+    rates, delays = [p[1] for p in points], [p[2] for p in points]
+    parts = [
+        f'<path d="M{MARGIN} {bottom}H{WIDTH - MARGIN}" stroke="{INK}"/>',
+        line(rates, most, RATE),
+        line(delays, longest, DELAY),
+        *(text(x, bottom + 20, str(p[0])) for x, p in zip(across, points, strict=True)),
+        *(text(x, height(v, most) - 10, f"{v:.0f}", RATE) for x, v in zip(across, rates, strict=True)),
+        *(text(x, height(v, longest) + 20, f"{v:.1f}", DELAY) for x, v in zip(across, delays, strict=True)),
+        text(MARGIN, 24, "texts a second", RATE, "start"),
+        text(WIDTH - MARGIN, 24, "milliseconds a token", DELAY, "end"),
+        text(WIDTH / 2, HEIGHT - 12, caption),
+    ]
+    style = 'font-family="system-ui, sans-serif" font-size="13"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {style}>'
+    background = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>'
+    return "\n".join([head, f"<title>{escape(caption)}</title>", background, *parts, "</svg>", ""])
+
+
+def main() -> None:
+    """Parse, measure, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--seconds", type=float, default=600)
+    arguments = parser.parse_args()
+    points = measured(arguments.model, arguments.seconds)
+    FIGURE.write_text(drawn(points, f"rows decoded at once, {arguments.model} model, {os.cpu_count()} cores"))
+    print(points)
+
+
+if __name__ == "__main__":
+    main()
