@@ -322,7 +322,7 @@ def in_own_process(name: str, forms: Forms, prompts: Path, new: int, share: int)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(model: str, rounds: int, most: int, only: str) -> dict[str, dict[str, Any]]:
+def measure(model: str, rounds: int, most: int, only: list[str]) -> dict[str, dict[str, Any]]:
     """All contenders on one model, interleaved; medians of the rounds."""
     MODELS.mkdir(exist_ok=True)
     forms, workload = forms_of(model), WORKLOADS[model]
@@ -331,7 +331,7 @@ def measure(model: str, rounds: int, most: int, only: str) -> dict[str, dict[str
     taking_part = {
         name: how
         for name, how in CONTENDERS.items()
-        if only in name and (not isinstance(how, Peer) or python_of(how.name).exists())
+        if (not only or name in only) and (not isinstance(how, Peer) or python_of(how.name).exists())
     }
     for how in taking_part.values():
         if isinstance(how, Peer):
@@ -385,7 +385,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["bundled", "30m"], choices=list(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=3000)
-    parser.add_argument("--only", default="", help="contenders whose name contains this; keeps no figures")
+    parser.add_argument("--only", nargs="+", default=[], help="these contenders; keeps no figures")
     parser.add_argument("--contender", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:

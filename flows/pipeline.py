@@ -22,7 +22,7 @@ from flows.code import code_digest
 from flows.settings import Settings, cache_home
 from models.config import OutOfMemoryError
 from models.machine import machine_digest
-from tasks.budget import Budget, parse_budget
+from tasks.budget import Budget, Spending, parse_budget
 from tasks.documents import (
     DocmillError,
     Generated,
@@ -168,12 +168,12 @@ class Pipeline:
             return Generated()
         from tasks.generate import generate
 
-        budget = parse_budget(settings.budget) if settings.budget is not None else Budget()
+        spending = Spending(parse_budget(settings.budget) if settings.budget is not None else Budget())
         given_up: list[int] = []
         while True:
             answers, writer = self._asking(snapshot, parsed)
             try:
-                generated = generate(answers, writer, settings.model, budget, self.cache, self.tell)
+                generated = generate(answers, writer, settings.model, spending, self.cache, self.tell)
             except OutOfMemoryError as error:
                 # All over again with half the rows: texts of two profiles are not mixed in one site.
                 rows = writer.shrink()

@@ -42,6 +42,10 @@ def tune_model(
     Raises:
         SourceError: The model cannot be used, or the folder holds too few functions.
     """
+    if model == "none":
+        raise SourceError("no model is set: name one to tune")
+    if source is not None and not source.is_dir():
+        raise SourceError(f"{source}: no such folder")
     loaded = load_model(model, quantize, device, cache_home())
     brief = brief_of(loaded)
     requests = _requests(loaded, brief, [source] if source else _OWN_CODE)

@@ -10,6 +10,7 @@ In scope: export, compilation, the folder where the results lie. Not in scope: w
 Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 
+import hashlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from torch._inductor import aoti_compile_and_package, aoti_load_package
+from torch._inductor.utils import fresh_cache
 from torch.export import Dim, export
 
 from models import ragged
@@ -30,6 +32,7 @@ from models.staging import appearing
 
 _LONGEST = 1 << 20  # rows, tokens; a bound that the exporter asks for
 _EXAMPLE_ROWS, _EXAMPLE_LENGTH = 5, 19  # like no size of a model, which the exporter would take for equal
+_NO_COMPILING = "the model cannot be compiled here (`docmill model tune` finds what can be done)"
 _OPTIONS = {"aot_inductor.package_constants_in_so": False}
 
 
@@ -43,11 +46,15 @@ class CompiledPasses:
     def __init__(self, folder: Path, layers: list[torch.Tensor]) -> None:
         """`layers` are keys and values like those that the passes will see. Raises ModelError."""
         self._folder = folder
+        self._files: set[Path] = set()
         self._attention = ATTENTION
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if ragged.serves(layers):
             self._attention = ragged.RAGGED_ATTENTION
-            with _one_line():
-                ragged.load_kernel(folder / "ragged_attention.so")
+            kernel = folder / "ragged_attention.so"
+            with _one_line(_NO_COMPILING):
+                ragged.load_kernel(kernel)
+            self._files.add(kernel)
 
     def prefill(self, plain: PrefillPass, prefix: list[torch.Tensor]) -> Callable[..., list[torch.Tensor]]:
         """Return `plain` for two or more prompts of any length behind this prefix. Raises ModelError."""
@@ -69,6 +76,13 @@ class CompiledPasses:
             f"decode-{slots}", plain, (each, each.clone(), pool), (None, None, [open_sizes] * len(pool))
         )
 
+    def digest(self) -> str:
+        """Return a digest of all that was loaded: what compilers make of the same source may differ."""
+        total = hashlib.sha256()
+        for file in sorted(self._files):
+            total.update(file.name.encode() + file.read_bytes())
+        return total.hexdigest()
+
     def _loaded(self, name: str, plain: PrefillPass | DecodePass, example: Any, open_sizes: Any) -> Any:
         file = self._folder / f"{name}.pt2"
         if not file.exists():
@@ -77,7 +91,9 @@ class CompiledPasses:
                 _compile(plain, example, open_sizes, file)
             finally:
                 plain.model.set_attn_implementation(ATTENTION)
-        package = aoti_load_package(str(file))
+        self._files.add(file)
+        with _one_line(f"{file} cannot be loaded (remove it, and it is made again)"):
+            package = aoti_load_package(str(file))
         named = chain(
             plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)
         )
@@ -90,7 +106,13 @@ class CompiledPasses:
 def _compile(plain: torch.nn.Module, example: Any, open_sizes: Any, file: Path) -> None:
     """Compile and write `file`. Raises ModelError."""
     depth = sys.getrecursionlimit()
-    with _one_line(), appearing(file) as staged, warnings.catch_warnings():
+    # In a place of our own: what is compiled is run, and the compiler's usual one can be foreseen.
+    with (
+        _one_line(_NO_COMPILING),
+        appearing(file) as staged,
+        fresh_cache(dir=str(staged.parent)),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
             with torch.no_grad():
@@ -101,9 +123,9 @@ def _compile(plain: torch.nn.Module, example: Any, open_sizes: Any, file: Path) 
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
+def _one_line(what: str) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # what torch raises for a missing compiler, and for what it cannot do
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"the model cannot be compiled here: {reason}") from error
+    except (RuntimeError, OSError) as error:  # a missing compiler, what it cannot do, a damaged file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{what}: {reason}") from error

@@ -6,7 +6,7 @@ take requests in, let the scheduler decide, run the step, hand out what is finis
 
 In scope: streams of requests, forced tokens, what ends a text, log-probabilities, statistics.
 Not in scope: what a text is about, eliding prompts that are too long, sampling, recovery from running out of
-memory (torch's own error reaches the caller), several processes or devices.
+memory (OutOfMemoryError reaches the caller), several processes or devices.
 """
 
 import itertools
@@ -152,6 +152,15 @@ class Engine:
     def count_tokens(self, prompt: str) -> int:
         """Return how many tokens a prompt takes, without the shared prefix and the frames."""
         return len(self._loaded.encode(prompt, trusted=False))
+
+    def count_forced_tokens(self, text: str) -> int:
+        """Return how many tokens the text of a frame takes."""
+        return len(self._forced(text))
+
+    @property
+    def decode_rows(self) -> int:
+        """How many texts are advanced at once."""
+        return self._table.decode_rows
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield completions as they finish, taking requests in as there is room for them.

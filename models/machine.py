@@ -44,7 +44,7 @@ def machine_digest(model: str, home: Path) -> str | None:
     files, tuned = _files(folder), _files(home / "tuned")
     libraries = [version(name) for name in _LIBRARIES]
     variables = [os.environ.get(name) for name in _VARIABLES]
-    parts = [files, tuned, libraries, variables, len(os.sched_getaffinity(0)), _processor(), _accelerators()]
+    parts = [files, tuned, libraries, variables, len(os.sched_getaffinity(0)), processor(), _accelerators()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -54,7 +54,7 @@ def _files(folder: Path) -> list[tuple[str, int, int]]:
     return sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
 
 
-def _processor() -> list[str]:
+def processor() -> list[str]:
     """Return the processor's name and extensions, which kernels are chosen by."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -69,9 +69,14 @@ def quantize_folder(source: Path, target: Path, method: str = "int8") -> Path:
     """
     if target.exists():
         return _kept(source, target, method)
-    with appearing(target) as staged:
-        _write(locate(str(source)), staged, method)
-        _read_back(source, staged)
+    try:
+        with appearing(target) as staged:
+            _write(locate(str(source)), staged, method)
+            _read_back(source, staged)
+    except OSError:
+        if not target.exists():
+            raise
+        return _kept(source, target, method)  # another process was faster
     return target
 
 
@@ -81,12 +86,16 @@ def prepare(model: str, method: str, home: Path) -> Path:
     There is one for each revision of the model, by the digest of its files. Raises ModelError.
     """
     source = locate(model)
+    if stored := method_of(source):
+        raise ModelError(f"{model} is quantized already, as {stored}: prepare the model that it came from")
     target = _place(model, source, method, home)
     if target.exists():
         try:
             verify(target)
         except CorruptModelError:
-            shutil.rmtree(target)
+            damaged = target.with_name(f".{target.name}.damaged")
+            target.rename(damaged)
+            shutil.rmtree(damaged)
     return quantize_folder(source, target, method)
 
 
@@ -98,6 +107,8 @@ def prepared(model: str, method: str, home: Path) -> Path:
     source = locate(model)
     if method_of(source) == method:
         return source
+    if stored := method_of(source):
+        raise ModelError(f"{model} is stored as {stored} only: use --quantize auto")
     target = _place(model, source, method, home)
     if not target.exists():
         raise ModelError(

@@ -183,8 +183,9 @@ at::Tensor ragged_attention(const at::Tensor& query, const at::Tensor& keys, con
                             const at::Tensor& positions, double scale, int64_t window) {
   const int64_t rows = keys.size(0), kv_heads = keys.size(1), columns = keys.size(2), size = keys.size(3);
   const int64_t queries = query.size(1), heads = query.size(2), group = heads / kv_heads;
-  TORCH_CHECK(size % kLanes == 0 && heads % kv_heads == 0 && query.size(3) == size);
-  TORCH_CHECK(keys.sizes() == values.sizes() && positions.size(1) == queries);
+  TORCH_CHECK(size % kLanes == 0 && heads % kv_heads == 0 && query.size(3) == size && columns > 0);
+  TORCH_CHECK(keys.sizes() == values.sizes() && query.size(0) == rows && positions.size(1) == queries);
+  TORCH_CHECK(positions.size(0) == rows || positions.size(0) == 1);
   const at::Tensor q = query.contiguous(), k = keys.contiguous(), v = values.contiguous();
   const at::Tensor places = positions.contiguous();
   at::Tensor out = at::empty_like(q);

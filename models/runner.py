@@ -21,11 +21,14 @@ from models.batching import Bucket, BucketTable
 from models.compiled import CompiledPasses
 from models.config import ExecutionProfile, OutOfMemoryError
 from models.load import LoadedModel
-from models.machine import KERNEL_LIMITS, code_digest
+from models.machine import KERNEL_LIMITS, code_digest, processor
 from models.passes import DecodePass, PrefillPass
 
 _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what it computes
 
+
+# How torch's allocator for the CPU says it, and how compiled code does.
+_OUT_OF_MEMORY = ("can't allocate memory", "aoti_torch_empty")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -41,7 +44,7 @@ def _memory_errors_named(function: Callable[_P, _R]) -> Callable[_P, _R]:
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise OutOfMemoryError("the device is out of memory") from error
         except RuntimeError as error:
-            if "can't allocate memory" not in str(error):  # how torch's allocator for the CPU says it
+            if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
                 raise
             raise OutOfMemoryError("this machine is out of memory") from error
 
@@ -55,6 +58,7 @@ class Runner:
     run as they are.
     """
 
+    @_memory_errors_named
     def __init__(
         self,
         loaded: LoadedModel,
@@ -67,7 +71,7 @@ class Runner:
         self._loaded, self._device = loaded, loaded.device
         self._table = table
         self._pools: dict[int, list[torch.Tensor]] = {}
-        self._is_compiled = compiled is not None
+        self._machine_code = ""
         prefill, decode = PrefillPass(loaded.model), DecodePass(loaded.model)
         with torch.inference_mode():
             self._opening = prefill(torch.tensor([prefix or [_FILLER]], device=self._device), [])
@@ -78,6 +82,7 @@ class Runner:
             passes = CompiledPasses(compiled / _name_of_machine_code(loaded), self._opening)
             self._prefill = passes.prefill(prefill, self._prefix)
             self._decode = passes.decode(decode, self._pool(table.kv_lengths[0]))
+            self._machine_code = passes.digest()
 
     @torch.inference_mode()
     @_memory_errors_named
@@ -97,9 +102,9 @@ class Runner:
         """Feed one token to each slot; return the likeliest next token and its log-probability, by slot.
 
         `fed` maps slots to (token, position). Slots it leaves out are idle: their results mean nothing, and
-        they write into the last column, which a row that gets that far overwrites before it sees it.
+        they write into the first column behind the prefix, which the prefill that fills a slot overwrites.
         """
-        idle = (_FILLER, kv_length - 1)
+        idle = (_FILLER, self._table.prefix_length)
         rows = [fed.get(slot, idle) for slot in range(self._table.decode_rows)]
         tokens, positions = torch.tensor(rows, device=self._device).T.contiguous().unbind()
         likeliest, logprobs = self._decode(tokens, positions, self._pool(kv_length))
@@ -109,7 +114,7 @@ class Runner:
         """Return what the bits of the output depend on besides the weights and the request."""
         return ExecutionProfile(
             **machine_of(self._loaded),
-            compiled=self._is_compiled,
+            compiled=self._machine_code,
             code=code_digest(),
             buckets=self._table.as_key(),
         )
@@ -142,7 +147,7 @@ def machine_of(loaded: LoadedModel) -> dict[str, Any]:
 
 def _name_of_machine_code(loaded: LoadedModel) -> str:
     """Return a digest of all that compiled passes depend on."""
-    depends = [loaded.fingerprint, machine_of(loaded), code_digest()]
+    depends = [loaded.fingerprint, machine_of(loaded), processor(), code_digest()]
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 

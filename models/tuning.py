@@ -28,7 +28,7 @@ from models.staging import appearing
 
 _GAIN = 1.03  # what a trial must do better than the best before it: less may be noise
 _TRIAL_SECONDS = 4.0  # of generation, roughly, in each trial
-_WARM_UP = 100  # requests
+_WARM_UP = 32  # requests
 _ROWS = (8, 16, 32, 128)  # beside the default
 
 
@@ -85,13 +85,13 @@ def remembered(loaded: LoadedModel, home: Path) -> Tuning:
         raise ModelError(f"{file} is damaged: remove it, or tune the model again") from error
 
 
-def shrink(loaded: LoadedModel, home: Path) -> BucketPolicy | None:
-    """Have engines for a model run with half the rows from now on; return that policy, None if none is less.
+def shrink(loaded: LoadedModel, home: Path, rows: int) -> BucketPolicy | None:
+    """Have engines for a model run with half of `rows` from now on; return that policy, None if none is less.
 
     For when a device ran out of memory. What was measured no longer holds, and is dropped.
     """
     tuning = remembered(loaded, home)
-    policy = tuning.policy.smaller()
+    policy = replace(tuning.policy, decode_rows=rows).smaller()
     if policy is not None:
         _keep(Tuning(policy=policy, compiled=tuning.compiled), _file(loaded, home))
     return policy
@@ -115,11 +115,12 @@ def tune(
     search = _Search()
     sample: Sequence[Request] = []
     for policy, compiled in search.candidates():
+        engine = None  # its memory is the next one's
         try:
             engine = _engine(loaded, generation, home, prefix, policy, compiled)
             sample = sample or _sample(engine, requests)
             trial = Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
-        except (ModelError, MemoryError, RuntimeError) as error:  # torch runs out of memory with the last
+        except (ModelError, RuntimeError) as error:
             if not search.trials:
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -144,9 +145,9 @@ class _Search:
     def candidates(self) -> Iterator[tuple[BucketPolicy, bool]]:
         """Yield policies and whether to compile, each once what is known by then is worth it."""
         yield BucketPolicy(), False
-        yield BucketPolicy(), True
+        yield BucketPolicy(one_pool=True), True
         if self.best.compiled:
-            yield replace(self.best.policy, one_pool=True), True
+            yield BucketPolicy(), True
         for rows in _ROWS:
             yield replace(self.best.policy, decode_rows=rows), self.best.compiled
         yield (

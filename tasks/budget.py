@@ -41,22 +41,21 @@ class Spending:
 
     Args:
         budget: What may be spent.
-        most_tokens: The most tokens that a request can take, read and written.
         clock: Seconds.
     """
 
-    def __init__(
-        self,
-        budget: Budget,
-        most_tokens: Callable[[Rendered], int],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._budget, self._most_tokens, self._clock = budget, most_tokens, clock
+    def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
+        self._budget, self._clock = budget, clock
         self._symbols: set[str] = set()
         self._tokens = 0
         self._began = clock()
 
-    def allows(self, request: Rendered) -> bool:
+    @property
+    def is_timed(self) -> bool:
+        """Whether what is sent should soon be answered, for the time to be known."""
+        return self._budget.minutes is not None
+
+    def allows(self, request: Rendered, most_tokens: Callable[[Rendered], int]) -> bool:
         """Whether a request may be sent; if so, it is counted, its tokens as if the model wrote the most."""
         budget, symbol = self._budget, request.wanted.id
         if budget.minutes is not None and self._clock() - self._began >= 60 * budget.minutes:
@@ -65,7 +64,7 @@ class Spending:
         if fresh and budget.symbols is not None and len(self._symbols) >= budget.symbols:
             return False
         if budget.tokens is not None:
-            most = self._most_tokens(request)
+            most = most_tokens(request)
             if self._tokens + most > budget.tokens:
                 return False
             self._tokens += most

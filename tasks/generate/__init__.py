@@ -6,6 +6,7 @@ profile. What is cached is the raw completion; checks and thresholds apply on ev
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from tasks.budget import Budget, Spending
+from tasks.budget import Spending
 from tasks.chunk import Chunk, load_modules
 from tasks.documents import Generated, Links, Outline, Snapshot
 from tasks.files import read_file
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # torch is slow to import, and a build whose texts are all th
 
 _BATCH = 100
 _COMPLETIONS_A_WRITE = 64
+_UNDER_WAY_WHEN_TIMED = 128  # requests: enough to keep the engine busy, few enough to end soon
 
 
 def plan_asking(
@@ -57,7 +59,7 @@ def generate(
     answers: Answers,
     writer: Writer,
     model: str,
-    budget: Budget,
+    spending: Spending,
     cache: ResultCache,
     tell: Callable[[int, int], None],
 ) -> Generated:
@@ -67,16 +69,16 @@ def generate(
         answers: The requests, and what of them is answered.
         writer: The model.
         model: Its name, for the report.
-        budget: How much may be sent to the model.
+        spending: What may still be sent to the model.
         cache: Where texts are put.
         tell: Told, as the work goes on, how many texts of how many are written.
     """
-    sent = _write(answers, writer, budget, cache, tell)
+    sent = _write(answers, writer, spending, cache, tell)
     symbols = {w.id for w in sent}
     return Generated(
         answers.completions,
         generated=len(symbols),
-        reused=answers.answered - len(symbols),
+        reused=len(answers.answered - symbols),
         dropped=answers.dropped,
         degraded=answers.open > 0,
         engine=writer.statistics(model),
@@ -87,11 +89,11 @@ def generate(
 
 
 def _write(
-    answers: Answers, writer: Writer, budget: Budget, cache: ResultCache, tell: Callable[[int, int], None]
+    answers: Answers, writer: Writer, spending: Spending, cache: ResultCache, tell: Callable[[int, int], None]
 ) -> list[Wanted]:
     """Send requests to the engine and store what comes back; return those that were sent."""
     total = answers.open
-    stream = _Stream(answers.missing, Spending(budget, writer.most_tokens))
+    stream = _Stream(answers.missing, spending, writer.most_tokens)
     fresh: dict[str, bytes] = {}
     try:
         for text_key, raw in writer.write(stream.requests()):
@@ -115,9 +117,12 @@ class _Stream:
         sent: What was answered by the model, and so had been sent.
     """
 
-    def __init__(self, requests: Iterable[Rendered], spending: Spending) -> None:
+    def __init__(
+        self, requests: Iterable[Rendered], spending: Spending, most_tokens: Callable[[Rendered], int]
+    ) -> None:
         self.sent: list[Wanted] = []
-        self._spending = spending
+        self._spending, self._most_tokens = spending, most_tokens
+        self._most_under_way = _UNDER_WAY_WHEN_TIMED if spending.is_timed else sys.maxsize
         self._queue: deque[Rendered] = deque()
         self._same: dict[str, list[Rendered]] = {}
         self.add(requests)
@@ -133,11 +138,11 @@ class _Stream:
     def requests(self) -> Iterator[tuple[str, str, tuple[SlotFrame, ...]] | None]:
         """What the engine takes; None while there is nothing to send before something arrives."""
         while self._same:
-            if not self._queue:
+            if not self._queue or len(self._same) - len(self._queue) >= self._most_under_way:
                 yield None
                 continue
             rendered = self._queue.popleft()
-            if self._spending.allows(rendered):
+            if self._spending.allows(rendered, self._most_tokens):
                 yield rendered.key, rendered.prompt, rendered.wanted.asked.frames
             else:
                 del self._same[rendered.key]

@@ -123,9 +123,9 @@ class Answers:
     # --- what a report, a plan and a ledger say
 
     @property
-    def answered(self) -> int:
-        """How many symbols have all their answers."""
-        return sum(count == 0 for count in self._unanswered.values())
+    def answered(self) -> set[str]:
+        """The symbols that have all their answers."""
+        return {symbol for symbol, count in self._unanswered.items() if count == 0}
 
     @property
     def open(self) -> int:

@@ -33,7 +33,7 @@ def cost_of(answers: Answers, writer: Writer) -> Cost:
     distinct = {rendered.key: rendered for rendered in answers.missing}.values()
     waiting = sum(len(names) for names in answers.waiting.values())
     frames = [frame for rendered in distinct for frame in rendered.wanted.asked.frames]
-    read, at_most = sum(writer.count_tokens(r.prompt) for r in distinct), sum(f.limit for f in frames)
+    read, at_most = sum(map(writer.tokens_read, distinct)), sum(f.limit for f in frames)
     if writer.speed is None or not distinct:
         return Cost(len(distinct), waiting, read, at_most)
     written = min(at_most, round(len(frames) * writer.speed.output_tokens_per_request))

@@ -49,7 +49,16 @@ class Brief:
 
 
 def brief_of(loaded: LoadedModel) -> Brief:
-    """The brief of a model, by what it was trained for or by its chat template."""
+    """The brief of a model, by what it was trained for or by its chat template.
+
+    Raises:
+        SourceError: Its context is too short, or its template cannot be used.
+    """
+    with _as_source_error():
+        return _brief_of(loaded)
+
+
+def _brief_of(loaded: LoadedModel) -> Brief:
     if loaded.meta.prompt is not None:
         prefix, opening, forced = "", SUMMARY_SEPARATOR, 0
         manner = trained_manner(loaded.meta.kinds, loaded.meta.slots)
@@ -92,8 +101,8 @@ class Writer:
         self._loaded = loaded = load_model(model, quantize, device, home)
         self._home = home
         self.meta = loaded.meta
+        brief = brief_of(loaded)
         with _as_source_error():
-            brief = brief_of(loaded)
             self.speed = remembered(loaded, home).speed
             self.engine = tuned_engine(loaded, brief.generation, home, prefix=brief.prefix)
         self.manner, self._room = brief.manner, brief.room
@@ -106,7 +115,7 @@ class Writer:
 
     def shrink(self) -> int | None:
         """Have writers made from now on run with half the rows; how many, None if there is no less."""
-        policy = shrink(self._loaded, self._home)
+        policy = shrink(self._loaded, self._home, self.engine.decode_rows)
         return policy.decode_rows if policy else None
 
     @property
@@ -117,15 +126,16 @@ class Writer:
 
     def fits(self, prompt: str) -> bool:
         """Whether a prompt, with what is forced after it, is short enough."""
-        return self.count_tokens(prompt) <= self._room
+        return self.engine.count_tokens(prompt) <= self._room
 
-    def count_tokens(self, prompt: str) -> int:
-        """How many tokens a prompt takes."""
-        return self.engine.count_tokens(prompt)
+    def tokens_read(self, request: Rendered) -> int:
+        """How many tokens a request has the model read: its prompt, and what is forced."""
+        forced = sum(self.engine.count_forced_tokens(f.text) for f in request.wanted.asked.frames)
+        return self.engine.count_tokens(request.prompt) + forced
 
     def most_tokens(self, request: Rendered) -> int:
         """The most tokens that a request can take, read and written."""
-        return self.count_tokens(request.prompt) + sum(f.limit for f in request.wanted.asked.frames)
+        return self.tokens_read(request) + sum(f.limit for f in request.wanted.asked.frames)
 
     def write(
         self, requests: Iterable[tuple[str, str, tuple[SlotFrame, ...]] | None]

@@ -145,7 +145,7 @@ def test_plan_writes_nothing(source, tmp_path, capsys):
     assert not (tmp_path / ".site.docmill").exists()
 
 
-def test_a_model_is_tuned_and_builds_follow(tmp_path, capsys):
+def test_a_model_is_tuned_on_a_folder_with_functions(tmp_path, capsys):
     (tmp_path / "code.py").write_text("".join(f"def f{n}(x):\n    return x + {n}\n\n" for n in range(30)))
     assert main(["model", "tune", "bundled", "--source", str(tmp_path), "--seconds", "0"]) == 0
     table = capsys.readouterr().out.splitlines()
@@ -153,3 +153,18 @@ def test_a_model_is_tuned_and_builds_follow(tmp_path, capsys):
     (tmp_path / "code.py").write_text("")
     assert main(["model", "tune", "bundled", "--source", str(tmp_path)]) == 2
     assert "too few to measure with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tune", "none"], "no model is set"),
+        (["tune", "bundled", "--source", "/no/such/folder"], "/no/such/folder: no such folder"),
+        (["prepare", "bundled"], "quantized already, as int8"),
+        (["prepare", "/no/such/folder"], "neither a folder nor an id"),
+    ],
+)
+def test_what_cannot_be_tuned_or_prepared_is_said_in_one_line(arguments, said, capsys):
+    assert main(["model", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1

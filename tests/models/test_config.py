@@ -15,7 +15,7 @@ PROFILE = {
     "transformers": "5.23.0",
     "threads": 2,
     "float32_matmul_precision": "highest",
-    "compiled": False,
+    "compiled": "",
     "code": "0f1e",
     "buckets": {"decode": [[64, 128]], "prefill": [[8, 32]], "prefix_length": 0},
 }
@@ -25,7 +25,7 @@ PROFILE = {
     ("kind", "values", "fault"),
     [
         (ModelConfig, {"model": "  "}, "a model must be named"),
-        (ModelConfig, {"quantize": "int3"}, "'auto', 'none' or 'int8'"),
+        (ModelConfig, {"quantize": "int3"}, "'auto', 'none', 'int8' or 'int4'"),
         (ModelConfig, {"device": "tpu"}, "'auto', 'cpu' or 'cuda'"),
         (ModelConfig, {"modle": "bundled"}, "Extra inputs are not permitted"),
         (GenerationConfig, {"max_prompt_tokens": 0}, "greater than or equal to 1"),
@@ -43,7 +43,7 @@ def test_settings_refuse_what_makes_no_sense_in_one_line(kind, values, fault):
 @pytest.mark.parametrize("name", sorted(PROFILE))
 def test_every_part_of_a_profile_is_in_its_key(name):
     other = {**PROFILE["buckets"], "prefix_length": 1} if name == "buckets" else f"other {PROFILE[name]}"
-    changed = {"threads": 3, "compiled": True}.get(name, other)
+    changed = {"threads": 3, "compiled": "5e"}.get(name, other)
     key = ExecutionProfile(**PROFILE).as_key()
     assert ExecutionProfile(**PROFILE | {name: changed}).as_key() != key
 
