@@ -11,17 +11,19 @@ Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 
 import hashlib
+import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch._inductor import aoti_compile_and_package, aoti_load_package
-from torch._inductor.utils import fresh_cache
 from torch.export import Dim, export
 
 from models import ragged
@@ -33,6 +35,7 @@ from models.staging import appearing
 _LONGEST = 1 << 20  # rows, tokens; a bound that the exporter asks for
 _EXAMPLE_ROWS, _EXAMPLE_LENGTH = 5, 19  # like no size of a model, which the exporter would take for equal
 _NO_COMPILING = "the model cannot be compiled here (`docmill model tune` finds what can be done)"
+_WORKSHOP = "TORCHINDUCTOR_CACHE_DIR"
 _OPTIONS = {"aot_inductor.package_constants_in_so": False}
 
 
@@ -106,13 +109,7 @@ class CompiledPasses:
 def _compile(plain: torch.nn.Module, example: Any, open_sizes: Any, file: Path) -> None:
     """Compile and write `file`. Raises ModelError."""
     depth = sys.getrecursionlimit()
-    # In a place of our own: what is compiled is run, and the compiler's usual one can be foreseen.
-    with (
-        _one_line(_NO_COMPILING),
-        appearing(file) as staged,
-        fresh_cache(dir=str(staged.parent)),
-        warnings.catch_warnings(),
-    ):
+    with _one_line(_NO_COMPILING), appearing(file) as staged, _own_workshop(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
             with torch.no_grad():
@@ -120,6 +117,28 @@ def _compile(plain: torch.nn.Module, example: Any, open_sizes: Any, file: Path) 
             aoti_compile_and_package(program, package_path=str(staged), inductor_configs=_OPTIONS)
         finally:
             sys.setrecursionlimit(depth)  # which the compiler raises, and what can be parsed hangs on it
+
+
+@contextmanager
+def _own_workshop() -> Iterator[None]:
+    """Have the compiler work in a folder of this process.
+
+    Its usual one can be foreseen by others on the machine, and what it makes there is run.
+    """
+    before = os.environ.get(_WORKSHOP)
+    os.environ[_WORKSHOP] = _workshop().name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_WORKSHOP]
+        else:
+            os.environ[_WORKSHOP] = before
+
+
+@lru_cache(maxsize=1)
+def _workshop() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="docmill-")
 
 
 @contextmanager
