@@ -155,5 +155,5 @@ def test_the_type_follows_the_processor_and_the_model(
 
 
 def test_a_model_that_is_not_quantized_does_not_compute_in_int8(saved):
-    with pytest.raises(ModelError, match="takes a quantized model"):
+    with pytest.raises(ModelError, match="takes a model stored as int8"):
         load(ModelConfig(model=str(saved("llama")), dtype="int8", device="cpu"))

@@ -137,7 +137,7 @@ def test_damaged_or_foreign_weights_are_noticed(folder, saved):
 
 
 def test_a_quantization_that_the_folder_does_not_have_is_an_error(folder):
-    with pytest.raises(ModelError, match="is not quantized"):
+    with pytest.raises(ModelError, match="is not stored as int8"):
         load_cpu(folder, quantize="int8")
 
 
