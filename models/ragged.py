@@ -41,7 +41,6 @@ def load_kernel(file: Path) -> None:
     if hasattr(torch.ops.docmill, "ragged_attention"):
         return  # once in a process, from whichever folder came first: they hold the same
     torch.ops.load_library(file)
-    torch.library.register_fake("docmill::ragged_attention", _shape_of_result)
 
 
 def attend_ragged(
@@ -67,7 +66,3 @@ def attend_ragged(
 
 
 AttentionInterface.register(RAGGED_ATTENTION, attend_ragged)
-
-
-def _shape_of_result(query: torch.Tensor, *_: object) -> torch.Tensor:
-    return torch.empty(query.shape, dtype=query.dtype, device=query.device)

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
@@ -219,6 +220,12 @@ at::Tensor ragged_attention(const at::Tensor& query, const at::Tensor& keys, con
   return out;
 }
 
+// The result without its values, for an exporter.
+at::Tensor shape_of_result(const at::Tensor& query, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                           double, int64_t) {
+  return at::empty_symint(query.sym_sizes(), query.options());
+}
+
 }  // namespace
 
 TORCH_LIBRARY(docmill, library) {
@@ -228,3 +235,5 @@ TORCH_LIBRARY(docmill, library) {
 }
 
 TORCH_LIBRARY_IMPL(docmill, CPU, library) { library.impl("ragged_attention", &ragged_attention); }
+
+TORCH_LIBRARY_IMPL(docmill, Meta, library) { library.impl("ragged_attention", &shape_of_result); }
