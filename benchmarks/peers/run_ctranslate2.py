@@ -6,14 +6,13 @@ form, `run FOLDER PROMPTS NEW SHARE` measures. It is given tokens, not text.
 
 import json
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-SEPARATOR = "<|summary|>"
+from peer import SEPARATOR, WARM_UP, main
+
 BATCH_SIZES = (16, 32, 64)
-WARM_UP = 128
 
 
 def exported(folder: Path) -> Path:
@@ -77,19 +76,5 @@ def run(folder: Path, prompts: list[str], new: int) -> dict:
     return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "batch": best}
 
 
-def main() -> None:
-    """Export, or measure and print one line of JSON."""
-    action, folder, *rest = sys.argv[1:]
-    if action == "export":
-        export(Path(folder))
-        return
-    file, new, share = rest
-    prompts = json.loads(Path(file).read_text())[:: int(share)]
-    found = run(Path(folder), prompts, int(new))
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak = int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
-    print(json.dumps(found | {"requests": len(prompts), "peak_mb": round(peak / 1e6)}))
-
-
 if __name__ == "__main__":
-    main()
+    main(export, run)

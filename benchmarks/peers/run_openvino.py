@@ -5,14 +5,13 @@ Runs in the virtual environment that `make peers` makes: `export FOLDER` writes 
 """
 
 import json
-import sys
 import time
 from pathlib import Path
 
-SEPARATOR = "<|summary|>"
+from peer import SEPARATOR, WARM_UP, main
+
 # Sequences at once, tokens in a step; the best on a sample counts.
 SETTINGS = ((64, 512), (128, 1024), (256, 2048), (512, 4096))
-WARM_UP = 128
 
 
 def exported(folder: Path) -> Path:
@@ -82,19 +81,5 @@ def run(folder: Path, prompts: list[str], new: int) -> dict:
     return {"output": written, "prompt": prompt, "seconds": seconds, "settings": settings}
 
 
-def main() -> None:
-    """Export, or measure and print one line of JSON."""
-    action, folder, *rest = sys.argv[1:]
-    if action == "export":
-        export(Path(folder))
-        return
-    file, new, share = rest
-    prompts = json.loads(Path(file).read_text())[:: int(share)]
-    found = run(Path(folder), prompts, int(new))
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak = int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
-    print(json.dumps(found | {"requests": len(prompts), "peak_mb": round(peak / 1e6)}))
-
-
 if __name__ == "__main__":
-    main()
+    main(export, run)
