@@ -27,8 +27,7 @@ def measured(model: str, seconds: float) -> list[tuple[int, float, float]]:
         tuning = tune_model(model, "auto", "auto", None, seconds, print)
     found = {}
     for trial in tuning.trials:
-        alike = trial.policy.one_pool == tuning.policy.one_pool and trial.compiled == tuning.compiled
-        if alike and trial.speed and trial.policy.decode_rows not in found:
+        if trial.compiled == tuning.compiled and trial.speed and trial.policy.decode_rows not in found:
             speed = trial.speed
             found[trial.policy.decode_rows] = (speed.requests_per_second, speed.step_seconds * 1000)
     return [(rows, *found[rows]) for rows in sorted(found)]

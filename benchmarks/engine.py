@@ -259,7 +259,6 @@ def run_stock(how: Stock, folder: Path, prompts: list[str], new: int) -> dict[st
 
 def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int) -> dict[str, Any]:
     """The engine, its passes compiled or not."""
-    from models.batching import BucketPolicy
     from models.config import GenerationConfig, ModelConfig
     from models.engine import Engine, EngineStats, Frame, Request
     from models.load import load
@@ -269,12 +268,7 @@ def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int) -> dic
     longest = max(len(loaded.encode(p, trusted=False)) for p in prompts) + 1
     generation = GenerationConfig(max_prompt_tokens=longest, max_new_tokens=new, stop=())
     start = time.perf_counter()
-    engine = Engine(
-        loaded,
-        generation,
-        policy=BucketPolicy(one_pool=how.compiled),
-        compiled=MODELS / "compiled" if how.compiled else None,
-    )
+    engine = Engine(loaded, generation, compiled=MODELS / "compiled" if how.compiled else None)
     made = time.perf_counter() - start
     requests = [Request(str(n), p, (Frame(SUMMARY_SEPARATOR, new),)) for n, p in enumerate(prompts)]
     engine.generate_all(requests[:WARM_UP])

@@ -286,7 +286,7 @@ def _tune(arguments: argparse.Namespace) -> int:
 
     flags = {name: getattr(arguments, name) for name in ("model", "quantize", "device")}
     settings = resolve_settings(None, flags, arguments.config).settings
-    print("  rows  group  edges  pools  code        texts/s    in/s   out/s  ms a token")
+    print("  rows  group  edges  code        texts/s    in/s   out/s  ms a token")
     tuning = tune_model(
         settings.model, settings.quantize, settings.device, arguments.source, arguments.seconds, _show_trial
     )
@@ -308,9 +308,9 @@ def _show_trial(trial: Trial) -> None:
 
 
 def _way(policy: BucketPolicy, compiled: bool) -> str:
-    pools = "one" if policy.one_pool else "many"
-    numbers = f"{policy.decode_rows:6}  {policy.prefill_tokens:5}  {policy.prompts_per_doubling:5}"
-    return f"{numbers}  {pools:<5}  {'compiled' if compiled else 'as it is'}"
+    edges = "any" if compiled else policy.prompts_per_doubling
+    numbers = f"{policy.decode_rows:6}  {policy.prefill_tokens:5}  {edges:>5}"
+    return f"{numbers}  {'compiled' if compiled else 'as it is'}"
 
 
 def _show_config(arguments: argparse.Namespace) -> int:

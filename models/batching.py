@@ -1,18 +1,19 @@
 """Which request is computed when, and at which fixed shape. Pure: no torch, no text, tested without a model.
 
-A bucket is a fixed shape: prompts padded to one length, prefilled in groups of a fixed row count, decoded
-in a pool of a fixed row count over a fixed KV length. Buckets with the same KV length share a pool. A
-request's bucket follows from its own lengths alone, because the bits of a row depend on the shape it is
-computed at.
+A bucket is a fixed shape: prompts are prefilled in groups of so many tokens, and decoded in a pool of a fixed
+row count over a fixed KV length. Buckets with the same KV length share a pool. A request's bucket follows
+from its own lengths alone, because the bits of a row depend on the shape it is computed at.
+
+A padded group has a row for each prompt, all padded to the bucket's length. A packed one is a single row,
+with as many prompts behind each other as it has room for; there is then one bucket for all lengths.
 
 In scope: the bucket table, the queues, which step comes next, which slot a request gets, the accounting.
 Not in scope: what a step does (the engine), what a prompt is, out-of-memory handling.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
 _DECODE_ROWS = 64
@@ -20,6 +21,7 @@ _PREFILL_TOKENS = 1024
 _PREFILL_ROWS = (4, 8)
 _WHOLE_VECTORS = 64  # tokens in a group, a multiple of: see models.activations
 _KV_BUDGET = 4 << 30  # bytes for all pools together
+_CONSIDERED = 256  # prompts that may fill a gap: enough to leave next to none, few enough to look through
 
 _Item = TypeVar("_Item")
 
@@ -36,14 +38,18 @@ class BucketPolicy:
     """How a bucket table is laid out: what `docmill model tune` finds for a machine.
 
     A prefill takes as many prompts as `prefill_tokens` hold; more would fill the machine no better and only
-    add dummies. `one_pool` puts requests of all lengths into one pool, which is best where attention reads
-    no more of a slot than it has filled (models.ragged).
+    add dummies. Prompts are padded to one of `prompts_per_doubling` lengths per doubling, unless they are
+    packed.
     """
 
     decode_rows: int = _DECODE_ROWS
     prefill_tokens: int = _PREFILL_TOKENS
     prompts_per_doubling: int = 8
-    one_pool: bool = False
+
+    @classmethod
+    def for_packing(cls) -> "BucketPolicy":
+        """Return the default for packed groups, which need fewer tokens to leave next to no dummies."""
+        return cls(prefill_tokens=512)
 
     def smaller(self) -> "BucketPolicy | None":
         """Return a policy that takes half the memory for keys and values; None if there is none."""
@@ -56,7 +62,8 @@ class BucketTable:
     """All shapes that an engine computes at.
 
     `prompt_lengths` and `kv_lengths` are ascending, in tokens; `prefix_length` is the length of the shared
-    prefix, which lies in front of every prompt in the KV cache and is counted in `kv_lengths`.
+    prefix, which lies in front of every prompt in the KV cache and is counted in `kv_lengths`. In a `packed`
+    table the only prompt length is that of a group.
     """
 
     prompt_lengths: tuple[int, ...]
@@ -64,6 +71,7 @@ class BucketTable:
     decode_rows: int = _DECODE_ROWS
     prefix_length: int = 0
     prefill_tokens: int = _PREFILL_TOKENS
+    packed: bool = False
 
     def __post_init__(self) -> None:
         for name, lengths in (("prompt_lengths", self.prompt_lengths), ("kv_lengths", self.kv_lengths)):
@@ -86,6 +94,7 @@ class BucketTable:
         prefix: int,
         context: int,
         kv_bytes_per_token: int,
+        packed: bool,
     ) -> "BucketTable":
         """Return the table for prompts of up to `max_prompt` tokens and `max_new` tokens after them.
 
@@ -101,36 +110,43 @@ class BucketTable:
         if not prompts:
             raise ValueError(f"a context of {context} tokens leaves no room for prompts behind {prefix}")
         longest = min(prompts[-1] + max_new, room)
-        pools = (longest,) if policy.one_pool else _ladder(longest, 64, per_doubling=1)
+        pools = (longest,) if packed else _ladder(longest, 64, per_doubling=1)
         pools = tuple(prefix + min(length, longest) for length in pools)
+        if packed:
+            whole = -(-max(policy.prefill_tokens, prompts[-1]) // _WHOLE_VECTORS) * _WHOLE_VECTORS
+            prompts = (whole,)
         rows = policy.decode_rows
         while rows > _PREFILL_ROWS[1] and rows * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
             rows //= 2
-        return cls(prompts, pools, rows, prefix, policy.prefill_tokens)
+        return cls(prompts, pools, rows, prefix, policy.prefill_tokens, packed)
 
     def bucket(self, prompt: int, new: int) -> Bucket | None:
         """Return the bucket for `prompt` prefilled and `new` decoded tokens; None if none holds them."""
         prompt_length = next((length for length in self.prompt_lengths if length >= prompt), None)
         if prompt_length is None:
             return None
-        needed = self.prefix_length + max(prompt_length, prompt + new)
+        padded = prompt if self.packed else prompt_length
+        needed = self.prefix_length + max(padded, prompt + new)
         kv_length = next((length for length in self.kv_lengths if length >= needed), None)
         return None if kv_length is None else Bucket(prompt_length, kv_length)
 
     def prefill_rows(self, prompt_length: int) -> int:
-        """Return the fixed number of rows in a prefill of this padded length: a power of two."""
+        """Return the fixed number of rows in a prefill of this length: one, or a power of two."""
+        if self.packed:
+            return 1
         fewest, most = _PREFILL_ROWS
         rows = most
         while rows > fewest and rows * prompt_length > self.prefill_tokens:
             rows //= 2
         return rows
 
-    def as_key(self) -> dict[str, int | list[list[int]] | list[int]]:
+    def as_key(self) -> dict[str, int | list[list[int]]]:
         """Return the table as plain values: what decides the shapes and therefore the bits."""
         return {
             "prefill": [[self.prefill_rows(length), length] for length in self.prompt_lengths],
             "decode": [[self.decode_rows, length] for length in self.kv_lengths],
             "prefix_length": self.prefix_length,
+            "packed": self.packed,
         }
 
 
@@ -147,7 +163,7 @@ def _ladder(longest: int, finest: int, per_doubling: int) -> tuple[int, ...]:
 class Prefill:
     """Compute the KV of these requests' prompts and put it into these slots of the bucket's pool.
 
-    There may be fewer requests than the group has rows; the others are dummies.
+    There may be fewer requests than the group has room for; the rest is dummies.
     """
 
     bucket: Bucket
@@ -185,10 +201,49 @@ class Accounting:
 
 
 @dataclass(slots=True)
+class _PaddedQueue:
+    """Prompts that wait for a group with a row for each."""
+
+    rows: int
+    waiting: dict[int, int] = field(default_factory=dict)  # ticket → real tokens, in order of arrival
+
+    def next_group(self, free: int) -> tuple[list[int], bool]:
+        """Return the tickets that would go next into so many free slots, and whether that leaves no dummy."""
+        ready = min(self.rows, len(self.waiting))
+        return (list(islice(self.waiting, ready)) if ready <= free else []), ready == self.rows
+
+
+@dataclass(slots=True)
+class _PackedQueue:
+    """Prompts that wait for a group that takes as many as there is room for."""
+
+    tokens: int
+    slots: int  # of the pool
+    waiting: dict[int, int] = field(default_factory=dict)
+
+    def next_group(self, free: int) -> tuple[list[int], bool]:
+        """Return the tickets that would go next into so many free slots, and whether no more could go.
+
+        First fit, in order of arrival. Where it is slots that run out, the group waits for more of them,
+        until half the pool is free.
+        """
+        tickets: list[int] = []
+        room = self.tokens
+        for ticket, tokens in islice(self.waiting.items(), _CONSIDERED):
+            if tokens > room:
+                continue
+            if len(tickets) == free:
+                return (tickets, True) if 2 * free >= self.slots else ([], False)
+            tickets.append(ticket)
+            room -= tokens
+        return tickets, len(tickets) < len(self.waiting)
+
+
+@dataclass(slots=True)
 class _Pool:
     rows: int
     active: dict[int, int] = field(default_factory=dict)  # slot → ticket
-    queues: dict[int, deque[tuple[int, int]]] = field(default_factory=dict)  # length → (ticket, real tokens)
+    queues: dict[int, _PaddedQueue | _PackedQueue] = field(default_factory=dict)  # by prompt length
 
     @property
     def free(self) -> int:
@@ -208,9 +263,14 @@ class Scheduler:
 
     def add(self, ticket: int, bucket: Bucket, prompt: int) -> None:
         """Queue a request that has `prompt` real tokens to prefill in `bucket`."""
-        self._pools[bucket.kv_length].queues.setdefault(bucket.prompt_length, deque()).append(
-            (ticket, prompt)
-        )
+        queues, length = self._pools[bucket.kv_length].queues, bucket.prompt_length
+        if length not in queues:
+            rows = self._table.decode_rows
+            packed = self._table.packed
+            queues[length] = (
+                _PackedQueue(length, rows) if packed else _PaddedQueue(self._table.prefill_rows(length))
+            )
+        queues[length].waiting[ticket] = prompt
 
     def release(self, kv_length: int, slot: int) -> None:
         """Free the slot of a request that is finished."""
@@ -223,38 +283,38 @@ class Scheduler:
         computed where waiting cannot help (nothing more may come) or where a pool would otherwise run half
         empty. Then the fullest pool decodes; the others keep their rows until it is their turn.
         """
-        group = self._fullest_group(full=True) or self._fullest_group(full=False, thin_pools=more_may_come)
+        group = self._longest_queue(full=True) or self._longest_queue(full=False, thin_pools=more_may_come)
         if group:
             return self._prefill(*group)
         kv_length, pool = max(self._pools.items(), key=lambda item: len(item[1].active))
         return self._decode(kv_length, pool) if pool.active else None
 
-    def _fullest_group(self, *, full: bool, thin_pools: bool = False) -> Bucket | None:
-        """Return the bucket with the most requests that can be prefilled now.
+    def _longest_queue(self, *, full: bool, thin_pools: bool = False) -> tuple[Bucket, list[int]] | None:
+        """Return the bucket with the most requests of which some can be prefilled now, and which those are.
 
         With `full`, only groups without a dummy count; with `thin_pools`, only pools at most half of whose
         rows are active.
         """
-        candidates: list[tuple[int, Bucket]] = []
+        longest, found = 0, None
         for kv_length, pool in self._pools.items():
             if thin_pools and len(pool.active) * 2 > pool.rows:
                 continue
             for prompt_length, queue in pool.queues.items():
-                rows = self._table.prefill_rows(prompt_length)
-                ready = min(rows, len(queue))
-                if ready and ready <= pool.free and (ready == rows or not full):
-                    candidates.append((len(queue), Bucket(prompt_length, kv_length)))
-        return max(candidates)[1] if candidates else None
+                if len(queue.waiting) <= longest:
+                    continue
+                tickets, is_full = queue.next_group(pool.free)
+                if tickets and (is_full or not full):
+                    longest, found = len(queue.waiting), (Bucket(prompt_length, kv_length), tickets)
+        return found
 
-    def _prefill(self, prompt_length: int, kv_length: int) -> Prefill:
-        pool = self._pools[kv_length]
-        queue, rows = pool.queues[prompt_length], self._table.prefill_rows(prompt_length)
-        taken = [queue.popleft() for _ in range(min(rows, len(queue)))]
-        tickets, slots = tuple(ticket for ticket, _ in taken), pool.slots(len(taken))
+    def _prefill(self, bucket: Bucket, tickets: list[int]) -> Prefill:
+        pool = self._pools[bucket.kv_length]
+        waiting, slots = pool.queues[bucket.prompt_length].waiting, pool.slots(len(tickets))
         pool.active.update(zip(slots, tickets, strict=True))
-        self._accounting.prompt_tokens += sum(prompt for _, prompt in taken)
-        self._accounting.computed_prompt_tokens += rows * prompt_length
-        return Prefill(Bucket(prompt_length, kv_length), tickets, slots)
+        self._accounting.prompt_tokens += sum(waiting.pop(ticket) for ticket in tickets)
+        computed = self._table.prefill_rows(bucket.prompt_length) * bucket.prompt_length
+        self._accounting.computed_prompt_tokens += computed
+        return Prefill(bucket, tuple(tickets), slots)
 
     def _decode(self, kv_length: int, pool: _Pool) -> Decode:
         self._accounting.useful_row_steps += len(pool.active)

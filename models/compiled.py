@@ -1,10 +1,10 @@
-"""The forward passes as machine code, made once for a model and a machine, and kept on disk.
+"""The ragged pass as machine code, made once for a model and a machine, and kept on disk.
 
-torch.export traces a pass through transformers' model code, AOTInductor turns it into fused C++ loops around
-the matrix products, and what it made is loaded in milliseconds from then on. Lengths stay open, so that one
-compilation serves all buckets. Weights are not copied: the compiled code reads those of the model.
+torch.export traces it through transformers' model code, AOTInductor turns it into fused C++ loops around
+the matrix products, and what it made is loaded in milliseconds from then on. All sizes stay open, so that one
+compilation serves prefill and decoding. Weights are not copied: the compiled code reads those of the model.
 
-In scope: export, compilation, the folder where the results lie. Not in scope: what the passes compute
+In scope: export, compilation, the folder where the results lie. Not in scope: what the pass computes
 (`models.passes`), when compiling is worth its time (`models.tuning`).
 
 Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
@@ -15,12 +15,11 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch._inductor import aoti_compile_and_package, aoti_load_package
@@ -29,93 +28,80 @@ from torch.export import Dim, export
 from models import ragged
 from models.attention import ATTENTION
 from models.config import ModelError
-from models.passes import DecodePass, PrefillPass
+from models.passes import RaggedPass
 from models.staging import appearing
 
-_LONGEST = 1 << 20  # rows, tokens; a bound that the exporter asks for
-_EXAMPLE_ROWS, _EXAMPLE_LENGTH = 5, 19  # like no size of a model, which the exporter would take for equal
+_MOST = 1 << 20  # a bound that the exporter asks for
+# Like no size of a model, which the exporter would take for equal.
+_EXAMPLE_TOKENS, _EXAMPLE_WANTED, _EXAMPLE_SLOTS, _EXAMPLE_COLUMNS = 19, 11, 5, 23
 _NO_COMPILING = "the model cannot be compiled here (`docmill model tune` finds what can be done)"
 _WORKSHOP = "TORCHINDUCTOR_CACHE_DIR"
 _OPTIONS = {"aot_inductor.package_constants_in_so": False}
 
 
-class CompiledPasses:
-    """The compiled passes of one model on one machine; `folder` holds nothing else.
+class CompiledPass:
+    """The compiled ragged pass of one model on one machine; `folder` holds nothing else.
 
     Whatever decides the machine code must decide the folder: the weights' shapes, the libraries, the
     processor, the number of threads.
     """
 
-    def __init__(self, folder: Path, layers: list[torch.Tensor]) -> None:
-        """`layers` are keys and values like those that the passes will see. Raises ModelError."""
-        self._folder = folder
-        self._files: set[Path] = set()
-        self._attention = ATTENTION
+    def __init__(self, plain: RaggedPass, folder: Path, pool: list[torch.Tensor]) -> None:
+        """Load `plain` for pools like `pool`, of any size; compile it if need be. Raises ModelError."""
+        if not ragged.serves(pool):
+            raise ModelError(f"{_NO_COMPILING}: there is no kernel for its attention")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if ragged.serves(layers):
-            self._attention = ragged.RAGGED_ATTENTION
-            kernel = folder / "ragged_attention.so"
-            with _one_line(_NO_COMPILING):
-                ragged.load_kernel(kernel)
-            self._files.add(kernel)
-
-    def prefill(self, plain: PrefillPass, prefix: list[torch.Tensor]) -> Callable[..., list[torch.Tensor]]:
-        """Return `plain` for two or more prompts of any length behind this prefix. Raises ModelError."""
-        behind = prefix[0].shape[2] if prefix else 0
-        tokens = torch.zeros(_EXAMPLE_ROWS, _EXAMPLE_LENGTH, dtype=torch.long, device=plain.model.device)
-        open_sizes = {0: Dim("rows", min=2, max=_LONGEST), 1: Dim("length", min=2, max=_LONGEST)}
-        return self._loaded(
-            f"prefill-behind-{behind}", plain, (tokens, prefix), (open_sizes, [None] * len(prefix))
+        kernel, package = folder / "ragged_attention.so", folder / "pass.pt2"
+        self._files = (kernel, package)
+        with _one_line(_NO_COMPILING):
+            ragged.load_kernel(kernel)
+        if not package.exists():
+            _compile(plain, pool, package)
+        with _one_line(f"{package} cannot be loaded (remove it, and it is made again)"):
+            self._package = aoti_load_package(str(package))
+        named = chain(
+            plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)
         )
+        used = set(self._package.get_constant_fqns())
+        weights = {name: tensor for name, tensor in named if name in used}
+        self._package.load_constants(weights, check_full_update=True, user_managed=True)
 
-    def decode(
-        self, plain: DecodePass, pool: list[torch.Tensor]
-    ) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-        """Return `plain` for pools with as many slots as `pool`, of any length. Raises ModelError."""
-        slots = len(pool[0])
-        each = torch.zeros(slots, dtype=torch.long, device=plain.model.device)
-        open_sizes = {2: Dim("columns", min=2, max=_LONGEST)}
-        return self._loaded(
-            f"decode-{slots}", plain, (each, each.clone(), pool), (None, None, [open_sizes] * len(pool))
-        )
+    def __call__(
+        self, tokens: torch.Tensor, places: torch.Tensor, wanted: torch.Tensor, pool: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do as RaggedPass does, for two or more tokens, two or more of them wanted."""
+        likeliest, logprobs = self._package(tokens, places, wanted, pool)
+        return likeliest, logprobs
 
     def digest(self) -> str:
         """Return a digest of all that was loaded: what compilers make of the same source may differ."""
         total = hashlib.sha256()
-        for file in sorted(self._files):
+        for file in self._files:
             total.update(file.name.encode() + file.read_bytes())
         return total.hexdigest()
 
-    def _loaded(self, name: str, plain: PrefillPass | DecodePass, example: Any, open_sizes: Any) -> Any:
-        file = self._folder / f"{name}.pt2"
-        if not file.exists():
-            plain.model.set_attn_implementation(self._attention)
-            try:
-                _compile(plain, example, open_sizes, file)
-            finally:
-                plain.model.set_attn_implementation(ATTENTION)
-        self._files.add(file)
-        with _one_line(f"{file} cannot be loaded (remove it, and it is made again)"):
-            package = aoti_load_package(str(file))
-        named = chain(
-            plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)
-        )
-        used = set(package.get_constant_fqns())
-        weights = {name: tensor for name, tensor in named if name in used}
-        package.load_constants(weights, check_full_update=True, user_managed=True)
-        return package
 
-
-def _compile(plain: torch.nn.Module, example: Any, open_sizes: Any, file: Path) -> None:
+def _compile(plain: RaggedPass, pool: list[torch.Tensor], file: Path) -> None:
     """Compile and write `file`. Raises ModelError."""
+    device = pool[0].device
+    tokens = torch.zeros(_EXAMPLE_TOKENS, dtype=torch.long, device=device)
+    places = torch.zeros(_EXAMPLE_TOKENS, 2, dtype=torch.long, device=device)
+    wanted = torch.arange(_EXAMPLE_WANTED, device=device)
+    sizes = [(_EXAMPLE_SLOTS, part.shape[1], _EXAMPLE_COLUMNS, part.shape[3]) for part in pool]
+    example = [part.new_zeros(size) for part, size in zip(pool, sizes, strict=True)]
+    count = Dim("tokens", min=2, max=_MOST)
+    open_pool = {0: Dim("slots", min=2, max=_MOST), 2: Dim("columns", min=2, max=_MOST)}
+    open_sizes = ({0: count}, {0: count}, {0: Dim("wanted", min=2, max=_MOST)}, [open_pool] * len(pool))
     depth = sys.getrecursionlimit()
+    plain.model.set_attn_implementation(ragged.RAGGED_ATTENTION)
     with _one_line(_NO_COMPILING), appearing(file) as staged, _own_workshop(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
             with torch.no_grad():
-                program = export(plain, example, dynamic_shapes=open_sizes)
+                program = export(plain, (tokens, places, wanted, example), dynamic_shapes=open_sizes)
             aoti_compile_and_package(program, package_path=str(staged), inductor_configs=_OPTIONS)
         finally:
+            plain.model.set_attn_implementation(ATTENTION)
             sys.setrecursionlimit(depth)  # which the compiler raises, and what can be parsed hangs on it
 
 

@@ -29,7 +29,7 @@ from models.batching import (
 )
 from models.config import ExecutionProfile, GenerationConfig, ModelError, PromptTooLongError
 from models.load import LoadedModel
-from models.runner import Runner
+from models.runner import PackedRunner, PaddedRunner, Runner
 
 _LOOK_AHEAD = 2048  # requests taken in but not finished: enough to fill groups, few enough for flat memory
 _FORCED_TEXTS = 4096  # distinct ones whose tokens are remembered: openings and parameters come again
@@ -115,8 +115,9 @@ class Engine:
     """Generates text for streams of requests that share a prefix.
 
     `prefix` is the instruction that all prompts begin with; its KV is computed once, and its tokens are split
-    from the prompt's, always at the same place. `policy` lays out the bucket table, or `buckets` is one;
-    `compiled` is a folder for compiled passes, which are made there if need be. One stream at a time.
+    from the prompt's, always at the same place. `policy` lays out the bucket table, or `buckets` is one.
+    With `compiled`, a folder, prompts are packed, and computed by code that is compiled into that folder if
+    it is not there. One stream at a time.
     """
 
     def __init__(
@@ -132,13 +133,15 @@ class Engine:
         self._loaded = loaded
         self._generation = generation or GenerationConfig()
         opening = loaded.encode_opening(prefix)
-        self._table = buckets or _table(loaded, self._generation, policy or BucketPolicy(), len(opening))
+        packed = compiled is not None
+        policy = policy or (BucketPolicy.for_packing() if packed else BucketPolicy())
+        self._table = buckets or _table(loaded, self._generation, policy, len(opening), packed)
         if self._table.prefix_length != len(opening):
             raise ModelError(
                 f"the bucket table is for a prefix of {self._table.prefix_length} tokens, "
                 f"but this one has {len(opening)}: make a table for it"
             )
-        self._runner = Runner(loaded, self._table, opening, compiled)
+        self._runner = _runner(loaded, self._table, opening, compiled)
         self._ends = _Ends(loaded, self._generation.stop)
         self._forced = lru_cache(_FORCED_TEXTS)(partial(loaded.encode, trusted=True))
         self._generating = False
@@ -250,8 +253,16 @@ class Engine:
         return finished
 
 
+def _runner(loaded: LoadedModel, table: BucketTable, opening: list[int], compiled: Path | None) -> Runner:
+    if table.packed != (compiled is not None):
+        raise ModelError("a packed bucket table is for compiled passes, and they for no other")
+    return (
+        PackedRunner(loaded, table, opening, compiled) if compiled else PaddedRunner(loaded, table, opening)
+    )
+
+
 def _table(
-    loaded: LoadedModel, generation: GenerationConfig, policy: BucketPolicy, prefix: int
+    loaded: LoadedModel, generation: GenerationConfig, policy: BucketPolicy, prefix: int, packed: bool
 ) -> BucketTable:
     try:
         return BucketTable.fitting(
@@ -261,6 +272,7 @@ def _table(
             prefix=prefix,
             context=loaded.context,
             kv_bytes_per_token=loaded.kv_bytes_per_token,
+            packed=packed,
         )
     except ValueError as error:
         raise ModelError(f"a shared prefix of {prefix} tokens is too long for this model: {error}") from error

@@ -1,16 +1,18 @@
-"""The two forward passes as functions of tensors: transformers' own model code between our caches.
+"""The forward passes as functions of tensors: transformers' own model code between our caches.
 
 A prefill only fills the KV cache; logits come from decoding alone, so that there is one shape per pool at
-which a token is ever chosen. Both run as they are, or compiled (`models.compiled`).
+which a token is ever chosen. PrefillPass and DecodePass run as they are, on any device, in buckets;
+RaggedPass does the work of both, without padding, and is made to be compiled (`models.compiled`).
 
 In scope: which tensors go in and come out. Not in scope: where they are kept (`models.runner`), attention and
-the caches (`models.attention`).
+the caches (`models.attention`, `models.ragged`).
 """
 
 import torch
 from transformers import PreTrainedModel
 
 from models.attention import DecodeCache, PrefillCache, distances
+from models.ragged import RaggedCache
 
 
 class PrefillPass(torch.nn.Module):
@@ -62,9 +64,40 @@ class DecodePass(torch.nn.Module):
             past_key_values=DecodeCache(pool, positions),
             use_cache=True,
         )
-        logits = out.logits[:, -1].float()
-        highest = logits.amax(-1, keepdim=True)
-        # argmax, which takes far longer: the first of the highest.
-        places = torch.arange(logits.shape[1], device=logits.device, dtype=torch.int32)
-        likeliest = torch.where(logits == highest, places, logits.shape[1]).amin(-1)
-        return likeliest, -(logits - highest).exp().sum(-1).log()
+        return _likeliest(out.logits[:, -1])
+
+
+class RaggedPass(torch.nn.Module):
+    """Feeds tokens, any number of them to each slot of a pool, and chooses what follows some of them."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, tokens: torch.Tensor, places: torch.Tensor, wanted: torch.Tensor, pool: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the likeliest next token after each of `wanted`, and its log-probability in float32.
+
+        `tokens` has those of a slot one behind the other, `places` (tokens × 2) the slot and the position of
+        each; `wanted` are indices into both. `pool` is as in DecodePass.
+        """
+        out = self.model(
+            input_ids=tokens[None],
+            position_ids=places[None, :, 1],
+            attention_mask=places[None, None],
+            past_key_values=RaggedCache(pool, places),
+            use_cache=True,
+            logits_to_keep=wanted,
+        )
+        return _likeliest(out.logits[0])
+
+
+def _likeliest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the likeliest token of each row, and its log-probability."""
+    logits = logits.float()
+    highest = logits.amax(-1, keepdim=True)
+    # argmax, which takes far longer: the first of the highest.
+    places = torch.arange(logits.shape[1], device=logits.device, dtype=torch.int32)
+    likeliest = torch.where(logits == highest, places, logits.shape[1]).amin(-1)
+    return likeliest, -(logits - highest).exp().sum(-1).log()

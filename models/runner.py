@@ -1,14 +1,18 @@
 """Tokens in, tokens out: prefill and decode at the fixed shapes of a bucket table, on one model.
 
-In scope: the KV of the shared prefix, the pools, padding and idle rows, what the machine is.
+Padded, as the passes are (PaddedRunner), or packed and compiled (PackedRunner).
+
+In scope: the KV of the shared prefix, the pools, dummies and idle slots, what the machine is.
 Not in scope: when to run what (`models.batching`), what tokens mean (`models.engine`).
 """
 
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import wraps
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,11 +22,11 @@ import transformers
 from models.activations import settle
 from models.attention import ATTENTION
 from models.batching import Bucket, BucketTable
-from models.compiled import CompiledPasses
+from models.compiled import CompiledPass
 from models.config import ExecutionProfile, OutOfMemoryError
 from models.load import LoadedModel
 from models.machine import KERNEL_LIMITS, code_digest, processor
-from models.passes import DecodePass, PrefillPass
+from models.passes import DecodePass, PrefillPass, RaggedPass
 
 _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what it computes
 
@@ -51,47 +55,80 @@ def _memory_errors_named(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return named
 
 
-class Runner:
-    """Runs a model at the shapes of `table`, with the KV of `prefix` (tokens) in front of every prompt.
+class Runner(ABC):
+    """The KV cache of a model at the shapes of `table`, with `prefix` (tokens) in front of every prompt.
 
-    `compiled` is a folder for compiled passes, which are made if they are not there; without it, the passes
-    run as they are.
+    What computes at these shapes is a subclass.
     """
 
+    spare_slots = 0  # beside those that the table decodes
+    machine_code = ""  # a digest of compiled passes
+
     @_memory_errors_named
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        table: BucketTable,
-        prefix: Sequence[int],
-        compiled: Path | None = None,
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int]) -> None:
         loaded.model.set_attn_implementation(ATTENTION)
         settle(loaded.model)
         self._loaded, self._device = loaded, loaded.device
         self._table = table
         self._pools: dict[int, list[torch.Tensor]] = {}
-        self._machine_code = ""
-        prefill, decode = PrefillPass(loaded.model), DecodePass(loaded.model)
         with torch.inference_mode():
-            self._opening = prefill(torch.tensor([prefix or [_FILLER]], device=self._device), [])
+            tokens = torch.tensor([prefix or [_FILLER]], device=self._device)
+            self._opening = PrefillPass(loaded.model)(tokens, [])
         self._prefix = self._opening if prefix else []
-        self._prefill: Callable[..., list[torch.Tensor]] = prefill
-        self._decode: Callable[..., tuple[torch.Tensor, torch.Tensor]] = decode
-        if compiled:
-            passes = CompiledPasses(compiled / _name_of_machine_code(loaded), self._opening)
-            self._prefill = passes.prefill(prefill, self._prefix)
-            self._decode = passes.decode(decode, self._pool(table.kv_lengths[0]))
-            self._machine_code = passes.digest()
+
+    def profile(self) -> ExecutionProfile:
+        """Return what the bits of the output depend on besides the weights and the request."""
+        return ExecutionProfile(
+            **machine_of(self._loaded),
+            compiled=self.machine_code,
+            code=code_digest(),
+            buckets=self._table.as_key(),
+        )
+
+    @abstractmethod
+    def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
+        """Compute the KV of `prompts` (tokens, at most a group) and put it into `slots` of the pool."""
+
+    @abstractmethod
+    def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
+        """Feed one token to each slot; return the likeliest next token and its log-probability, by slot.
+
+        `fed` maps slots to (token, position). Slots it leaves out are idle: their results mean nothing, and
+        they write into the first column behind the prefix, which the prefill that fills a slot overwrites.
+        """
+
+    def _fed(self, fed: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return a token and a position for every slot."""
+        idle = (_FILLER, self._table.prefix_length)
+        return [fed.get(slot, idle) for slot in range(self._table.decode_rows)]
+
+    def _pool(self, kv_length: int) -> list[torch.Tensor]:
+        """Return the keys and values of a pool, allocated when it is first asked for."""
+        if kv_length not in self._pools:
+            slots = self._table.decode_rows + self.spare_slots
+            self._pools[kv_length] = [
+                part.new_zeros(slots, part.shape[1], kv_length, part.shape[3]) for part in self._opening
+            ]
+            for target, shared in zip(self._pools[kv_length], self._prefix, strict=False):
+                target[:, :, : shared.shape[2]] = shared
+        return self._pools[kv_length]
+
+
+class PaddedRunner(Runner):
+    """Runs the passes as they are, on groups of prompts padded to one length."""
+
+    def __init__(self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int]) -> None:
+        super().__init__(loaded, table, prefix)
+        self._prefill_pass, self._decode_pass = PrefillPass(loaded.model), DecodePass(loaded.model)
 
     @torch.inference_mode()
     @_memory_errors_named
     def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
-        """Compute the KV of `prompts` (tokens, at most a group) and put it into `slots` of the pool."""
+        """Pad the prompts, fill the group with dummies, and copy what comes of the prompts."""
         rows = self._table.prefill_rows(bucket.prompt_length)
         padded = [[*prompt, *[_FILLER] * (bucket.prompt_length - len(prompt))] for prompt in prompts]
         padded += [[_FILLER] * bucket.prompt_length] * (rows - len(prompts))
-        computed = self._prefill(torch.tensor(padded, device=self._device), self._prefix)
+        computed = self._prefill_pass(torch.tensor(padded, device=self._device), self._prefix)
         start = self._table.prefix_length
         for target, source in zip(self._pool(bucket.kv_length), computed, strict=True):
             target[list(slots), :, start : start + source.shape[2]] = source[: len(slots)]
@@ -99,36 +136,62 @@ class Runner:
     @torch.inference_mode()
     @_memory_errors_named
     def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
-        """Feed one token to each slot; return the likeliest next token and its log-probability, by slot.
-
-        `fed` maps slots to (token, position). Slots it leaves out are idle: their results mean nothing, and
-        they write into the first column behind the prefix, which the prefill that fills a slot overwrites.
-        """
-        idle = (_FILLER, self._table.prefix_length)
-        rows = [fed.get(slot, idle) for slot in range(self._table.decode_rows)]
-        tokens, positions = torch.tensor(rows, device=self._device).T.contiguous().unbind()
-        likeliest, logprobs = self._decode(tokens, positions, self._pool(kv_length))
+        """Decode all slots of the pool."""
+        tokens, positions = torch.tensor(self._fed(fed), device=self._device).T.contiguous().unbind()
+        likeliest, logprobs = self._decode_pass(tokens, positions, self._pool(kv_length))
         return likeliest.tolist(), logprobs.tolist()
 
-    def profile(self) -> ExecutionProfile:
-        """Return what the bits of the output depend on besides the weights and the request."""
-        return ExecutionProfile(
-            **machine_of(self._loaded),
-            compiled=self._machine_code,
-            code=code_digest(),
-            buckets=self._table.as_key(),
-        )
 
-    def _pool(self, kv_length: int) -> list[torch.Tensor]:
-        """Return the keys and values of a pool, allocated when it is first asked for."""
-        if kv_length not in self._pools:
-            slots = self._table.decode_rows
-            self._pools[kv_length] = [
-                part.new_zeros(slots, part.shape[1], kv_length, part.shape[3]) for part in self._opening
-            ]
-            for target, shared in zip(self._pools[kv_length], self._prefix, strict=False):
-                target[:, :, : shared.shape[2]] = shared
-        return self._pools[kv_length]
+class PackedRunner(Runner):
+    """Runs a compiled pass on prompts one behind the other; `compiled` is a folder for what compilers make.
+
+    Dummy tokens go to a slot of their own.
+    """
+
+    spare_slots = 1
+
+    def __init__(
+        self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int], compiled: Path
+    ) -> None:
+        super().__init__(loaded, table, prefix)
+        with torch.inference_mode():
+            pool = self._pool(table.kv_lengths[0])
+        self._pass = CompiledPass(RaggedPass(loaded.model), compiled / _name_of_machine_code(loaded), pool)
+        self.machine_code = self._pass.digest()
+        self._all = torch.arange(table.decode_rows)
+
+    @torch.inference_mode()
+    @_memory_errors_named
+    def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
+        """Compute the prompts in one row; their keys and values go to the pool by themselves."""
+        start = self._table.prefix_length
+        lengths = [len(prompt) for prompt in prompts]
+        dummies = bucket.prompt_length - sum(lengths)
+        tokens = [*chain.from_iterable(prompts), *[_FILLER] * dummies]
+        of_slots = chain.from_iterable(repeat(slot, n) for slot, n in zip(slots, lengths, strict=True))
+        positions = chain.from_iterable(range(start, start + n) for n in lengths)
+        places = [*of_slots, *[self._table.decode_rows] * dummies], [*positions, *[0] * dummies]
+        self._run(bucket.kv_length, tokens, places, self._all[:2])  # no fewer can be wanted
+
+    @torch.inference_mode()
+    @_memory_errors_named
+    def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
+        """Decode all slots of the pool."""
+        tokens, positions = zip(*self._fed(fed), strict=True)
+        places = range(self._table.decode_rows), positions
+        likeliest, logprobs = self._run(kv_length, tokens, places, self._all)
+        return likeliest.tolist(), logprobs.tolist()
+
+    def _run(
+        self,
+        kv_length: int,
+        tokens: Sequence[int],
+        places: tuple[Sequence[int], Sequence[int]],
+        wanted: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the pass on tokens at `places`, their slots and their positions."""
+        slots_and_positions = torch.tensor(places).T.contiguous()
+        return self._pass(torch.tensor(tokens), slots_and_positions, wanted, self._pool(kv_length))
 
 
 def machine_of(loaded: LoadedModel) -> dict[str, Any]:

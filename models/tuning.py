@@ -30,6 +30,8 @@ _GAIN = 1.03  # what a trial must do better than the best before it: less may be
 _TRIAL_SECONDS = 4.0  # of generation, roughly, in each trial
 _WARM_UP = 32  # requests
 _ROWS = (8, 16, 32, 128)  # beside the default
+_PACKED_TOKENS = (256, 1024)  # likewise
+_FORMAT = 2  # of the file
 
 
 class Speed(BaseModel):
@@ -145,16 +147,15 @@ class _Search:
     def candidates(self) -> Iterator[tuple[BucketPolicy, bool]]:
         """Yield policies and whether to compile, each once what is known by then is worth it."""
         yield BucketPolicy(), False
-        yield BucketPolicy(one_pool=True), True
-        if self.best.compiled:
-            yield BucketPolicy(), True
+        yield BucketPolicy.for_packing(), True
         for rows in _ROWS:
             yield replace(self.best.policy, decode_rows=rows), self.best.compiled
-        yield (
-            replace(self.best.policy, prefill_tokens=2 * self.best.policy.prefill_tokens),
-            self.best.compiled,
-        )
-        yield replace(self.best.policy, prompts_per_doubling=4), self.best.compiled
+        if self.best.compiled:
+            for tokens in _PACKED_TOKENS:
+                yield replace(self.best.policy, prefill_tokens=tokens), True
+        else:
+            yield replace(self.best.policy, prefill_tokens=2 * self.best.policy.prefill_tokens), False
+            yield replace(self.best.policy, prompts_per_doubling=4), False
 
     def add(self, trial: Trial) -> None:
         """Note a trial, and whether it is the best by far enough."""
@@ -208,5 +209,5 @@ def _keep(tuning: Tuning, file: Path) -> None:
 
 
 def _file(loaded: LoadedModel, home: Path) -> Path:
-    name = json.dumps([loaded.fingerprint, machine_of(loaded)], sort_keys=True)
+    name = json.dumps([_FORMAT, loaded.fingerprint, machine_of(loaded)], sort_keys=True)
     return home / "tuned" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"

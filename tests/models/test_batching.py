@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from models.batching import Accounting, BucketPolicy, BucketTable, Decode, Prefill, Scheduler, in_order
 
-TABLE = BucketTable.fitting(
-    BucketPolicy(), max_prompt=256, max_new=32, prefix=5, context=1024, kv_bytes_per_token=1000
-)
+SIZES = {"max_prompt": 256, "max_new": 32, "prefix": 5, "context": 1024, "kv_bytes_per_token": 1000}
+TABLE = BucketTable.fitting(BucketPolicy(), packed=False, **SIZES)
+PACKED = BucketTable.fitting(BucketPolicy.for_packing(), packed=True, **SIZES)
 
 lengths = st.tuples(st.integers(0, 256), st.integers(1, 32))  # prompt tokens, new tokens
 
@@ -101,30 +101,44 @@ def test_a_pool_has_room_for_the_padding_of_a_prompt_too():
     assert BucketTable((32,), (24, 48)).bucket(10, 2).kv_length == 48
 
 
-@given(workloads)
+@given(workloads, st.sampled_from([TABLE, PACKED]))
 @settings(max_examples=60, deadline=None)
-def test_the_accounting_is_what_was_scheduled(workload):
-    _, _, steps, accounting = run(workload)
+def test_the_accounting_is_what_was_scheduled(workload, table):
+    _, _, steps, accounting = run(workload, table=table)
     prefills = [step for step in steps if isinstance(step, Prefill)]
     decodes = [step for step in steps if isinstance(step, Decode)]
-    shapes = [(TABLE.prefill_rows(s.bucket.prompt_length), s.bucket.prompt_length) for s in prefills]
+    shapes = [(table.prefill_rows(s.bucket.prompt_length), s.bucket.prompt_length) for s in prefills]
     assert accounting.prompt_tokens == sum(prompt for prompt, _ in workload)
     assert accounting.computed_prompt_tokens == sum(rows * length for rows, length in shapes)
     assert accounting.useful_row_steps == sum(new for _, new in workload)
-    assert accounting.row_steps == len(decodes) * TABLE.decode_rows
+    assert accounting.row_steps == len(decodes) * table.decode_rows
     assert 0 <= accounting.padding_efficiency <= 1
     assert 0 <= accounting.occupancy <= 1
 
 
-def test_a_repository_fills_the_shapes():
+@pytest.mark.parametrize(("table", "unpadded", "busy"), [(TABLE, 0.90, 0.85), (PACKED, 0.98, 0.90)])
+def test_a_repository_fills_the_shapes(table, unpadded, busy):
     rng = Random(0)
     workload = [
         (min(250, int(rng.lognormvariate(4.3, 0.7))), min(32, max(3, int(rng.gauss(13, 5)))))
         for _ in range(4000)
     ]
-    _, _, _, accounting = run(workload, arriving=2048)
-    assert accounting.padding_efficiency > 0.90
-    assert accounting.occupancy > 0.85
+    _, _, _, accounting = run(workload, arriving=2048, table=table)
+    assert accounting.padding_efficiency > unpadded
+    assert accounting.occupancy > busy
+
+
+def test_short_prompts_do_not_leave_a_packed_pool_idle():
+    _, _, steps, accounting = run([(3, 1 + ticket % 20) for ticket in range(2000)], table=PACKED)
+    assert accounting.occupancy > 0.6
+    assert all(len(step.tickets) >= 32 for step in steps[:-30] if isinstance(step, Decode))
+
+
+def test_a_prompt_that_is_packed_waits_for_no_other_once_it_would_run_alone():
+    scheduler = Scheduler(PACKED, Accounting())
+    for ticket in range(3):
+        scheduler.add(ticket, PACKED.bucket(200, 5), 200)
+    assert [len(scheduler.next_step(more_may_come=True).tickets) for _ in range(2)] == [2, 1]
 
 
 def test_slots_are_refilled_before_the_pool_is_empty():
@@ -166,18 +180,26 @@ def test_a_table_validates_itself(arguments, fault):
 @given(st.integers(1, 700), st.integers(1, 100), st.integers(0, 50))
 def test_the_default_table_holds_what_it_was_made_for(prompt, new, prefix):
     table = BucketTable.fitting(
-        BucketPolicy(), max_prompt=prompt, max_new=new, prefix=prefix, context=4096, kv_bytes_per_token=1000
+        BucketPolicy(),
+        max_prompt=prompt,
+        max_new=new,
+        prefix=prefix,
+        context=4096,
+        kv_bytes_per_token=1000,
+        packed=False,
     )
     assert table.bucket(prompt, new) is not None
 
 
-policies = st.builds(
+rows = st.sampled_from([8, 16, 32, 64, 128])
+padded = st.builds(
     BucketPolicy,
-    decode_rows=st.sampled_from([8, 16, 32, 64, 128]),
+    decode_rows=rows,
     prefill_tokens=st.sampled_from([1024, 2048]),
     prompts_per_doubling=st.sampled_from([4, 8]),
-    one_pool=st.booleans(),
 )
+packed = st.builds(BucketPolicy, decode_rows=rows, prefill_tokens=st.sampled_from([64, 256, 1000]))
+policies = st.tuples(padded, st.just(False)) | st.tuples(packed, st.just(True))
 
 
 @given(policies, st.integers(1, 700), st.integers(1, 100), st.integers(0, 50), st.integers(1, 400_000))
@@ -185,22 +207,31 @@ def test_under_every_policy_a_table_holds_what_it_was_made_for_in_its_memory(
     policy, prompt, new, prefix, kv_bytes
 ):
     table = BucketTable.fitting(
-        policy, max_prompt=prompt, max_new=new, prefix=prefix, context=4096, kv_bytes_per_token=kv_bytes
+        policy[0],
+        max_prompt=prompt,
+        max_new=new,
+        prefix=prefix,
+        context=4096,
+        kv_bytes_per_token=kv_bytes,
+        packed=policy[1],
     )
     assert table.bucket(prompt, new) is not None
     assert table.decode_rows == 8 or table.decode_rows * sum(table.kv_lengths) * kv_bytes <= 4 << 30
-    assert len(table.kv_lengths) == 1 or not policy.one_pool
+    assert not table.packed or len(table.kv_lengths) == len(table.prompt_lengths) == 1
 
 
 @given(workloads, st.integers(1, 200), policies)
 @settings(max_examples=30, deadline=None)
 def test_under_every_policy_every_request_is_computed_exactly_once(workload, arriving, policy):
-    table = BucketTable.fitting(
-        policy, max_prompt=256, max_new=32, prefix=5, context=1024, kv_bytes_per_token=1000
-    )
+    table = BucketTable.fitting(policy[0], packed=policy[1], **SIZES)
     finished, _, steps, _ = run(workload, arriving, table)
-    prefilled = [ticket for step in steps if isinstance(step, Prefill) for ticket in step.tickets]
+    prefills = [step for step in steps if isinstance(step, Prefill)]
+    prefilled = [ticket for step in prefills for ticket in step.tickets]
     assert sorted(finished) == sorted(prefilled) == list(range(len(workload)))
+    for step in prefills:
+        tokens = sum(workload[ticket][0] for ticket in step.tickets)
+        assert tokens <= table.prefill_rows(step.bucket.prompt_length) * step.bucket.prompt_length
+        assert len(set(step.slots)) == len(step.tickets) <= table.decode_rows
 
 
 def test_policies_get_smaller_and_end():
@@ -211,25 +242,26 @@ def test_policies_get_smaller_and_end():
     assert rows == [64, 32, 16, 8]
 
 
+def fitting(**sizes):
+    return BucketTable.fitting(BucketPolicy(), max_prompt=512, max_new=64, packed=False, **sizes)
+
+
 def test_a_table_stays_within_the_context_and_the_memory():
-    small = BucketTable.fitting(
-        BucketPolicy(), max_prompt=512, max_new=64, prefix=20, context=300, kv_bytes_per_token=1000
-    )
+    small = fitting(prefix=20, context=300, kv_bytes_per_token=1000)
     assert max(small.kv_lengths) == 300
     assert max(small.prompt_lengths) < 280
-    heavy = BucketTable.fitting(
-        BucketPolicy(), max_prompt=512, max_new=64, prefix=0, context=4096, kv_bytes_per_token=200_000
-    )
+    heavy = fitting(prefix=0, context=4096, kv_bytes_per_token=200_000)
     assert heavy.decode_rows < small.decode_rows
     with pytest.raises(ValueError, match="leaves no room"):
-        BucketTable.fitting(
-            BucketPolicy(), max_prompt=512, max_new=64, prefix=295, context=300, kv_bytes_per_token=1000
-        )
+        fitting(prefix=295, context=300, kv_bytes_per_token=1000)
 
 
 def test_a_table_as_key_tells_every_shape():
     key = BucketTable((8, 144), (64, 192), 16, 3).as_key()
-    assert key == {"prefill": [[8, 8], [4, 144]], "decode": [[16, 64], [16, 192]], "prefix_length": 3}
+    decode = [[16, 64], [16, 192]]
+    assert key == {"prefill": [[8, 8], [4, 144]], "decode": decode, "prefix_length": 3, "packed": False}
+    key = BucketTable((512,), (192,), 16, 3, packed=True).as_key()
+    assert key == {"prefill": [[1, 512]], "decode": [[16, 192]], "prefix_length": 3, "packed": True}
 
 
 @given(st.permutations(range(30)))

@@ -14,8 +14,7 @@ from models.int8 import is_fast
 from models.load import load
 from models.quantize import quantize_folder
 
-from .conftest import code_prompts, number_prompts, random_model
-from .test_engine import assert_varied, check_against_stock
+from .conftest import code_prompts, random_model
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="compiling takes a C++ compiler")
 
@@ -68,13 +67,6 @@ def test_texts_are_those_of_the_plain_passes(loaded, tmp_path):
 
 def test_bfloat16_in_any_company(loaded, tmp_path, three_threads):
     check_any_company(Engine(loaded("llama", "code", "bfloat16", intermediate_size=200), compiled=tmp_path))
-
-
-def test_1000_prompts_equal_stock_generate(saved, loaded, tmp_path):
-    completions = check_against_stock(
-        saved("mistral"), loaded("mistral"), number_prompts(1000), prefix="7 8 9", compiled=tmp_path
-    )
-    assert_varied(completions)
 
 
 @pytest.mark.skipif(not is_fast(), reason="products in int8 need AVX-512 VNNI")

@@ -1,5 +1,6 @@
 """The engine against transformers' own generate, and against itself in other company."""
 
+import shutil
 from dataclasses import replace
 from random import Random
 
@@ -62,22 +63,32 @@ def agrees(mine, theirs, margins):
     return mine == theirs
 
 
+@pytest.fixture
+def compiled(tmp_path):
+    """A folder for compiled passes, where there is a compiler (test_compiled.py tells if there is none)."""
+    return tmp_path / "compiled" if shutil.which("g++") else None
+
+
 def check_against_stock(folder, loaded, prompts, prefix="", compiled=None):
-    buckets = table(len(prefix.split()))
-    engine = Engine(loaded, NO_STOP, prefix=prefix, buckets=buckets, compiled=compiled)
+    """Compare an engine with stock generate, and one with compiled passes if there is a folder for them."""
+    engines = [Engine(loaded, NO_STOP, prefix=prefix, buckets=table(len(prefix.split())))]
+    if compiled:
+        engines.append(Engine(loaded, NO_STOP, prefix=prefix, compiled=compiled))
     asked = requests(prompts)
-    completions = engine.generate_all(asked)
+    answers = [engine.generate_all(asked) for engine in engines]
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    verdicts = []
-    for request, completion in zip(asked, completions, strict=True):
+    verdicts = [[] for _ in engines]
+    for request, *completions in zip(asked, *answers, strict=True):
         tokens = [int(word) for word in f"{prefix} {request.prompt}".split()]
         theirs, margins = stock_tokens(stock, tokens, request.frames[0].limit)
-        mine = [int(word) for word in completion.texts[0].split()] + [END] * completion.ended[0]
-        assert completion.output_tokens == len(mine)
-        verdicts.append(agrees(mine, theirs, margins))
-    assert False not in verdicts
-    assert verdicts.count(None) <= len(prompts) // 50
-    return completions
+        for completion, so_far in zip(completions, verdicts, strict=True):
+            mine = [int(word) for word in completion.texts[0].split()] + [END] * completion.ended[0]
+            assert completion.output_tokens == len(mine)
+            so_far.append(agrees(mine, theirs, margins))
+    for of_engine in verdicts:
+        assert False not in of_engine
+        assert of_engine.count(None) <= len(prompts) // 50
+    return answers[0]
 
 
 def assert_varied(completions):
@@ -92,17 +103,23 @@ def test_every_served_architecture_is_tested():
 
 # Rotary and grouped queries; learned positions, a tied head and all heads of their own; a sliding window; a
 # parallel residual; tied with heads of another size; norms behind the projections.
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral", "gpt_neox", "gemma", "olmo2"])
-def test_1000_prompts_equal_stock_generate(saved, loaded, architecture):
-    completions = check_against_stock(saved(architecture), loaded(architecture), number_prompts(1000))
+WIDELY_TESTED = ["llama", "gpt2", "mistral", "gpt_neox", "gemma", "olmo2"]
+
+
+@pytest.mark.parametrize("architecture", WIDELY_TESTED)
+def test_1000_prompts_equal_stock_generate(saved, loaded, architecture, compiled):
+    completions = check_against_stock(
+        saved(architecture), loaded(architecture), number_prompts(1000), compiled=compiled
+    )
     assert_varied(completions)
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_every_architecture_equals_stock_generate_with_a_prefix(saved, loaded, architecture):
-    prompts = number_prompts(50)
+def test_every_architecture_equals_stock_generate_with_a_prefix(saved, loaded, architecture, compiled):
+    compiled = None if architecture in WIDELY_TESTED else compiled  # which the test above has done
+    prefix = "7 8 9 10 11"
     completions = check_against_stock(
-        saved(architecture), loaded(architecture), prompts, prefix="7 8 9 10 11"
+        saved(architecture), loaded(architecture), number_prompts(50), prefix, compiled
     )
     assert_varied(completions)
 
