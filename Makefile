@@ -27,7 +27,7 @@ bench: $(READY)  ## run the benchmarks; results go to benchmarks/results/
 	$(BIN)/python benchmarks/releases.py
 	$(BIN)/python benchmarks/engine.py
 
-PEERS := $(addprefix benchmarks/peers/.venv-,openvino ctranslate2)
+PEERS := $(addprefix benchmarks/peers/.venv-,openvino ctranslate2 llamacpp)
 
 peers: $(addsuffix /.ready,$(PEERS))  ## install what benchmarks/engine.py compares with
 

@@ -6,25 +6,19 @@ In scope: which functions, as a model would be shown them. Not in scope: what is
 
 from __future__ import annotations
 
-import ast
 import random
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import flows
-import models
-import tasks
+from flows.samples import OWN_CODE, prompts
 from flows.settings import cache_home
 from models.config import ModelError
 from models.engine import Frame, Request
 from models.load import LoadedModel
-from models.prompts import PromptError, definitions, elided
 from models.tuning import Trial, Tuning, tune
 from tasks.documents import DocmillError, SourceError
 from tasks.generate.writer import Brief, brief_of, load_model
 
-_OWN_CODE = [Path(package.__path__[0]) for package in (flows, tasks, models)]
 _FEWEST = 20
 
 
@@ -48,7 +42,7 @@ def tune_model(
         raise SourceError(f"{source}: no such folder")
     loaded = load_model(model, quantize, device, cache_home())
     brief = brief_of(loaded)
-    requests = _requests(loaded, brief, [source] if source else _OWN_CODE)
+    requests = _requests(loaded, brief, [source] if source else OWN_CODE)
     if len(requests) < _FEWEST:
         raise SourceError(f"{source}: holds {len(requests)} functions, too few to measure with")
     try:
@@ -59,23 +53,10 @@ def tune_model(
 
 def _requests(loaded: LoadedModel, brief: Brief, folders: list[Path]) -> list[Request]:
     frames = (Frame(brief.opening, brief.generation.max_new_tokens),)
-    shown = [prompt for folder in folders for prompt in _prompts(loaded, brief, folder)]
+
+    def fits(text: str) -> bool:
+        return len(loaded.encode(text, trusted=False)) <= brief.room
+
+    shown = [prompt for folder in folders for prompt in prompts(folder, fits)]
     random.Random(0).shuffle(shown)
     return [Request(str(number), prompt, frames) for number, prompt in enumerate(shown)]
-
-
-def _prompts(loaded: LoadedModel, brief: Brief, folder: Path) -> Iterator[str]:
-    for file in sorted(folder.rglob("*.py")):
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                tree = ast.parse(file.read_bytes())
-        except (SyntaxError, ValueError, RecursionError, OSError):
-            continue
-        for node, owner in definitions(tree):
-            if not isinstance(node, ast.ClassDef):
-                try:
-                    yield elided(
-                        node, owner, lambda text: len(loaded.encode(text, trusted=False)) <= brief.room
-                    )
-                except PromptError:
-                    continue

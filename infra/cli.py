@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.ingest import OpenedSource
 
 _INTERRUPTED = "docmill: interrupted; the standing site is as it was"
+_METHODS = ("int8", "int4", "gptq-int8", "gptq-int4")
 _FLAGS = ("out", "model", "quantize", "device", "strict", "budget")
 _EPILOG = (
     "exit status: 0 built; 1 failed; 2 unusable arguments or source, nothing touched; "
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     model = commands.add_parser("model", help="models").add_subparsers(dest="action", required=True)
     prepare = model.add_parser("prepare", help="quantize a model for builds with --quantize METHOD")
     prepare.add_argument("model", type=_given, help="a folder or a hub id")
-    prepare.add_argument("--method", choices=("int8", "int4"), default="int8", help="default: int8")
+    prepare.add_argument("--method", choices=_METHODS, default="int8", help="default: int8")
     prepare.set_defaults(run=_prepare)
     tune = model.add_parser(
         "tune", help="find the fastest way to run a model on this machine, and keep to it"

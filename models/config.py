@@ -48,7 +48,7 @@ class ModelConfig(_Settings):
         "bundled"
     )
     quantize: Annotated[
-        Literal["auto", "none", "int8", "int4"],
+        Literal["auto", "none", "int8", "int4", "gptq-int8", "gptq-int4"],
         Field(description="`auto` takes the model as it is stored; the others insist on one form"),
     ] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"

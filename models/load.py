@@ -43,7 +43,7 @@ SERVED = frozenset(
     )
 )
 
-_DESCRIPTION = ("config.json", "generation_config.json", "quanto_qmap.json")
+_DESCRIPTION = ("config.json", "generation_config.json", "quanto_qmap.json", "quantize_config.json")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -173,7 +173,7 @@ def load(config: ModelConfig) -> LoadedModel:
     else:
         model = load_weights(folder, torch.bfloat16 if compute == "bfloat16" else torch.float32)
     model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, _tokenizer(folder), fingerprint(folder), _meta(folder), compute)
+    return LoadedModel(model, load_tokenizer(folder), fingerprint(folder), _meta(folder), compute)
 
 
 def locate(model: str) -> Path:
@@ -232,6 +232,13 @@ def load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
+def halve_embeddings(model: PreTrainedModel) -> None:
+    """Store the embeddings of a model that is quantized as bfloat16, in place."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.weight.data = module.weight.data.to(torch.bfloat16)
+
+
 def refuse_unsupported(config: PreTrainedConfig, name: str) -> None:
     """Raise UnsupportedModelError unless the engine is proved to serve this architecture exactly."""
     if reason := _obstacle(config):
@@ -288,7 +295,8 @@ def _fetch(model: str, patterns: tuple[str, ...]) -> Path:
         ) from error
 
 
-def _tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer in `folder`. Raises CorruptModelError."""
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

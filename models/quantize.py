@@ -1,16 +1,18 @@
 """Quantized models: a folder made once from another, and its weights read back.
 
-Linear layers are quantized by optimum-quanto; embeddings are stored as bfloat16. The folder is
-self-contained, appears at once or not at all, and carries the digest of every file, so that a damaged one is
-noticed before it answers.
+Linear layers are quantized through optimum, by quanto or by GPTQ; embeddings are stored as bfloat16. The
+folder is self-contained, appears at once or not at all, and carries the digest of every file, so that a
+damaged one is noticed before it answers.
 
-In scope: writing, finding and reading that folder. Not in scope: computing in int8 (models.int8).
+In scope: writing, finding and reading that folder. Not in scope: GPTQ's format (models.gptq), computing in
+int8 (models.int8).
 """
 
 import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,29 +21,42 @@ from typing import Any
 import torch
 from optimum.quanto import QModuleMixin, QTensor, QuantizedModelForCausalLM, qint4, qint8, qtype
 from safetensors import SafetensorError
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
-from models import int8
+from models import gptq, int8
 from models.config import CorruptModelError, ModelError
-from models.load import META_FILE, TOKENIZER_FILES, fingerprint, load_weights, locate
+from models.load import (
+    META_FILE,
+    TOKENIZER_FILES,
+    fingerprint,
+    halve_embeddings,
+    load_tokenizer,
+    load_weights,
+    locate,
+)
 from models.staging import appearing
 
 MANIFEST = "manifest.json"
 QUANTIZATION_MAP = "quanto_qmap.json"
+_LIBRARIES = ("optimum-quanto", "optimum", "transformers", "torch")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to store weights, as quanto's type and as the manifest names it."""
+    """A way to store weights, as the manifest names it: quanto's type, or the number of GPTQ's bits."""
 
-    weights: qtype
     name: str
+    quanto: qtype | None = None
+    gptq_bits: int = 0
 
 
 METHODS = {
-    "int8": Method(qint8, "optimum-quanto qint8 per output channel"),
-    "int4": Method(qint4, "optimum-quanto qint4 in groups of inputs"),
+    "int8": Method("optimum-quanto qint8 per output channel", quanto=qint8),
+    "int4": Method("optimum-quanto qint4 in groups of inputs", quanto=qint4),
+    "gptq-int8": Method("GPTQ 8 bits in groups of inputs", gptq_bits=8),
+    "gptq-int4": Method("GPTQ 4 bits in groups of inputs", gptq_bits=4),
 }
+_MARKS = (QUANTIZATION_MAP, gptq.CONFIG)  # files that only a quantized folder has
 
 
 def method_of(folder: Path) -> str | None:
@@ -49,7 +64,7 @@ def method_of(folder: Path) -> str | None:
 
     Raises CorruptModelError for a quantized folder that does not say.
     """
-    if not (folder / QUANTIZATION_MAP).is_file():
+    if not any((folder / name).is_file() for name in _MARKS):
         return None
     said = _manifest(folder).get("method")
     for name, method in METHODS.items():
@@ -60,18 +75,18 @@ def method_of(folder: Path) -> str | None:
     )
 
 
-def quantize_folder(source: Path, target: Path, method: str = "int8") -> Path:
+def quantize_folder(source: Path, target: Path, method: str = "int8", samples: Iterable[str] = ()) -> Path:
     """Write the model in `source`, quantized, to `target`, and return `target`.
 
-    What is there already is kept if it was made from the same bytes by the same method. Raises ModelError if
-    `target` holds anything else, if `source` has no layer that can be quantized, or if what is written cannot
-    be read.
+    `samples` are texts like those that the model will read, which GPTQ fits the weights to. What is there
+    already is kept if it was made from the same bytes by the same method. Raises ModelError if `target` holds
+    anything else, if `source` has no layer that can be quantized, or if what is written cannot be read.
     """
     if target.exists():
         return _kept(source, target, method)
     try:
         with appearing(target) as staged:
-            _write(locate(str(source)), staged, method)
+            _write(locate(str(source)), staged, METHODS[method], samples)
             _read_back(source, staged)
     except OSError:
         if not target.exists():
@@ -80,10 +95,11 @@ def quantize_folder(source: Path, target: Path, method: str = "int8") -> Path:
     return target
 
 
-def prepare(model: str, method: str, home: Path) -> Path:
+def prepare(model: str, method: str, home: Path, samples: Iterable[str] = ()) -> Path:
     """Return the folder under `home` that holds a model quantized, made if it is not there or is damaged.
 
-    There is one for each revision of the model, by the digest of its files. Raises ModelError.
+    There is one for each revision of the model, by the digest of its files; `samples` are as for
+    `quantize_folder`. Raises ModelError.
     """
     source = locate(model)
     if stored := method_of(source):
@@ -96,7 +112,7 @@ def prepare(model: str, method: str, home: Path) -> Path:
             damaged = target.with_name(f".{target.name}.damaged")
             target.rename(damaged)
             shutil.rmtree(damaged)
-    return quantize_folder(source, target, method)
+    return quantize_folder(source, target, method, samples)
 
 
 def prepared(model: str, method: str, home: Path) -> Path:
@@ -129,7 +145,11 @@ def load_quantized(folder: Path, compute: str) -> PreTrainedModel:
     """
     verify(folder)
     try:
-        model: PreTrainedModel = QuantizedModelForCausalLM.from_pretrained(folder)._wrapped
+        model: PreTrainedModel = (
+            gptq.read(folder)
+            if (folder / gptq.CONFIG).is_file()
+            else QuantizedModelForCausalLM.from_pretrained(folder)._wrapped
+        )
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise CorruptModelError(f"the weights of {folder.name} cannot be read: {error}") from error
     rows = int8.Rows()
@@ -191,36 +211,41 @@ def _kept(source: Path, target: Path, method: str) -> Path:
     return target
 
 
-def _write(source: Path, folder: Path, method: str) -> None:
-    model = load_weights(source, torch.float32)
-    # A head that shares the embedding's weights stays with it: quantized apart, they would be stored twice.
-    shared = _name_of(model, model.get_output_embeddings()) if model.config.tie_word_embeddings else ""
-    try:
-        quantized = QuantizedModelForCausalLM.quantize(model, weights=METHODS[method].weights, exclude=shared)
-    except ValueError as error:
-        raise ModelError(
-            f"{source.name} has no linear layer that quanto quantizes: use it as it is"
-        ) from error
-    _halve_embeddings(model)
-    quantized.save_pretrained(folder)
-    model.config.dtype = torch.float32  # or else the type of the embeddings, in which all would be read back
-    model.config.save_pretrained(folder)
+def _write(source: Path, folder: Path, method: Method, samples: Iterable[str]) -> None:
+    if method.gptq_bits:
+        tokenizer = load_tokenizer(source)
+        tokens = (tokenizer.encode(text, add_special_tokens=False) for text in samples)
+        gptq.write(source, folder, method.gptq_bits, tokens)
+    else:
+        _write_quanto(source, folder, method)
+    config = AutoConfig.from_pretrained(source)
+    config.dtype = torch.float32  # or else the type of the embeddings, in which all would be read back
+    config.save_pretrained(folder)
     for name in (*TOKENIZER_FILES, META_FILE):
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+    libraries = (*_LIBRARIES, "gptqmodel") if method.gptq_bits else _LIBRARIES
     manifest = {
         "source": fingerprint(source),
-        "method": METHODS[method].name,
-        "versions": {name: version(name) for name in ("optimum-quanto", "optimum", "transformers", "torch")},
+        "method": method.name,
+        "versions": {name: version(name) for name in libraries},
         "files": {path.name: _digest(path) for path in sorted(folder.iterdir())},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _halve_embeddings(model: PreTrainedModel) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Embedding):
-            module.weight.data = module.weight.data.to(torch.bfloat16)
+def _write_quanto(source: Path, folder: Path, method: Method) -> None:
+    model = load_weights(source, torch.float32)
+    # A head that shares the embedding's weights stays with it: quantized apart, they would be stored twice.
+    shared = _name_of(model, model.get_output_embeddings()) if model.config.tie_word_embeddings else ""
+    try:
+        quantized = QuantizedModelForCausalLM.quantize(model, weights=method.quanto, exclude=shared)
+    except ValueError as error:
+        raise ModelError(
+            f"{source.name} has no linear layer that quanto quantizes: use it as it is"
+        ) from error
+    halve_embeddings(model)
+    quantized.save_pretrained(folder)
 
 
 def _dequantized(module: QModuleMixin) -> torch.nn.Linear:

@@ -25,7 +25,7 @@ PROFILE = {
     ("kind", "values", "fault"),
     [
         (ModelConfig, {"model": "  "}, "a model must be named"),
-        (ModelConfig, {"quantize": "int3"}, "'auto', 'none', 'int8' or 'int4'"),
+        (ModelConfig, {"quantize": "int3"}, "'auto', 'none', 'int8', 'int4', 'gptq-int8' or 'gptq-int4'"),
         (ModelConfig, {"device": "tpu"}, "'auto', 'cpu' or 'cuda'"),
         (ModelConfig, {"modle": "bundled"}, "Extra inputs are not permitted"),
         (GenerationConfig, {"max_prompt_tokens": 0}, "greater than or equal to 1"),
