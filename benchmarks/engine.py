@@ -80,6 +80,7 @@ CONTENDERS: dict[str, Stock | Docmill | Peer] = {
     "docmill, int8": Docmill(),
     "OpenVINO GenAI, int8": Peer("openvino"),
     "CTranslate2, int8": Peer("ctranslate2"),
+    "llama.cpp, Q8_0": Peer("llamacpp"),
 }
 BASE = "one by one"
 
