@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read along has seen enough
         return 0
     except KeyboardInterrupt:
-        print(_INTERRUPTED, file=sys.stderr)
+        print(_INTERRUPTED if arguments.run is _build else "docmill: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         if arguments.debug:

@@ -11,6 +11,7 @@ Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -30,6 +31,8 @@ from models.attention import ATTENTION
 from models.config import ModelError
 from models.passes import RaggedPass
 from models.staging import appearing
+
+_log = logging.getLogger(__name__)
 
 _MOST = 1 << 20  # a bound that the exporter asks for
 # Like no size of a model, which the exporter would take for equal.
@@ -56,6 +59,7 @@ class CompiledPass:
         with _one_line(_NO_COMPILING):
             ragged.load_kernel(kernel)
         if not package.exists():
+            _log.warning("docmill: compiling the model for this machine, which takes about a minute, once")
             _compile(plain, pool, package)
         with _one_line(f"{package} cannot be loaded (remove it, and it is made again)"):
             self._package = aoti_load_package(str(package))
