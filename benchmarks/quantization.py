@@ -5,8 +5,8 @@
 FOLDER holds a model in float32 that was trained as the bundled one was: `whole` in the work folder of
 `python -m models.training`. Without it, the bundled model's own weights are read back from int8, and what
 int8 lost when it was made does not show. The functions are those of benchmarks/decoding.py. Every form runs
-in a process of its own, compiled; agreement is the share of float32's tokens that a form writes too before it
-first differs. GPTQ takes part where docmill[gptq] is installed.
+in a process of its own, compiled beforehand; agreement is the share of float32's tokens, read from its texts,
+that a form writes too before it first differs. GPTQ takes part where docmill[gptq] is installed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ from typing import Any
 from decoding import functions
 from engine import MODELS, WARM_UP, dequantized, peak_mb
 
+from models.int8 import is_fast
+
 HERE = Path(__file__).resolve().parent
 LONGEST = 48  # tokens of a text
+END = -1  # stands behind the tokens of a text that the model ended itself
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,10 @@ FORMS = {
     "float32": Form(None, "float32"),
     "bfloat16": Form(None, "bfloat16"),
     "int8, products in float32": Form("int8", "float32"),
-    "int8, products in int8": Form("int8", "int8"),
     "int4, products in float32": Form("int4", "float32"),
 }
+if is_fast():
+    FORMS["int8, products in int8"] = Form("int8", "int8")
 if find_spec("gptqmodel"):
     FORMS["GPTQ int8, products in float32"] = Form("gptq-int8", "float32")
     FORMS["GPTQ int4, products in float32"] = Form("gptq-int4", "float32")
@@ -76,10 +80,19 @@ def write(folder: Path, compute: str, prompts: list[str]) -> dict[str, Any]:
     engine.generate_all(requests[:WARM_UP])
     engine.stats = EngineStats()
     start = time.perf_counter()
-    texts = [completion.texts[0] for completion in engine.generate_all(requests)]
-    speed = engine.stats.output_tokens / (time.perf_counter() - start)
-    tokens = [loaded.encode(text, trusted=False) for text in texts]
-    return {"texts": texts, "tokens": tokens, "output_per_s": speed, "peak_mb": peak_mb()}
+    completions = engine.generate_all(requests)
+    seconds = time.perf_counter() - start
+    texts = [completion.texts[0] for completion in completions]
+    return {
+        "texts": texts,
+        "tokens": [
+            loaded.encode(text, trusted=False) + [END] * completion.ended[0]
+            for text, completion in zip(texts, completions, strict=True)
+        ],
+        "texts_per_s": len(texts) / seconds,
+        "output": engine.stats.output_tokens,
+        "peak_mb": peak_mb(),
+    }
 
 
 def in_own_process(folder: Path, compute: str, prompts: Path) -> dict[str, Any]:
@@ -107,16 +120,19 @@ def measure(whole: Path, count: int, rounds: int) -> dict[str, dict[str, Any]]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         file.write(json.dumps([prompt for prompt, _ in asked]))
         file.flush()
-        for _ in range(rounds):
+        for number in range(rounds + 1):
             for name, form in FORMS.items():
-                runs[name].append(in_own_process(folders[name], form.compute, Path(file.name)))
+                run = in_own_process(folders[name], form.compute, Path(file.name))
+                if number:  # the first one compiles, which takes memory
+                    runs[name].append(run)
     exact = runs["float32"][0]
     return {
         name: asdict(FORMS[name])
         | {
             "weights_mb": round(sum(f.stat().st_size for f in folders[name].glob("*.safetensors")) / 1e6, 1),
             "peak_mb": of_form[0]["peak_mb"],
-            "output_per_s": round(statistics.median(run["output_per_s"] for run in of_form)),
+            "texts_per_s": round(statistics.median(run["texts_per_s"] for run in of_form)),
+            "output": of_form[0]["output"],
             "same_texts": sum(map(str.__eq__, of_form[0]["texts"], exact["texts"])) / len(asked),
             "agreement": agreement(of_form[0]["tokens"], exact["tokens"]),
             "bleu": mean_bleu(of_form[0]["texts"], [summary for _, summary in asked]),
@@ -154,7 +170,7 @@ def main() -> None:
     found = measure(arguments.model or dequantized(BUNDLED), arguments.functions, arguments.rounds)
     for name, row in found.items():
         print(
-            f"{name:<32} {row['weights_mb']:6.1f} MB  {row['peak_mb']:5,} MB  {row['output_per_s']:6,} out/s"
+            f"{name:<32} {row['weights_mb']:6.1f} MB  {row['peak_mb']:5,} MB  {row['texts_per_s']:5,} texts/s"
             f"  {row['same_texts']:6.1%} same  {row['agreement']:6.1%} agreed  BLEU {row['bleu']:5.2f}"
         )
     file = HERE / "results" / f"quantization-{datetime.now(UTC):%Y-%m-%d}.json"

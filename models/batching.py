@@ -5,7 +5,8 @@ row count over a fixed KV length. Buckets with the same KV length share a pool. 
 from its own lengths alone, because the bits of a row depend on the shape it is computed at.
 
 A padded group has a row for each prompt, all padded to the bucket's length. A packed one is a single row,
-with as many prompts behind each other as it has room for; there is then one bucket for all lengths.
+with as many prompts behind each other as it has room for; there are then few buckets, for groups of so many
+tokens as the longest of their prompts take.
 
 In scope: the bucket table, the queues, which step comes next, which slot a request gets, the accounting.
 Not in scope: what a step does (the engine), what a prompt is, out-of-memory handling.
@@ -21,6 +22,7 @@ _PREFILL_TOKENS = 1024
 _PREFILL_ROWS = (4, 8)
 _WHOLE_VECTORS = 64  # tokens in a group, a multiple of: see models.activations
 _KV_BUDGET = 4 << 30  # bytes for all pools together
+_PACKED_PER_ROW = 24  # tokens of a packed group: with more, few rows could not be refilled often enough
 _CONSIDERED = 256  # prompts that may fill a gap: enough to leave next to none, few enough to look through
 
 _Item = TypeVar("_Item")
@@ -63,7 +65,7 @@ class BucketTable:
 
     `prompt_lengths` and `kv_lengths` are ascending, in tokens; `prefix_length` is the length of the shared
     prefix, which lies in front of every prompt in the KV cache and is counted in `kv_lengths`. In a `packed`
-    table the only prompt length is that of a group.
+    table `prompt_lengths` are those of groups, and there is a slot more than rows, for dummies.
     """
 
     prompt_lengths: tuple[int, ...]
@@ -112,12 +114,11 @@ class BucketTable:
         longest = min(prompts[-1] + max_new, room)
         pools = (longest,) if packed else _ladder(longest, 64, per_doubling=1)
         pools = tuple(prefix + min(length, longest) for length in pools)
-        if packed:
-            whole = -(-max(policy.prefill_tokens, prompts[-1]) // _WHOLE_VECTORS) * _WHOLE_VECTORS
-            prompts = (whole,)
         rows = policy.decode_rows
-        while rows > _PREFILL_ROWS[1] and rows * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
+        while rows > _PREFILL_ROWS[1] and (rows + packed) * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
             rows //= 2
+        if packed:
+            prompts = _groups(min(policy.prefill_tokens, _PACKED_PER_ROW * rows), prompts[-1])
         return cls(prompts, pools, rows, prefix, policy.prefill_tokens, packed)
 
     def bucket(self, prompt: int, new: int) -> Bucket | None:
@@ -148,6 +149,14 @@ class BucketTable:
             "prefix_length": self.prefix_length,
             "packed": self.packed,
         }
+
+
+def _groups(smallest: int, longest: int) -> tuple[int, ...]:
+    """Return lengths of whole vectors from about `smallest` on, each twice the last, that reach `longest`."""
+    lengths = [-(-smallest // _WHOLE_VECTORS) * _WHOLE_VECTORS]
+    while lengths[-1] < longest:
+        lengths.append(2 * lengths[-1])
+    return tuple(lengths)
 
 
 def _ladder(longest: int, finest: int, per_doubling: int) -> tuple[int, ...]:

@@ -49,9 +49,13 @@ class CompiledPass:
     processor, the number of threads.
     """
 
-    def __init__(self, plain: RaggedPass, folder: Path, pool: list[torch.Tensor]) -> None:
-        """Load `plain` for pools like `pool`, of any size; compile it if need be. Raises ModelError."""
-        if not ragged.serves(pool):
+    def __init__(self, plain: RaggedPass, folder: Path, layers: list[torch.Tensor]) -> None:
+        """Load `plain` for pools of any size; compile it if need be. Raises ModelError.
+
+        `layers` are some keys and values, by turns, as the pools will hold them: what counts is their type,
+        their number and the size of their heads.
+        """
+        if not ragged.serves(layers):
             raise ModelError(f"{_NO_COMPILING}: there is no kernel for its attention")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         kernel, package = folder / "ragged_attention.so", folder / "pass.pt2"
@@ -60,7 +64,7 @@ class CompiledPass:
             ragged.load_kernel(kernel)
         if not package.exists():
             _log.warning("docmill: compiling the model for this machine, which takes about a minute, once")
-            _compile(plain, pool, package)
+            _compile(plain, layers, package)
         with _one_line(f"{package} cannot be loaded (remove it, and it is made again)"):
             self._package = aoti_load_package(str(package))
         named = chain(
@@ -85,24 +89,24 @@ class CompiledPass:
         return total.hexdigest()
 
 
-def _compile(plain: RaggedPass, pool: list[torch.Tensor], file: Path) -> None:
+def _compile(plain: RaggedPass, layers: list[torch.Tensor], file: Path) -> None:
     """Compile and write `file`. Raises ModelError."""
-    device = pool[0].device
+    device = layers[0].device
     tokens = torch.zeros(_EXAMPLE_TOKENS, dtype=torch.long, device=device)
     places = torch.zeros(_EXAMPLE_TOKENS, 2, dtype=torch.long, device=device)
     wanted = torch.arange(_EXAMPLE_WANTED, device=device)
-    sizes = [(_EXAMPLE_SLOTS, part.shape[1], _EXAMPLE_COLUMNS, part.shape[3]) for part in pool]
-    example = [part.new_zeros(size) for part, size in zip(pool, sizes, strict=True)]
+    sizes = [(_EXAMPLE_SLOTS, part.shape[1], _EXAMPLE_COLUMNS, part.shape[3]) for part in layers]
+    pool = [part.new_zeros(size) for part, size in zip(layers, sizes, strict=True)]
     count = Dim("tokens", min=2, max=_MOST)
     open_pool = {0: Dim("slots", min=2, max=_MOST), 2: Dim("columns", min=2, max=_MOST)}
     open_sizes = ({0: count}, {0: count}, {0: Dim("wanted", min=2, max=_MOST)}, [open_pool] * len(pool))
     depth = sys.getrecursionlimit()
-    plain.model.set_attn_implementation(ragged.RAGGED_ATTENTION)
     with _one_line(_NO_COMPILING), appearing(file) as staged, _own_workshop(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
+            plain.model.set_attn_implementation(ragged.RAGGED_ATTENTION)
             with torch.no_grad():
-                program = export(plain, (tokens, places, wanted, example), dynamic_shapes=open_sizes)
+                program = export(plain, (tokens, places, wanted, pool), dynamic_shapes=open_sizes)
             aoti_compile_and_package(program, package_path=str(staged), inductor_configs=_OPTIONS)
         finally:
             plain.model.set_attn_implementation(ATTENTION)

@@ -221,10 +221,11 @@ class Engine:
         new = sum(frame.limit for frame in request.frames) + sum(map(len, forced))
         bucket = self._table.bucket(len(prompt) - 1, new)
         if bucket is None:
+            room = self._table.kv_lengths[-1] - self._table.prefix_length
             raise PromptTooLongError(
                 f"request {request.id!r} has {len(prompt)} prompt tokens and up to {new} after them, but the "
-                f"largest bucket holds {self._table.prompt_lengths[-1] + 1}, and "
-                f"{self._table.kv_lengths[-1] - self._table.prefix_length} in all: shorten the prompt"
+                f"largest bucket holds {min(self._table.prompt_lengths[-1] + 1, room)}, and {room} in all: "
+                "shorten the prompt"
             )
         return _Sequence(request, bucket, prompt, forced)
 

@@ -2,7 +2,7 @@
 
 In scope: finding the files, refusing by name what the engine cannot serve exactly (before weights are read),
 device and compute type, the fingerprint, text to tokens and back, what a model says it was trained for.
-Not in scope: running the model, the int8 format (`models.quantize`), downloads from anywhere but the hub.
+Not in scope: running the model, quantized forms (`models.quantize`), downloads from anywhere but the hub.
 
 Weights come from safetensors only and no code of a model is ever executed.
 """

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from models import gptq, int8
-from models.config import CorruptModelError, ModelError
+from models.config import CorruptModelError, ModelError, UnsupportedModelError
 from models.load import (
     META_FILE,
     TOKENIZER_FILES,
@@ -62,10 +62,15 @@ _MARKS = (QUANTIZATION_MAP, gptq.CONFIG)  # files that only a quantized folder h
 def method_of(folder: Path) -> str | None:
     """Return which of METHODS a folder was written by; None for a model that is not quantized.
 
-    Raises CorruptModelError for a quantized folder that does not say.
+    Raises CorruptModelError for a quantized folder that does not say, UnsupportedModelError for one that was
+    not written here.
     """
     if not any((folder / name).is_file() for name in _MARKS):
         return None
+    if (folder / gptq.CONFIG).is_file() and not (folder / MANIFEST).is_file():
+        raise UnsupportedModelError(
+            f"{folder.name} was quantized by GPTQ elsewhere, which is not served: use the model it came from"
+        )
     said = _manifest(folder).get("method")
     for name, method in METHODS.items():
         if method.name == said:

@@ -94,7 +94,8 @@ class Runner(ABC):
         """Feed one token to each slot; return the likeliest next token and its log-probability, by slot.
 
         `fed` maps slots to (token, position). Slots it leaves out are idle: their results mean nothing, and
-        they write into the first column behind the prefix, which the prefill that fills a slot overwrites.
+        they write into the first column behind the prefix, which the text that gets the slot overwrites
+        before it reads it.
         """
 
     def _fed(self, fed: dict[int, tuple[int, int]]) -> list[tuple[int, int]]:
@@ -150,13 +151,13 @@ class PackedRunner(Runner):
 
     spare_slots = 1
 
+    @_memory_errors_named
     def __init__(
         self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int], compiled: Path
     ) -> None:
         super().__init__(loaded, table, prefix)
-        with torch.inference_mode():
-            pool = self._pool(table.kv_lengths[0])
-        self._pass = CompiledPass(RaggedPass(loaded.model), compiled / _name_of_machine_code(loaded), pool)
+        folder = compiled / _name_of_machine_code(loaded)
+        self._pass = CompiledPass(RaggedPass(loaded.model), folder, self._opening)
         self.machine_code = self._pass.digest()
         self._all = torch.arange(table.decode_rows)
 

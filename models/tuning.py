@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -115,11 +115,15 @@ def tune(
     """
     deadline = time.monotonic() + seconds
     search = _Search()
+    tried: list[dict[str, Any]] = []
     sample: Sequence[Request] = []
     for policy, compiled in search.candidates():
         engine = None  # its memory is the next one's
         try:
             engine = _engine(loaded, generation, home, prefix, policy, compiled)
+            if engine.profile.buckets in tried:
+                continue
+            tried.append(engine.profile.buckets)
             sample = sample or _sample(engine, requests)
             trial = Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
         except (ModelError, RuntimeError) as error:

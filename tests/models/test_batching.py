@@ -61,20 +61,26 @@ def test_every_request_is_computed_exactly_once_and_order_comes_back(workload, a
         assert {step.kv_length for step in rows} == {buckets[ticket].kv_length}
 
 
-@given(workloads)
+@given(workloads, st.sampled_from([TABLE, PACKED]))
 @settings(max_examples=60, deadline=None)
-def test_a_slot_holds_one_request_at_a_time_and_groups_fit_their_shape(workload):
+def test_a_slot_holds_one_request_at_a_time_and_groups_fit_their_shape(workload, table):
     held: dict[tuple[int, int], int] = {}
-    _, buckets, steps, _ = run(workload)
+    left = {ticket: new for ticket, (_, new) in enumerate(workload)}
+    _, buckets, steps, _ = run(workload, table=table)
     for step in steps:
         if isinstance(step, Prefill):
-            assert len(step.tickets) == len(step.slots) <= TABLE.prefill_rows(step.bucket.prompt_length)
+            rows = table.prefill_rows(step.bucket.prompt_length)
+            assert len(step.tickets) == len(step.slots) <= (table.decode_rows if table.packed else rows)
             assert all(buckets[ticket] == step.bucket for ticket in step.tickets)
-            held |= {(step.bucket.kv_length, s): t for s, t in zip(step.slots, step.tickets, strict=True)}
+            taken = {(step.bucket.kv_length, s): t for s, t in zip(step.slots, step.tickets, strict=True)}
+            assert not any(left[held[place]] for place in taken if place in held)
+            held |= taken
         else:
-            assert all(0 <= slot < TABLE.decode_rows for slot in step.tickets)
+            assert all(0 <= slot < table.decode_rows for slot in step.tickets)
             assert all(held[step.kv_length, slot] == ticket for slot, ticket in step.tickets.items())
             assert len(set(step.tickets.values())) == len(step.tickets)
+            for ticket in step.tickets.values():
+                left[ticket] -= 1
 
 
 @given(workloads, lengths, st.randoms(use_true_random=False))
@@ -126,6 +132,18 @@ def test_a_repository_fills_the_shapes(table, unpadded, busy):
     _, _, _, accounting = run(workload, arriving=2048, table=table)
     assert accounting.padding_efficiency > unpadded
     assert accounting.occupancy > busy
+
+
+@pytest.mark.parametrize("rows", [8, 16, 32])
+@pytest.mark.parametrize("longest", [256, 2048])
+def test_few_rows_are_packed_well_too(rows, longest):
+    policy = BucketPolicy(decode_rows=rows, prefill_tokens=512)
+    table = BucketTable.fitting(policy, packed=True, **SIZES | {"max_prompt": longest, "context": 4096})
+    rng = Random(0)
+    workload = [(min(longest, int(rng.lognormvariate(4.3, 0.9))), rng.randint(3, 25)) for _ in range(1500)]
+    _, _, _, accounting = run(workload, arriving=2048, table=table)
+    assert accounting.padding_efficiency > 0.78
+    assert accounting.occupancy > 0.70
 
 
 def test_short_prompts_do_not_leave_a_packed_pool_idle():
@@ -216,8 +234,9 @@ def test_under_every_policy_a_table_holds_what_it_was_made_for_in_its_memory(
         packed=policy[1],
     )
     assert table.bucket(prompt, new) is not None
-    assert table.decode_rows == 8 or table.decode_rows * sum(table.kv_lengths) * kv_bytes <= 4 << 30
-    assert not table.packed or len(table.kv_lengths) == len(table.prompt_lengths) == 1
+    slots = table.decode_rows + table.packed
+    assert table.decode_rows == 8 or slots * sum(table.kv_lengths) * kv_bytes <= 4 << 30
+    assert not table.packed or len(table.kv_lengths) == 1
 
 
 @given(workloads, st.integers(1, 200), policies)

@@ -2,17 +2,20 @@
 
 import shutil
 from importlib.util import find_spec
+from typing import get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from flows.prepare_model import Method
+from infra import cli
 from models import gptq
-from models.config import CorruptModelError, ModelConfig, ModelError
+from models.config import CorruptModelError, ModelConfig, ModelError, UnsupportedModelError
 from models.engine import Engine, Frame, Request
 from models.load import load
-from models.quantize import method_of, prepare, prepared, verify
+from models.quantize import METHODS, method_of, prepare, prepared, verify
 
 from .conftest import number_prompts
 
@@ -60,6 +63,18 @@ def test_weights_packed_by_the_definition_come_back(saved, tmp_path, bits, in_or
         assert torch.equal(parameter, wanted.get(name, whole[name]))
 
 
+def test_what_was_quantized_elsewhere_is_refused_by_name(saved, tmp_path):
+    folder = shutil.copytree(saved("llama"), tmp_path / "elsewhere")
+    (folder / gptq.CONFIG).write_text('{"bits": 4, "group_size": 128}')
+    with pytest.raises(UnsupportedModelError, match="elsewhere was quantized by GPTQ elsewhere"):
+        load_cpu(folder)
+
+
+def test_every_way_to_name_a_method_knows_all():
+    named = set(get_args(ModelConfig.model_fields["quantize"].annotation)) - {"auto", "none"}
+    assert named == set(METHODS) == {method.value for method in Method} == set(cli._METHODS)
+
+
 @absent
 def test_without_the_extra_one_line_says_what_to_install(saved, tmp_path):
     with pytest.raises(ModelError, match=r"install docmill\[gptq\]"):
@@ -74,6 +89,8 @@ def test_what_optimum_writes_is_read_and_close(saved, tmp_path, method, close):
     folder = prepare(str(source), method, tmp_path, number_prompts(40))
     assert method_of(folder) == method and prepared(str(source), method, tmp_path) == folder
     assert verify(folder)["versions"]["gptqmodel"]
+    zeros = [t for name, t in load_file(folder / "model.safetensors").items() if name.endswith("qzeros")]
+    assert zeros and all((t == (0x77777777 if method == "gptq-int4" else 0x7F7F7F7F)).all() for t in zeros)
     tokens = torch.arange(4, 60)[None]
     plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     loaded = load_cpu(folder)
