@@ -100,7 +100,7 @@ class ExecutionProfile(_Settings):
     transformers: str
     threads: int
     float32_matmul_precision: str
-    compiled: Annotated[str, Field(description="digest of the compiled passes; empty: as they are")]
+    compiled: Annotated[str, Field(description="digest of the compiled pass; empty: as they are")]
     code: Annotated[str, Field(description="digest of the code that computes, `models.machine.code_digest`")]
     buckets: Annotated[
         dict[str, Any], Field(description="the bucket table, as `BucketTable.as_key` gives it")
