@@ -15,7 +15,7 @@ import pytest
 from flows.settings import cache_home
 from models.config import OutOfMemoryError
 from models.prompts import SUMMARY_SEPARATOR
-from models.runner import Runner
+from models.runner import PaddedRunner
 from tests.conftest import tree_bytes
 from tests.models.conftest import code, random_model  # noqa: F401 - code is a fixture
 
@@ -215,14 +215,14 @@ def test_an_unusable_model_touches_nothing(repository, docmill, tmp_path):
 def test_out_of_memory_begins_again_with_half_the_rows_and_says_so(
     repository, model, docmill, tmp_path, monkeypatch
 ):
-    decode = Runner.decode
+    decode = PaddedRunner.decode
 
     def short_of_memory(self, kv_length, fed):
         if self._table.decode_rows > 16:
             raise OutOfMemoryError("the device is out of memory")
         return decode(self, kv_length, fed)
 
-    monkeypatch.setattr(Runner, "decode", short_of_memory)
+    monkeypatch.setattr(PaddedRunner, "decode", short_of_memory)
     status, report, printed = docmill(repository, "--model", str(model))
     assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 3, [64, 32])
     assert report["engine"]["profile"]["buckets"]["decode"][0][0] == 16
@@ -240,7 +240,7 @@ def test_out_of_memory_with_the_fewest_rows_fails_and_touches_nothing(
     def fail(*_):
         raise OutOfMemoryError("the device is out of memory")
 
-    monkeypatch.setattr(Runner, "prefill", fail)
+    monkeypatch.setattr(PaddedRunner, "prefill", fail)
     status, _, printed = docmill(repository, "--model", str(model))
     assert status == 1 and "even with the fewest rows" in printed.err
     assert tree_bytes(tmp_path / "site") == before
