@@ -140,7 +140,7 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        message = first["msg"].replace("valid tuple", "valid list")
+        message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
         raise SourceError(f"{origins.get(name, 'settings')}: {name}: {message}") from error
 
 

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("model", nargs="?", type=_given, help="bundled, a folder or a hub id (default: as set)")
     tune.add_argument("--source", type=Path, metavar="DIR", help="measure with functions like those in here")
     tune.add_argument(
-        "--seconds", type=float, default=300, metavar="S", help="time for trials (default: 300)"
+        "--seconds", type=_seconds, default=300, metavar="S", help="time for trials (default: 300)"
     )
     tune.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
     tune.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
@@ -139,6 +139,14 @@ def _given(value: str) -> str:
     if not value:
         raise argparse.ArgumentTypeError("is empty")
     return value
+
+
+def _seconds(value: str) -> float:
+    """A length of time."""
+    seconds = float(value)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value} is no length of time")
+    return seconds
 
 
 def _opened(arguments: argparse.Namespace) -> tuple[OpenedSource, Settings]:
@@ -246,9 +254,10 @@ def _summary(report: Report) -> str:
     memory = "".join(
         f"\n  out of memory with {rows} rows at a time: began again with half" for rows in given_up
     )
+    budget = "\n  the budget is used up: the next build writes what is missing" if report.degraded else ""
     site = f"{report.published['target']}/index.html" if report.published else ""
     drawn = f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed"
-    return f"{report.symbols} symbols; texts: {texts}; {drawn}{skipped}{memory}\n{site}"
+    return f"{report.symbols} symbols; texts: {texts}; {drawn}{skipped}{memory}{budget}\n{site}"
 
 
 def _plan(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 import hashlib
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import warnings
@@ -37,7 +38,8 @@ _log = logging.getLogger(__name__)
 _MOST = 1 << 20  # a bound that the exporter asks for
 # Like no size of a model, which the exporter would take for equal.
 _EXAMPLE_TOKENS, _EXAMPLE_WANTED, _EXAMPLE_SLOTS, _EXAMPLE_COLUMNS = 19, 11, 5, 23
-_NO_COMPILING = "the model cannot be compiled here (`docmill model tune` finds what can be done)"
+_NO_COMPILING = "the model cannot be compiled here (install g++, or run `docmill model tune` without it)"
+_KERNEL, _PASS, _DIGESTS = "ragged_attention.so", "pass.pt2", "digests"
 _WORKSHOP = "TORCHINDUCTOR_CACHE_DIR"
 _OPTIONS = {"aot_inductor.package_constants_in_so": False}
 
@@ -57,16 +59,14 @@ class CompiledPass:
         """
         if not ragged.serves(layers):
             raise ModelError(f"{_NO_COMPILING}: there is no kernel for its attention")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kernel, package = folder / "ragged_attention.so", folder / "pass.pt2"
-        self._files = (kernel, package)
-        with _one_line(_NO_COMPILING):
-            ragged.load_kernel(kernel)
-        if not package.exists():
+        if not _is_intact(folder):
             _log.warning("docmill: compiling the model for this machine, which takes about a minute, once")
-            _compile(plain, layers, package)
-        with _one_line(f"{package} cannot be loaded (remove it, and it is made again)"):
-            self._package = aoti_load_package(str(package))
+            shutil.rmtree(folder, ignore_errors=True)
+            _make(plain, layers, folder)
+        self._digests = (folder / _DIGESTS).read_bytes()
+        with _one_line(f"what is in {folder} cannot be loaded (remove it, and it is made again)"):
+            ragged.load_kernel(folder / _KERNEL)
+            self._package = aoti_load_package(str(folder / _PASS))
         named = chain(
             plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)
         )
@@ -83,14 +83,39 @@ class CompiledPass:
 
     def digest(self) -> str:
         """Return a digest of all that was loaded: what compilers make of the same source may differ."""
-        total = hashlib.sha256()
-        for file in self._files:
-            total.update(file.name.encode() + file.read_bytes())
-        return total.hexdigest()
+        return hashlib.sha256(self._digests).hexdigest()
+
+
+def _is_intact(folder: Path) -> bool:
+    """Tell whether all is there as it was written: damaged machine code brings down the process."""
+    try:
+        return (folder / _DIGESTS).read_text(encoding="utf-8") == _digests(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _digests(folder: Path) -> str:
+    files = [(folder / name).read_bytes() for name in (_KERNEL, _PASS)]
+    return "\n".join(hashlib.sha256(file).hexdigest() for file in files)
+
+
+def _make(plain: RaggedPass, layers: list[torch.Tensor], folder: Path) -> None:
+    """Compile the kernel and the pass into `folder`, which appears at once. Raises ModelError."""
+    with _one_line(_NO_COMPILING):
+        try:
+            with appearing(folder) as staged:
+                staged.mkdir(mode=0o700)
+                ragged.build_kernel(staged / _KERNEL)
+                ragged.load_kernel(staged / _KERNEL)
+                _compile(plain, layers, staged / _PASS)
+                (staged / _DIGESTS).write_text(_digests(staged), encoding="utf-8")
+        except OSError:
+            if not _is_intact(folder):  # or else another process was faster
+                raise
 
 
 def _compile(plain: RaggedPass, layers: list[torch.Tensor], file: Path) -> None:
-    """Compile and write `file`. Raises ModelError."""
+    """Compile the pass and write `file`."""
     device = layers[0].device
     tokens = torch.zeros(_EXAMPLE_TOKENS, dtype=torch.long, device=device)
     places = torch.zeros(_EXAMPLE_TOKENS, 2, dtype=torch.long, device=device)
@@ -101,13 +126,13 @@ def _compile(plain: RaggedPass, layers: list[torch.Tensor], file: Path) -> None:
     open_pool = {0: Dim("slots", min=2, max=_MOST), 2: Dim("columns", min=2, max=_MOST)}
     open_sizes = ({0: count}, {0: count}, {0: Dim("wanted", min=2, max=_MOST)}, [open_pool] * len(pool))
     depth = sys.getrecursionlimit()
-    with _one_line(_NO_COMPILING), appearing(file) as staged, _own_workshop(), warnings.catch_warnings():
+    with _own_workshop(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
             plain.model.set_attn_implementation(ragged.RAGGED_ATTENTION)
             with torch.no_grad():
                 program = export(plain, (tokens, places, wanted, pool), dynamic_shapes=open_sizes)
-            aoti_compile_and_package(program, package_path=str(staged), inductor_configs=_OPTIONS)
+            aoti_compile_and_package(program, package_path=str(file), inductor_configs=_OPTIONS)
         finally:
             plain.model.set_attn_implementation(ATTENTION)
             sys.setrecursionlimit(depth)  # which the compiler raises, and what can be parsed hangs on it

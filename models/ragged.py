@@ -17,8 +17,6 @@ from torch._inductor.cpu_vec_isa import pick_vec_isa
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
-from models.staging import appearing
-
 RAGGED_ATTENTION = "docmill_ragged"
 
 _SOURCE = Path(__file__).with_name("ragged_attention.cpp")
@@ -33,17 +31,18 @@ def serves(layers: list[torch.Tensor]) -> bool:
     return first.device.type == "cpu" and readable
 
 
+def build_kernel(file: Path) -> None:
+    """Compile the kernel. Raises what the compiler raises."""
+    options = CppTorchOptions(vec_isa=pick_vec_isa(), shared=True)
+    builder = CppBuilder(file.stem, [str(_SOURCE)], options, output_dir=str(file.parent))
+    builder.build()
+    Path(builder.get_target_file_path()).rename(file)
+
+
 def load_kernel(file: Path) -> None:
-    """Make the kernel known to torch, built as `file` if it is not there. Raises what the compiler raises."""
-    if not file.exists():
-        with appearing(file) as staged:
-            options = CppTorchOptions(vec_isa=pick_vec_isa(), shared=True)
-            builder = CppBuilder(file.stem, [str(_SOURCE)], options, output_dir=str(staged.parent))
-            builder.build()
-            Path(builder.get_target_file_path()).rename(staged)
-    if hasattr(torch.ops.docmill, "ragged_attention"):
-        return  # once in a process, from whichever folder came first: they hold the same
-    torch.ops.load_library(file)
+    """Make the kernel known to torch."""
+    if not hasattr(torch.ops.docmill, "ragged_attention"):  # else it is, from a folder that holds the same
+        torch.ops.load_library(file)
 
 
 def attend_ragged(

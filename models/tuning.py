@@ -111,10 +111,18 @@ def tune(
 ) -> Tuning:
     """Try policies on `requests` until `seconds` have passed, keep the best, and return it.
 
-    A trial that has begun is finished, and the first one always is. `tell` is told of each.
+    What was found before is tried first, so that little time makes nothing worse. A trial that has begun is
+    finished, and one always is. `tell` is told of each. Raises ModelError if none can run.
     """
     deadline = time.monotonic() + seconds
-    search = _Search()
+    file = _file(loaded, home)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        before = remembered(loaded, home)
+    except ModelError:  # damaged, and about to be written anew
+        before = Tuning()
+    search = _Search(before.policy, before.compiled)
+    fault: Exception = ModelError("there was nothing to try")
     tried: list[dict[str, Any]] = []
     sample: Sequence[Request] = []
     for policy, compiled in search.candidates():
@@ -127,29 +135,31 @@ def tune(
             sample = sample or _sample(engine, requests)
             trial = Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
         except (ModelError, RuntimeError) as error:
-            if not search.trials:
-                raise
+            fault = error
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             trial = Trial(policy=policy, compiled=compiled, failure=reason)
         search.add(trial)
         tell(trial)
-        if time.monotonic() > deadline:
+        if search.best.speed is not None and time.monotonic() > deadline:
             break
     best = search.best
+    if best.speed is None:
+        raise fault
     tuning = Tuning(policy=best.policy, compiled=best.compiled, speed=best.speed, trials=tuple(search.trials))
-    _keep(tuning, _file(loaded, home))
+    _keep(tuning, file)
     return tuning
 
 
 class _Search:
-    """Which trials come next, given those before."""
+    """Which trials come next, given those before; `policy` and `compiled` are the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: BucketPolicy, compiled: bool) -> None:
         self.trials: list[Trial] = []
-        self.best = Trial(policy=BucketPolicy(), compiled=False)
+        self.best = Trial(policy=policy, compiled=compiled)
 
     def candidates(self) -> Iterator[tuple[BucketPolicy, bool]]:
         """Yield policies and whether to compile, each once what is known by then is worth it."""
+        yield self.best.policy, self.best.compiled
         yield BucketPolicy(), False
         yield BucketPolicy.for_packing(), True
         for rows in _ROWS:

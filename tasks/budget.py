@@ -12,7 +12,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from tasks.generate.answers import Rendered
 
-_BUDGET = re.compile(r"([0-9]{1,12}) *(symbols?|tokens?|minutes?)?")
+_BUDGET = re.compile(r"([0-9]{1,12}) *(symbols?|tokens?|minutes?)?", re.IGNORECASE)
 
 
 class Budget(Struct, frozen=True):
@@ -32,7 +32,7 @@ def parse_budget(text: str) -> Budget:
     match = _BUDGET.fullmatch(text.strip())
     if match is None:
         raise ValueError("give a number of symbols, tokens or minutes: 500, 200000 tokens, 10 minutes")
-    unit = (match[2] or "symbols").rstrip("s")
+    unit = (match[2] or "symbols").lower().rstrip("s")
     return Budget(**{f"{unit}s": int(match[1])})
 
 

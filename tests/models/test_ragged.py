@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from models.ragged import load_kernel
+from models.ragged import build_kernel, load_kernel
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="building the kernel takes a C++ compiler")
 
 
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
-    load_kernel(tmp_path_factory.mktemp("kernel") / "ragged_attention.so")
+    file = tmp_path_factory.mktemp("kernel") / "ragged_attention.so"
+    build_kernel(file)
+    load_kernel(file)
     return torch.ops.docmill.ragged_attention
 
 

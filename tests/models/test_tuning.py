@@ -34,6 +34,15 @@ def test_without_time_the_default_is_measured_and_kept(loaded, tmp_path):
     assert remembered(loaded(), tmp_path) == tuning
 
 
+def test_with_little_time_what_was_found_before_stays(loaded, tmp_path):
+    tuned(loaded(), tmp_path, 0)
+    kept = Tuning(policy=BucketPolicy(decode_rows=16))
+    tuning._file(loaded(), tmp_path).write_text(kept.model_dump_json())
+    assert tuned(loaded(), tmp_path, 0).policy == kept.policy
+    tuning._file(loaded(), tmp_path).write_text("{")
+    assert tuned(loaded(), tmp_path, 0).policy == BucketPolicy()
+
+
 def test_what_cannot_be_compiled_is_told_and_the_search_goes_on(loaded, tmp_path):
     told = []
     with inductor.patch({"cpp.cxx": ("no-such-compiler",)}):
@@ -57,7 +66,7 @@ def test_engines_follow_what_was_kept(loaded, tmp_path):
 
 
 def test_a_trial_replaces_the_best_only_if_it_is_clearly_faster():
-    search = tuning._Search()
+    search = tuning._Search(BucketPolicy(), False)
     for rows, rate in ((64, 100.0), (32, 101.0), (16, 120.0), (8, 119.0)):
         speed = Speed(
             prompt_tokens_per_second=1,
