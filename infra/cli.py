@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import re
@@ -143,10 +144,11 @@ def _given(value: str) -> str:
 
 def _seconds(value: str) -> float:
     """A length of time."""
-    seconds = float(value)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{value} is no length of time")
-    return seconds
+    with contextlib.suppress(ValueError):
+        seconds = float(value)
+        if 0 < seconds < float("inf"):
+            return seconds
+    raise argparse.ArgumentTypeError(f"{value} is no length of time")
 
 
 def _opened(arguments: argparse.Namespace) -> tuple[OpenedSource, Settings]:

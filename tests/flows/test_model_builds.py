@@ -174,7 +174,7 @@ def test_plan_tells_the_cost_and_knows_the_time_once_the_model_is_tuned(
         r"cost: 3 texts; \d+ tokens to read, at most [\d,]+ to write; docmill model tune measures how long",
         untuned,
     )
-    main(["model", "tune", str(model), "--seconds", "0"])
+    main(["model", "tune", str(model), "--seconds", "0.001"])
     capsys.readouterr()
     main(["plan", str(repository), *flags])
     assert re.fullmatch(

@@ -147,7 +147,7 @@ def test_plan_writes_nothing(source, tmp_path, capsys):
 
 def test_a_model_is_tuned_on_a_folder_with_functions(tmp_path, capsys):
     (tmp_path / "code.py").write_text("".join(f"def f{n}(x):\n    return x + {n}\n\n" for n in range(30)))
-    assert main(["model", "tune", "bundled", "--source", str(tmp_path), "--seconds", "0"]) == 0
+    assert main(["model", "tune", "bundled", "--source", str(tmp_path), "--seconds", "0.001"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 3 and table[-1].startswith("kept:")
     (tmp_path / "code.py").write_text("")
@@ -168,3 +168,11 @@ def test_what_cannot_be_tuned_or_prepared_is_said_in_one_line(arguments, said, c
     assert main(["model", *arguments]) == 2
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("seconds", ["0", "-5", "nan", "inf", "soon"])
+def test_what_is_no_length_of_time_is_refused(capsys, seconds):
+    with pytest.raises(SystemExit) as ended:
+        main(["model", "tune", f"--seconds={seconds}"])
+    assert ended.value.code == 2
+    assert f"--seconds: {seconds} is no length of time" in capsys.readouterr().err

@@ -68,9 +68,9 @@ def test_texts_are_those_of_the_plain_passes(loaded, tmp_path):
         damaged = file.read_bytes()[:1000]
         file.unlink()  # this process still runs what it holds
         file.write_bytes(damaged)
-        mended = Engine(loaded("qwen2", "code"), prefix=PREFIX, compiled=tmp_path)
-        assert file.stat().st_size > 1000
-        assert mended.generate_all(asked()[:8]) == compiled[:8]
+    mended = Engine(loaded("qwen2", "code"), prefix=PREFIX, compiled=tmp_path)
+    assert mended.generate_all(asked()[:8]) == compiled[:8]
+    assert all(file.stat().st_size > 1000 for file in tmp_path.rglob("*.so"))
 
 
 def test_bfloat16_in_any_company(loaded, tmp_path, three_threads):
