@@ -35,7 +35,7 @@ def measured(model: str, seconds: float) -> list[tuple[int, float, float]]:
 
 def drawn(points: list[tuple[int, float, float]], caption: str) -> str:
     """The figure: rows on equal steps, texts a second on the left, milliseconds a token on the right."""
-    most, longest = max(p[1] for p in points) * 1.1, max(p[2] for p in points) * 1.1
+    most, longest = max(p[1] for p in points) * 1.1, max(p[2] for p in points) * 1.5
     bottom, inner = HEIGHT - MARGIN, WIDTH - 2 * MARGIN
     across = [MARGIN + inner * i / (len(points) - 1) for i in range(len(points))]
 
