@@ -12,7 +12,6 @@ tokens. A peer takes part where `make peers` has installed it, in a virtual envi
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import importlib.util
 import json
@@ -23,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -200,20 +198,10 @@ def prompts_for(folder: Path, workload: Workload, most: int) -> list[str]:
 
 def functions(fits: Callable[[str], bool]) -> Iterator[str]:
     """Every function of the source package that is not a test."""
-    from models.prompts import PromptError, definitions, elided
+    from flows.samples import prompts
 
     root = Path(importlib.util.find_spec(SOURCE).origin).parent
-    for file in sorted(root.rglob("*.py")):
-        if "tests" in file.parts:
-            continue
-        with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-        for node, owner in definitions(tree):
-            if not isinstance(node, ast.ClassDef):
-                try:
-                    yield elided(node, owner, fits)
-                except PromptError:
-                    continue
+    return prompts((file for file in sorted(root.rglob("*.py")) if "tests" not in file.parts), fits)
 
 
 # --- contenders: each gets prompts, and gives token counts and seconds

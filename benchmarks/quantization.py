@@ -58,11 +58,10 @@ if find_spec("gptqmodel"):
 
 def stored(whole: Path, form: Form) -> Path:
     """The folder of a form, made if it is not there."""
-    from flows.samples import OWN_CODE, prompts
+    from flows.samples import calibration
     from models.quantize import prepare
 
-    samples = (text for folder in OWN_CODE for text in prompts(folder, lambda text: len(text) < 1000))
-    return prepare(str(whole), form.method, MODELS, samples) if form.method else whole
+    return prepare(str(whole), form.method, MODELS, calibration()) if form.method else whole
 
 
 def write(folder: Path, compute: str, prompts: list[str]) -> dict[str, Any]:

@@ -17,13 +17,11 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.samples import OWN_CODE, prompts
+from flows.samples import calibration
 from flows.settings import cache_home
 from models import quantize
 from models.config import ModelError
 from tasks.documents import SourceError
-
-_LONGEST_SAMPLE = 1000  # characters
 
 
 class Method(StrEnum):
@@ -41,15 +39,10 @@ def prepare(model: str, method: str) -> Path:
     Raises:
         SourceError: The model cannot be read or quantized.
     """
-    samples = (text for folder in OWN_CODE for text in prompts(folder, _fits))
     try:
-        return quantize.prepare(model, method, cache_home(), samples)
+        return quantize.prepare(model, method, cache_home(), calibration())
     except ModelError as error:
         raise SourceError(f"model: {error}") from error
-
-
-def _fits(sample: str) -> bool:
-    return len(sample) <= _LONGEST_SAMPLE
 
 
 @flow(name="prepare-model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import flows
@@ -12,12 +12,23 @@ import models
 import tasks
 from models.prompts import PromptError, definitions, elided
 
-OWN_CODE = [Path(package.__path__[0]) for package in (flows, tasks, models)]
+_LONGEST = 1000  # characters
 
 
-def prompts(folder: Path, fits: Callable[[str], bool]) -> Iterator[str]:
-    """The functions of all Python files in a folder, elided until they fit."""
-    for file in sorted(folder.rglob("*.py")):
+def calibration() -> Iterator[str]:
+    """Functions of docmill's own code, short ones."""
+    return prompts(own_files(), lambda text: len(text) <= _LONGEST)
+
+
+def own_files() -> Iterator[Path]:
+    """docmill's own code."""
+    for package in (flows, tasks, models):
+        yield from sorted(Path(package.__path__[0]).rglob("*.py"))
+
+
+def prompts(files: Iterable[Path], fits: Callable[[str], bool]) -> Iterator[str]:
+    """The functions of Python files, elided until they fit."""
+    for file in files:
         try:
             with warnings.catch_warnings(action="ignore"):
                 tree = ast.parse(file.read_bytes())

@@ -7,10 +7,10 @@ In scope: which functions, as a model would be shown them. Not in scope: what is
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from flows.samples import OWN_CODE, prompts
+from flows.samples import own_files, prompts
 from flows.settings import cache_home
 from models.config import ModelError
 from models.engine import Frame, Request
@@ -42,7 +42,7 @@ def tune_model(
         raise SourceError(f"{source}: no such folder")
     loaded = load_model(model, quantize, device, cache_home())
     brief = brief_of(loaded)
-    requests = _requests(loaded, brief, [source] if source else OWN_CODE)
+    requests = _requests(loaded, brief, sorted(source.rglob("*.py")) if source else own_files())
     if len(requests) < _FEWEST:
         raise SourceError(f"{source}: holds {len(requests)} functions, too few to measure with")
     try:
@@ -51,12 +51,12 @@ def tune_model(
         raise DocmillError(f"model: {error}") from error
 
 
-def _requests(loaded: LoadedModel, brief: Brief, folders: list[Path]) -> list[Request]:
+def _requests(loaded: LoadedModel, brief: Brief, files: Iterable[Path]) -> list[Request]:
     frames = (Frame(brief.opening, brief.generation.max_new_tokens),)
 
     def fits(text: str) -> bool:
         return len(loaded.encode(text, trusted=False)) <= brief.room
 
-    shown = [prompt for folder in folders for prompt in prompts(folder, fits)]
+    shown = list(prompts(files, fits))
     random.Random(0).shuffle(shown)
     return [Request(str(number), prompt, frames) for number, prompt in enumerate(shown)]
