@@ -1,12 +1,13 @@
 """The engine beside what people would use instead: the same weights, the same prompts, one run.
 
-    python benchmarks/engine.py [--models bundled 30m 0.5b] [--rounds N] [--prompts N]
+    python benchmarks/engine.py [--models bundled 30m 0.5b] [--device cpu|cuda] [--rounds N] [--prompts N]
 
 The prompts are functions of a pinned release of sympy as docmill shows them to a model, with their true
 lengths, in an order dealt out once. Every contender is a process of its own, timed after a warm-up and
 without loading or compiling; rounds are interleaved and the median counts. Slow contenders get every n-th
 prompt. `bundled` ends its texts itself; `30m` and `0.5b` have random weights and write a fixed number of
-tokens. A peer takes part where `make peers` has installed it, in a virtual environment of its own.
+tokens. A peer takes part where `make peers` has installed it, in a virtual environment of its own. On a GPU
+all but one-by-one generation computes in bfloat16.
 """
 
 from __future__ import annotations
@@ -44,14 +45,23 @@ class Stock:
     ordered: bool = False
     quantized: bool = False
     sizes: tuple[int, ...] = (8, 16, 32, 64)  # of batches; the best on a sample counts
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """transformers' own `generate_batch`."""
+
+    share: int = 1
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
 class Docmill:
-    """The engine."""
+    """The engine; `compute` is the type in which it multiplies."""
 
     share: int = 1
-    int8: bool = True
+    compute: str = "int8"
     compiled: bool = True
 
 
@@ -63,7 +73,9 @@ class Peer:
     share: int = 1
 
 
-CONTENDERS: dict[str, Stock | Docmill | Peer] = {
+Contender = Stock | Continuous | Docmill | Peer
+
+ON_CPU: dict[str, Contender] = {
     "one by one, no KV cache": Stock(150, alone=True, cache=False),
     "one by one, no KV cache, quanto int8": Stock(150, alone=True, cache=False, quantized=True),
     "batches, no KV cache": Stock(80, cache=False, sizes=(8,)),
@@ -72,14 +84,24 @@ CONTENDERS: dict[str, Stock | Docmill | Peer] = {
     "batches": Stock(5),
     "batches, sorted": Stock(5, ordered=True),
     "batches, sorted, quanto int8": Stock(10, ordered=True, quantized=True),
-    "docmill, float32, not compiled": Docmill(2, int8=False, compiled=False),
-    "docmill, float32": Docmill(int8=False),
+    "generate_batch": Continuous(5),
+    "docmill, float32, not compiled": Docmill(2, "float32", compiled=False),
+    "docmill, float32": Docmill(compute="float32"),
     "docmill, int8, not compiled": Docmill(compiled=False),
     "docmill, int8": Docmill(),
     "OpenVINO GenAI, int8": Peer("openvino"),
     "CTranslate2, int8": Peer("ctranslate2"),
     "llama.cpp, Q8_0": Peer("llamacpp"),
 }
+ON_CUDA: dict[str, Contender] = {
+    "one by one": Stock(60, alone=True),
+    "batches, bfloat16": Stock(5, dtype="bfloat16", sizes=(64, 128, 256)),
+    "batches, sorted, bfloat16": Stock(2, ordered=True, dtype="bfloat16", sizes=(64, 128, 256)),
+    "generate_batch, bfloat16": Continuous(dtype="bfloat16"),
+    "docmill, float32": Docmill(compute="float32", compiled=False),
+    "docmill, bfloat16": Docmill(compute="bfloat16", compiled=False),
+}
+CONTENDERS = {"cpu": ON_CPU, "cuda": ON_CUDA}
 BASE = "one by one"
 
 
@@ -207,22 +229,31 @@ def functions(fits: Callable[[str], bool]) -> Iterator[str]:
 # --- contenders: each gets prompts, and gives token counts and seconds
 
 
-def run_stock(how: Stock, folder: Path, prompts: list[str], new: int) -> dict[str, Any]:
-    """transformers' `generate`, alone or in batches of the best of a few sizes."""
-    import torch
+def stock(folder: Path, prompts: list[str], dtype: str, device: str) -> tuple[Any, list[list[int]]]:
+    """A model as transformers loads it, and the prompts' tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from models.prompts import SUMMARY_SEPARATOR
 
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval().to(device)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    separator = tokenizer.convert_tokens_to_ids(SUMMARY_SEPARATOR)
+    return model, [[*tokenizer(p, add_special_tokens=False)["input_ids"], separator] for p in prompts]
+
+
+def run_stock(how: Stock, folder: Path, prompts: list[str], new: int, device: str) -> dict[str, Any]:
+    """transformers' `generate`, alone or in batches of the best of a few sizes."""
+    import torch
+
+    model, rows = stock(folder, prompts, how.dtype, device)
+    end, pad = model.generation_config.eos_token_id, model.generation_config.pad_token_id
     if how.quantized:
         from optimum.quanto import freeze, qint8, quantize
 
         quantize(model, weights=qint8)
         freeze(model)
-    separator, pad = tokenizer.convert_tokens_to_ids(SUMMARY_SEPARATOR), tokenizer.pad_token_id
-    rows = [[*tokenizer(p, add_special_tokens=False)["input_ids"], separator] for p in prompts]
     if how.ordered:
         rows.sort(key=len)
 
@@ -230,15 +261,15 @@ def run_stock(how: Stock, folder: Path, prompts: list[str], new: int) -> dict[st
     def generate(batch: list[list[int]]) -> int:
         width = max(map(len, batch))
         out = model.generate(
-            torch.tensor([[pad] * (width - len(r)) + r for r in batch]),
-            attention_mask=torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in batch]),
+            torch.tensor([[pad] * (width - len(r)) + r for r in batch], device=device),
+            attention_mask=torch.tensor(
+                [[0] * (width - len(r)) + [1] * len(r) for r in batch], device=device
+            ),
             do_sample=False,
             max_new_tokens=new,
             use_cache=how.cache,
-            pad_token_id=pad,
-            eos_token_id=tokenizer.eos_token_id,
         )[:, width:]
-        return out.numel() if tokenizer.eos_token_id is None else int((out != pad).sum())
+        return out.numel() if end is None else int((out != pad).sum())
 
     def run(size: int, rows: list[list[int]]) -> tuple[int, float]:
         start = time.perf_counter()
@@ -254,14 +285,45 @@ def run_stock(how: Stock, folder: Path, prompts: list[str], new: int) -> dict[st
     return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "batch": size}
 
 
-def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int) -> dict[str, Any]:
+def run_continuous(
+    how: Continuous, folder: Path, prompts: list[str], new: int, device: str
+) -> dict[str, Any]:
+    """transformers' `generate_batch`: on a GPU as it sets itself up, on a CPU with as many rows as docmill.
+
+    Blocks are not shared, or else prompts of the warm-up would be found again.
+    """
+    from transformers import ContinuousBatchingConfig
+
+    model, rows = stock(folder, prompts, how.dtype, device)
+    on_cpu = {"page_size": 32, "num_blocks": 2048, "max_batch_tokens": 512, "max_requests_per_batch": 64}
+    sizes = on_cpu if device == "cpu" else {}
+    model.generation_config.update(do_sample=False, max_new_tokens=new)
+
+    def generate(rows: list[list[int]]) -> int:
+        out = model.generate_batch(
+            rows,
+            generation_config=model.generation_config,
+            continuous_batching_config=ContinuousBatchingConfig(allow_block_sharing=False, **sizes),
+            persistent_manager=True,
+        )
+        return sum(len(answer.generated_tokens) for answer in out.values())
+
+    generate(rows)  # what it is sized by
+    start = time.perf_counter()
+    written = generate(rows)
+    seconds = time.perf_counter() - start
+    model.destroy_cached_continuous_batching_manager()
+    return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds}
+
+
+def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int, device: str) -> dict[str, Any]:
     """The engine, its passes compiled or not."""
     from models.config import GenerationConfig, ModelConfig
     from models.engine import Engine, EngineStats, Frame, Request
     from models.load import load
     from models.prompts import SUMMARY_SEPARATOR
 
-    loaded = load(ModelConfig(model=str(folder), dtype="int8" if how.int8 else "float32"))
+    loaded = load(ModelConfig(model=str(folder), dtype=how.compute, device=device))
     longest = max(len(loaded.encode(p, trusted=False)) for p in prompts) + 1
     generation = GenerationConfig(max_prompt_tokens=longest, max_new_tokens=new, stop=())
     start = time.perf_counter()
@@ -283,18 +345,25 @@ def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int) -> dic
     }
 
 
-def contend(name: str, forms: Forms, prompts: list[str], new: int) -> dict[str, Any]:
+def contend(name: str, forms: Forms, prompts: list[str], new: int, device: str) -> dict[str, Any]:
     """Run a contender in this process."""
-    match CONTENDERS[name]:
+    match CONTENDERS[device][name]:
         case Stock() as how:
-            found = run_stock(how, forms.whole, prompts, new)
+            found = run_stock(how, forms.whole, prompts, new, device)
+        case Continuous() as how:
+            found = run_continuous(how, forms.whole, prompts, new, device)
         case Docmill() as how:
-            found = run_docmill(how, forms.int8 if how.int8 else forms.whole, prompts, new)
-    return found | {"requests": len(prompts), "peak_mb": peak_mb()}
+            folder = forms.int8 if how.compute == "int8" else forms.whole
+            found = run_docmill(how, folder, prompts, new, device)
+    return found | {"requests": len(prompts), "peak_mb": peak_mb(device)}
 
 
-def peak_mb() -> int:
-    """The most memory that this process ever held, in MB."""
+def peak_mb(device: str = "cpu") -> int:
+    """The most memory that this process ever held, on a GPU that of the GPU, in MB."""
+    if device == "cuda":
+        import torch
+
+        return round(torch.cuda.max_memory_reserved() / 1e6)
     lines = Path("/proc/self/status").read_text().splitlines()
     return round(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6)
 
@@ -302,10 +371,12 @@ def peak_mb() -> int:
 # --- the run
 
 
-def in_own_process(name: str, forms: Forms, prompts: Path, new: int, share: int) -> dict[str, Any]:
+def in_own_process(
+    name: str, forms: Forms, prompts: Path, new: int, share: int, device: str
+) -> dict[str, Any]:
     """Run a contender in a process of its own."""
-    how = CONTENDERS[name]
-    program = [sys.executable, __file__, "--contender", name, forms.whole, forms.int8]
+    how = CONTENDERS[device][name]
+    program = [sys.executable, __file__, "--device", device, "--contender", name, forms.whole, forms.int8]
     if isinstance(how, Peer):
         program = [python_of(how.name), HERE / "peers" / f"run_{how.name}.py", "run", forms.whole]
     command = [*program, prompts, new, share]
@@ -313,7 +384,7 @@ def in_own_process(name: str, forms: Forms, prompts: Path, new: int, share: int)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(model: str, rounds: int, most: int, only: list[str]) -> dict[str, dict[str, Any]]:
+def measure(model: str, device: str, rounds: int, most: int, only: list[str]) -> dict[str, dict[str, Any]]:
     """All contenders on one model, interleaved; medians of the rounds."""
     MODELS.mkdir(exist_ok=True)
     forms, workload = forms_of(model), WORKLOADS[model]
@@ -321,7 +392,7 @@ def measure(model: str, rounds: int, most: int, only: list[str]) -> dict[str, di
     prompts.write_text(json.dumps(prompts_for(forms.whole, workload, most)))
     taking_part = {
         name: how
-        for name, how in CONTENDERS.items()
+        for name, how in CONTENDERS[device].items()
         if (not only or name in only) and (not isinstance(how, Peer) or python_of(how.name).exists())
     }
     for how in taking_part.values():
@@ -332,7 +403,7 @@ def measure(model: str, rounds: int, most: int, only: list[str]) -> dict[str, di
     for _ in range(rounds):
         for name, how in taking_part.items():
             share = max(1, how.share // workload.spared)
-            found[name].append(in_own_process(name, forms, prompts, workload.new, share))
+            found[name].append(in_own_process(name, forms, prompts, workload.new, share, device))
             print(f"{model:<8} {name:<38} {found[name][-1]}", file=sys.stderr, flush=True)
     return {name: median(runs) for name, runs in found.items()}
 
@@ -360,10 +431,12 @@ def line(model: str, name: str, row: dict[str, Any]) -> str:
     return f"{model:<8} {name:<38} {speeds} {row['peak_mb']:6,} MB {full} {batch}"
 
 
-def machine() -> str:
-    """Name of the processor, number of cores, version of torch."""
+def machine(device: str) -> str:
+    """Name of the processor, number of cores or of the GPU, version of torch."""
     import torch
 
+    if device == "cuda":
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
     name = names[0] if names else platform.machine()
@@ -374,6 +447,7 @@ def main() -> None:
     """Parse, measure, print the table and a JSON line, keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["bundled", "30m"], choices=list(WORKLOADS))
+    parser.add_argument("--device", choices=list(CONTENDERS), default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=3000)
     parser.add_argument("--only", nargs="+", default=[], help="these contenders; keeps no figures")
@@ -382,17 +456,20 @@ def main() -> None:
     if arguments.contender:
         name, whole, int8, file, new, share = arguments.contender
         prompts = json.loads(Path(file).read_text())[:: int(share)]
-        print(json.dumps(contend(name, Forms(Path(whole), Path(int8)), prompts, int(new))))
+        forms = Forms(Path(whole), Path(int8))
+        print(json.dumps(contend(name, forms, prompts, int(new), arguments.device)))
         return
-    results: dict[str, Any] = {"machine": machine()}
+    results: dict[str, Any] = {"machine": machine(arguments.device)}
     for model in arguments.models:
-        results[model] = rows = measure(model, arguments.rounds, arguments.prompts, arguments.only)
+        rounds, most = arguments.rounds, arguments.prompts
+        results[model] = rows = measure(model, arguments.device, rounds, most, arguments.only)
         base = rows.get(BASE, next(iter(rows.values())))["output_per_s"]
         for name, row in rows.items():
             row["ratio"] = round(row["output_per_s"] / base, 2)
             print(line(model, name, row), flush=True)
         if not arguments.only:
-            file = HERE / "results" / f"engine-{datetime.now(UTC):%Y-%m-%d}.json"
+            kind = "engine" if arguments.device == "cpu" else f"engine-{arguments.device}"
+            file = HERE / "results" / f"{kind}-{datetime.now(UTC):%Y-%m-%d}.json"
             file.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results))
 

@@ -65,7 +65,7 @@ class BucketTable:
 
     `prompt_lengths` and `kv_lengths` are ascending, in tokens; `prefix_length` is the length of the shared
     prefix, which lies in front of every prompt in the KV cache and is counted in `kv_lengths`. In a `packed`
-    table `prompt_lengths` are those of groups, and there is a slot more than rows, for dummies.
+    table `prompt_lengths` are those of groups.
     """
 
     prompt_lengths: tuple[int, ...]
@@ -115,11 +115,21 @@ class BucketTable:
         pools = (longest,) if packed else _ladder(longest, 64, per_doubling=1)
         pools = tuple(prefix + min(length, longest) for length in pools)
         rows = policy.decode_rows
-        while rows > _PREFILL_ROWS[1] and (rows + packed) * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
+        while rows > _PREFILL_ROWS[1] and (rows + 1) * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
             rows //= 2
         if packed:
             prompts = _groups(min(policy.prefill_tokens, _PACKED_PER_ROW * rows), prompts[-1])
         return cls(prompts, pools, rows, prefix, policy.prefill_tokens, packed)
+
+    @property
+    def spare_slot(self) -> int:
+        """The slot of a pool that is no row's, and takes what is computed of dummies."""
+        return self.decode_rows
+
+    @property
+    def slots(self) -> int:
+        """How many a pool has."""
+        return self.decode_rows + 1
 
     def bucket(self, prompt: int, new: int) -> Bucket | None:
         """Return the bucket for `prompt` prefilled and `new` decoded tokens; None if none holds them."""
@@ -194,6 +204,7 @@ class Accounting:
 
     prompt_tokens: int = 0
     computed_prompt_tokens: int = 0
+    groups: int = 0
     useful_row_steps: int = 0
     row_steps: int = 0
     steps: int = 0
@@ -323,6 +334,7 @@ class Scheduler:
         self._accounting.prompt_tokens += sum(waiting.pop(ticket) for ticket in tickets)
         computed = self._table.prefill_rows(bucket.prompt_length) * bucket.prompt_length
         self._accounting.computed_prompt_tokens += computed
+        self._accounting.groups += 1
         return Prefill(bucket, tuple(tickets), slots)
 
     def _decode(self, kv_length: int, pool: _Pool) -> Decode:

@@ -11,7 +11,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -24,6 +24,7 @@ from models.attention import ATTENTION
 from models.batching import Bucket, BucketTable
 from models.compiled import CompiledPass
 from models.config import ExecutionProfile, OutOfMemoryError
+from models.graphs import FixedStep, graph_memory
 from models.load import LoadedModel
 from models.machine import KERNEL_LIMITS, code_digest, processor
 from models.passes import DecodePass, PrefillPass, RaggedPass
@@ -61,7 +62,6 @@ class Runner(ABC):
     What computes at these shapes is a subclass.
     """
 
-    spare_slots = 0  # beside those that the table decodes
     machine_code = ""  # a digest of compiled passes
 
     @_memory_errors_named
@@ -106,9 +106,9 @@ class Runner(ABC):
     def _pool(self, kv_length: int) -> list[torch.Tensor]:
         """Return the keys and values of a pool, allocated when it is first asked for."""
         if kv_length not in self._pools:
-            slots = self._table.decode_rows + self.spare_slots
             self._pools[kv_length] = [
-                part.new_zeros(slots, part.shape[1], kv_length, part.shape[3]) for part in self._opening
+                part.new_zeros(self._table.slots, part.shape[1], kv_length, part.shape[3])
+                for part in self._opening
             ]
             for target, shared in zip(self._pools[kv_length], self._prefix, strict=False):
                 target[:, :, : shared.shape[2]] = shared
@@ -121,35 +121,46 @@ class PaddedRunner(Runner):
     def __init__(self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int]) -> None:
         super().__init__(loaded, table, prefix)
         self._prefill_pass, self._decode_pass = PrefillPass(loaded.model), DecodePass(loaded.model)
+        self._graph_memory = graph_memory(loaded.model)
+        self._prefills: dict[Bucket, FixedStep] = {}
+        self._decodings: dict[int, FixedStep] = {}  # by KV length
 
     @torch.inference_mode()
     @_memory_errors_named
     def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
-        """Pad the prompts, fill the group with dummies, and copy what comes of the prompts."""
-        rows = self._table.prefill_rows(bucket.prompt_length)
+        """Pad the prompts and fill the group with dummies."""
+        if bucket not in self._prefills:
+            compute = partial(self._prefill, self._pool(bucket.kv_length))
+            self._prefills[bucket] = FixedStep(compute, self._device, self._graph_memory)
+        dummies = self._table.prefill_rows(bucket.prompt_length) - len(prompts)
         padded = [[*prompt, *[_FILLER] * (bucket.prompt_length - len(prompt))] for prompt in prompts]
-        padded += [[_FILLER] * bucket.prompt_length] * (rows - len(prompts))
-        computed = self._prefill_pass(torch.tensor(padded, device=self._device), self._prefix)
+        padded += [[_FILLER] * bucket.prompt_length] * dummies
+        self._prefills[bucket](padded, [*slots, *[self._table.spare_slot] * dummies])
+
+    def _prefill(
+        self, pool: list[torch.Tensor], tokens: torch.Tensor, slots: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         start = self._table.prefix_length
-        for target, source in zip(self._pool(bucket.kv_length), computed, strict=True):
-            target[list(slots), :, start : start + source.shape[2]] = source[: len(slots)]
+        for target, source in zip(pool, self._prefill_pass(tokens, self._prefix), strict=True):
+            target[slots, :, start : start + source.shape[2]] = source
+        return ()
 
     @torch.inference_mode()
     @_memory_errors_named
     def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
         """Decode all slots of the pool."""
-        tokens, positions = torch.tensor(self._fed(fed), device=self._device).T.contiguous().unbind()
-        likeliest, logprobs = self._decode_pass(tokens, positions, self._pool(kv_length))
+        if kv_length not in self._decodings:
+            used = [part[: self._table.decode_rows] for part in self._pool(kv_length)]
+            compute = partial(self._decode_pass, pool=used)
+            self._decodings[kv_length] = FixedStep(compute, self._device, self._graph_memory)
+        step = self._decodings[kv_length]
+        step(*zip(*self._fed(fed), strict=True))
+        likeliest, logprobs = step.results()
         return likeliest.tolist(), logprobs.tolist()
 
 
 class PackedRunner(Runner):
-    """Runs a compiled pass on prompts one behind the other; `compiled` is a folder for what compilers make.
-
-    Dummy tokens go to a slot of their own.
-    """
-
-    spare_slots = 1
+    """Runs a pass compiled into the folder `compiled`, on prompts one behind the other."""
 
     @_memory_errors_named
     def __init__(
@@ -171,7 +182,7 @@ class PackedRunner(Runner):
         tokens = [*chain.from_iterable(prompts), *[_FILLER] * dummies]
         of_slots = chain.from_iterable(repeat(slot, n) for slot, n in zip(slots, lengths, strict=True))
         positions = chain.from_iterable(range(start, start + n) for n in lengths)
-        places = [*of_slots, *[self._table.decode_rows] * dummies], [*positions, *[0] * dummies]
+        places = [*of_slots, *[self._table.spare_slot] * dummies], [*positions, *[0] * dummies]
         self._run(bucket.kv_length, tokens, places, self._all[:2])  # no fewer can be wanted
 
     @torch.inference_mode()
