@@ -1,25 +1,27 @@
-"""The ragged pass as machine code, made once for a model and a machine, and kept on disk.
+"""The ragged pass as machine code, made once for a model on a machine, and kept on disk.
 
 torch.export traces it through transformers' model code, AOTInductor turns it into fused C++ loops around
 the matrix products, and what it made is loaded in milliseconds from then on. All sizes stay open, so that one
 compilation serves prefill and decoding. Weights are not copied: the compiled code reads those of the model.
+The kernel that the pass calls for its attention is the same for all models, and is compiled once for them.
 
-In scope: export, compilation, the folder where the results lie. Not in scope: what the pass computes
+In scope: export, compilation, the folders where the results lie. Not in scope: what the pass computes
 (`models.passes`), when compiling is worth its time (`models.tuning`).
 
 Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 
 import hashlib
+import json
 import logging
 import os
 import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from torch.export import Dim, export
 from models import ragged
 from models.attention import ATTENTION
 from models.config import ModelError
+from models.machine import code_digest, processor
 from models.passes import RaggedPass
 from models.staging import appearing
 
@@ -39,19 +42,19 @@ _MOST = 1 << 20  # a bound that the exporter asks for
 # Like no size of a model, which the exporter would take for equal.
 _EXAMPLE_TOKENS, _EXAMPLE_WANTED, _EXAMPLE_SLOTS, _EXAMPLE_COLUMNS = 19, 11, 5, 23
 _NO_COMPILING = "the model cannot be compiled here (install g++, or run `docmill model tune` without it)"
-_KERNEL, _PASS, _DIGESTS = "ragged_attention.so", "pass.pt2", "digests"
+_DIGEST = "digest"
 _WORKSHOP = "TORCHINDUCTOR_CACHE_DIR"
 _OPTIONS = {"aot_inductor.package_constants_in_so": False}
 
 
 class CompiledPass:
-    """The compiled ragged pass of one model on one machine; `folder` holds nothing else.
+    """The compiled ragged pass of one model on one machine; `home` is where such are kept.
 
-    Whatever decides the machine code must decide the folder: the weights' shapes, the libraries, the
-    processor, the number of threads.
+    Whatever decides the machine code must decide `name`: the weights' shapes, the libraries, the processor,
+    the number of threads.
     """
 
-    def __init__(self, plain: RaggedPass, folder: Path, layers: list[torch.Tensor]) -> None:
+    def __init__(self, plain: RaggedPass, home: Path, name: str, layers: list[torch.Tensor]) -> None:
         """Load `plain` for pools of any size; compile it if need be. Raises ModelError.
 
         `layers` are some keys and values, by turns, as the pools will hold them: what counts is their type,
@@ -59,14 +62,16 @@ class CompiledPass:
         """
         if not ragged.serves(layers):
             raise ModelError(f"{_NO_COMPILING}: there is no kernel for its attention")
-        if not _is_intact(folder):
-            _log.warning("docmill: compiling the model for this machine, which takes about a minute, once")
-            shutil.rmtree(folder, ignore_errors=True)
-            _make(plain, layers, folder)
-        self._digests = (folder / _DIGESTS).read_bytes()
-        with _one_line(f"what is in {folder} cannot be loaded (remove it, and it is made again)"):
-            ragged.load_kernel(folder / _KERNEL)
-            self._package = aoti_load_package(str(folder / _PASS))
+        kernel, of_kernel = _compiled(
+            "the attention kernel", home / _kernel_name() / "ragged_attention.so", ragged.build_kernel
+        )
+        with _one_line(_not_loaded(kernel)):
+            ragged.load_kernel(kernel)
+        compile_pass = partial(_compile, plain, layers)
+        package, of_pass = _compiled("the model", home / name / "pass.pt2", compile_pass)
+        with _one_line(_not_loaded(package)):
+            self._package = aoti_load_package(str(package))
+        self._digests = of_kernel + of_pass
         named = chain(
             plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)
         )
@@ -83,35 +88,49 @@ class CompiledPass:
 
     def digest(self) -> str:
         """Return a digest of all that was loaded: what compilers make of the same source may differ."""
-        return hashlib.sha256(self._digests).hexdigest()
+        return hashlib.sha256(self._digests.encode()).hexdigest()
 
 
-def _is_intact(folder: Path) -> bool:
-    """Tell whether all is there as it was written: damaged machine code brings down the process."""
+def _kernel_name() -> str:
+    """Return a digest of all that the kernel depends on."""
+    depends = [torch.__version__, processor(), code_digest()]
+    return f"kernel-{hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:32]}"
+
+
+def _not_loaded(file: Path) -> str:
+    return f"what is in {file.parent} cannot be loaded (remove it, and it is made again)"
+
+
+def _compiled(what: str, file: Path, make: Callable[[Path], None]) -> tuple[Path, str]:
+    """Return `file` and its digest, made if it is not there as it was written. Raises ModelError.
+
+    Its folder appears at once and holds nothing else. What is damaged is made again: as machine code it
+    would bring down the process.
+    """
+    if not _is_intact(file):
+        _log.warning("docmill: compiling %s for this machine, which takes up to a minute, once", what)
+        shutil.rmtree(file.parent, ignore_errors=True)
+        with _one_line(_NO_COMPILING):
+            try:
+                with appearing(file.parent) as staged:
+                    staged.mkdir(mode=0o700)
+                    make(staged / file.name)
+                    (staged / _DIGEST).write_text(_digest(staged / file.name), encoding="utf-8")
+            except OSError:
+                if not _is_intact(file):  # or else another process was faster
+                    raise
+    return file, (file.parent / _DIGEST).read_text(encoding="utf-8")
+
+
+def _is_intact(file: Path) -> bool:
     try:
-        return (folder / _DIGESTS).read_text(encoding="utf-8") == _digests(folder)
+        return (file.parent / _DIGEST).read_text(encoding="utf-8") == _digest(file)
     except (OSError, ValueError):
         return False
 
 
-def _digests(folder: Path) -> str:
-    files = [(folder / name).read_bytes() for name in (_KERNEL, _PASS)]
-    return "\n".join(hashlib.sha256(file).hexdigest() for file in files)
-
-
-def _make(plain: RaggedPass, layers: list[torch.Tensor], folder: Path) -> None:
-    """Compile the kernel and the pass into `folder`, which appears at once. Raises ModelError."""
-    with _one_line(_NO_COMPILING):
-        try:
-            with appearing(folder) as staged:
-                staged.mkdir(mode=0o700)
-                ragged.build_kernel(staged / _KERNEL)
-                ragged.load_kernel(staged / _KERNEL)
-                _compile(plain, layers, staged / _PASS)
-                (staged / _DIGESTS).write_text(_digests(staged), encoding="utf-8")
-        except OSError:
-            if not _is_intact(folder):  # or else another process was faster
-                raise
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _compile(plain: RaggedPass, layers: list[torch.Tensor], file: Path) -> None:

@@ -167,8 +167,8 @@ class PackedRunner(Runner):
         self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int], compiled: Path
     ) -> None:
         super().__init__(loaded, table, prefix)
-        folder = compiled / _name_of_machine_code(loaded)
-        self._pass = CompiledPass(RaggedPass(loaded.model), folder, self._opening)
+        name = _name_of_machine_code(loaded)
+        self._pass = CompiledPass(RaggedPass(loaded.model), compiled, name, self._opening)
         self.machine_code = self._pass.digest()
         self._all = torch.arange(table.decode_rows)
 

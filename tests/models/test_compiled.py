@@ -30,6 +30,12 @@ def three_threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Where compiled passes lie, and the kernel that all of them call."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 def no_compiler():
     return inductor.patch({"cpp.cxx": ("no-such-compiler",)})
 
@@ -73,18 +79,16 @@ def test_texts_are_those_of_the_plain_passes(loaded, tmp_path):
     assert all(file.stat().st_size > 1000 for file in tmp_path.rglob("*.so"))
 
 
-def test_bfloat16_in_any_company(loaded, tmp_path, three_threads):
-    check_any_company(Engine(loaded("llama", "code", "bfloat16", intermediate_size=200), compiled=tmp_path))
+def test_bfloat16_in_any_company(loaded, home, three_threads):
+    check_any_company(Engine(loaded("llama", "code", "bfloat16", intermediate_size=200), compiled=home))
 
 
 @pytest.mark.skipif(not is_fast(), reason="products in int8 need AVX-512 VNNI")
-def test_int8_in_any_company(tmp_path, code, three_threads):
+def test_int8_in_any_company(tmp_path, home, code, three_threads):
     source = random_model("llama", tmp_path / "whole", intermediate_size=200)
     code.save_pretrained(source)
     quantized = quantize_folder(source, tmp_path / "int8")
-    check_any_company(
-        Engine(load(ModelConfig(model=str(quantized), dtype="int8")), compiled=tmp_path / "code")
-    )
+    check_any_company(Engine(load(ModelConfig(model=str(quantized), dtype="int8")), compiled=home))
 
 
 def test_without_a_compiler_one_line_says_so(loaded, tmp_path):

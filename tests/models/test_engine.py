@@ -63,10 +63,10 @@ def agrees(mine, theirs, margins):
     return mine == theirs
 
 
-@pytest.fixture
-def compiled(tmp_path):
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
     """A folder for compiled passes, where there is a compiler (test_compiled.py tells if there is none)."""
-    return tmp_path / "compiled" if shutil.which("g++") else None
+    return tmp_path_factory.mktemp("compiled") if shutil.which("g++") else None
 
 
 def check_against_stock(folder, loaded, prompts, prefix="", compiled=None):
