@@ -146,9 +146,12 @@ class Pipeline:
 
     def chunk(self, snapshot: Snapshot) -> Parsed:
         """Files → Symbols, and what their names refer to."""
+        from flows.workers import import_ahead
         from tasks.chunk import chunk, load_outlines
         from tasks.resolve import resolve
 
+        if self.settings.model != "none" and self.target.standing() is None:  # there will be texts to write
+            import_ahead("tasks.generate.writer")
         chunks = chunk(snapshot, self.cache, self.workers)
         outlines = load_outlines(self.cache, chunks)
         skipped = [outline.skipped for outline in outlines.values() if outline.skipped is not None]
@@ -186,12 +189,13 @@ class Pipeline:
 
     def _asking(self, snapshot: Snapshot, parsed: Parsed) -> tuple[Answers, Writer]:
         from tasks.chunk import load_outlines
-        from tasks.generate import plan_asking
+        from tasks.generate.questions import plan_asking
         from tasks.generate.writer import Writer
 
         writer = Writer(self.settings.model, self.settings.quantize, self.settings.device, cache_home())
         outlines = load_outlines(self.cache, parsed.chunks)
-        return plan_asking(snapshot, parsed.chunks, parsed.links, outlines, writer, self.cache), writer
+        chunks, links = parsed.chunks, parsed.links
+        return plan_asking(snapshot, chunks, links, outlines, writer, self.cache, self.workers), writer
 
     def render(self, snapshot: Snapshot, parsed: Parsed, generated: Generated) -> Rendered:
         """Docs → Pages."""

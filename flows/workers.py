@@ -8,6 +8,7 @@ imported what draws pages once for all, and ask the same result cache.
 from __future__ import annotations
 
 import gc
+import importlib
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,17 @@ class Workers:
             _start_server()
             self._pool = ProcessPoolExecutor(self.processes, _CONTEXT, initializer=_set_up_worker)
         return self._pool
+
+
+def import_ahead(module: str) -> None:
+    """Import a module beside what this process does; who needs it waits, and is told if it fails."""
+    with _interrupts_held():
+        threading.Thread(target=_import_quietly, args=(module,)).start()
+
+
+def _import_quietly(module: str) -> None:
+    with suppress(Exception):
+        importlib.import_module(module)
 
 
 def _parts(items: Sequence[Any], count: int) -> Iterator[list[Any]]:

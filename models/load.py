@@ -31,6 +31,7 @@ from models.config import (
     ModelError,
     UnsupportedModelError,
 )
+from models.limits import PromptLimit
 
 META_FILE = "docmill.json"
 
@@ -117,6 +118,10 @@ class LoadedModel:
     def encode(self, text: str, *, trusted: bool) -> list[int]:
         """Return the tokens of a text; special tokens in it count as such only if it is `trusted`."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not trusted)
+
+    def limit(self, tokens: int) -> PromptLimit:
+        """Return what tells whether a prompt, which is not trusted, has at most so many tokens."""
+        return PromptLimit(self.tokenizer.backend_tokenizer.to_str(), tokens)
 
     def encode_opening(self, prefix: str) -> list[int]:
         """Return the tokens of a text that opens the input, with the tokenizer's own first token."""
@@ -296,13 +301,16 @@ def _fetch(model: str, patterns: tuple[str, ...]) -> Path:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer in `folder`. Raises CorruptModelError."""
+    """Return the tokenizer in `folder`. Raises CorruptModelError or UnsupportedModelError."""
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise CorruptModelError(
             f"the tokenizer of {folder.name} cannot be read: {_first_line(error)}"
         ) from error
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(f"the tokenizer of {folder.name} has no tokenizer.json: save it with one")
+    return tokenizer
 
 
 def _meta(folder: Path) -> ModelMeta:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Frame, Request
+from models.limits import PromptLimit
 from models.load import LoadedModel, load
 from models.prompts import SUMMARY_SEPARATOR
 from models.quantize import METHODS, prepared
@@ -96,6 +97,7 @@ class Writer:
     """
 
     manner: Manner
+    fits: PromptLimit
 
     def __init__(self, model: str, quantize: str, device: str, home: Path) -> None:
         self._loaded = loaded = load_model(model, quantize, device, home)
@@ -105,7 +107,8 @@ class Writer:
         with _as_source_error():
             self.speed = remembered(loaded, home).speed
             self.engine = tuned_engine(loaded, brief.generation, home, prefix=brief.prefix)
-        self.manner, self._room = brief.manner, brief.room
+        self.manner = brief.manner
+        self.fits = loaded.limit(brief.room)  # a prompt, with what is forced after it
         self.identity: dict[str, Any] = {
             "fingerprint": loaded.fingerprint,
             "prefix": brief.prefix,
@@ -123,10 +126,6 @@ class Writer:
         """What this model's texts come from, to tell why one is new."""
         decoding = digest([self.identity["prefix"], self.identity["generation"]])
         return TextOrigin(digest(self.identity["fingerprint"]), decoding, digest(self.identity["profile"]))
-
-    def fits(self, prompt: str) -> bool:
-        """Whether a prompt, with what is forced after it, is short enough."""
-        return self.engine.count_tokens(prompt) <= self._room
 
     def tokens_read(self, request: Rendered) -> int:
         """How many tokens a request has the model read: its prompt, and what is forced."""

@@ -132,6 +132,24 @@ def test_an_incremental_build_with_a_model_equals_a_clean_one(
     assert tree_bytes(tmp_path / "site") == tree_bytes(tmp_path / "clean")
 
 
+def test_processes_ask_what_one_asks(model, instruct, docmill, tmp_path, monkeypatch):
+    source = tmp_path / "many"
+    source.mkdir()
+    for number in range(60):
+        text = f"class C{number}:\n    def m(self, x={number}):\n        return self.m(x)\n" + "\n" * number
+        (source / f"m{number}.py").write_text(text + f"def f{number}(text):\n    return '<|turn|>' + text\n")
+    for name in (model, instruct):
+        sites = []
+        for processes in (1, 2):
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{name.name}-{processes}"))
+            settings = tmp_path / "docmill.toml"
+            settings.write_text(f"processes = {processes}\n")
+            out = tmp_path / f"site-{name.name}-{processes}"
+            docmill(source, "--model", str(name), "--config", str(settings), "--budget", "150", out=out)
+            sites.append(tree_bytes(out))
+        assert sites[0] == sites[1]
+
+
 def test_human_slots_stay_and_model_slots_are_marked(repository, model, docmill, tmp_path):
     docmill(repository, "--model", str(model))
     symbols = {s["id"]: s for s in json.loads((tmp_path / "site" / "symbols.json").read_bytes())}

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, ByT5Tokenizer
 
 import models.load
 from models.config import (
@@ -17,6 +17,8 @@ from models.config import (
     UnsupportedModelError,
 )
 from models.load import fingerprint, load
+
+from .conftest import random_model
 
 
 @pytest.fixture
@@ -228,3 +230,10 @@ def test_the_context_ends_where_positions_would_depend_on_neighbours(loaded):
 
 def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_tokenizer_that_only_python_runs_is_refused(tmp_path):
+    folder = random_model("llama", tmp_path / "model")
+    ByT5Tokenizer().save_pretrained(folder)
+    with pytest.raises(UnsupportedModelError, match=r"the tokenizer of model has no tokenizer\.json"):
+        load(ModelConfig(model=str(folder)))

@@ -1,0 +1,148 @@
+"""What a model is asked about a whole source: its files' requests, made by several processes.
+
+A file's requests are kept under what they depend on; only those of files that changed are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tasks.chunk import Chunk, load_modules
+from tasks.documents import Links, Outline, Snapshot
+from tasks.files import read_file
+from tasks.fresh_stack import on_fresh_stack
+from tasks.generate.answers import Answers, Wanted
+from tasks.generate.asking import ASKING_VERSION, Asked, Manner, Member, asked_of
+from tasks.keys import key
+from tasks.resolve import is_test, overridden_text
+from tasks.result_cache import ResultCache
+from tasks.spread import Spread
+
+if TYPE_CHECKING:  # torch is slow to import, and those who make requests need none
+    from tasks.generate.writer import Writer
+
+T = TypeVar("T")
+
+_BATCH = 100
+
+
+def plan_asking(
+    snapshot: Snapshot,
+    chunks: list[Chunk],
+    links: Mapping[str, str],
+    outlines: Mapping[str, Outline],
+    writer: Writer,
+    cache: ResultCache,
+    spread: Spread,
+) -> Answers:
+    """Work out all requests of a source, and answer what the cache can.
+
+    Args:
+        snapshot: The source.
+        chunks: Its parsed files.
+        links: By path, the key of each module's Links.
+        outlines: Their outlines, by path.
+        writer: The model.
+        cache: Where requests and texts are found.
+        spread: How the work is spread.
+    """
+    wanted = list(_wanted(snapshot, chunks, links, outlines, writer, cache, spread))
+    return Answers(wanted, writer, cache)
+
+
+class _FileToAsk(Struct, frozen=True):
+    """A file, the symbols in it that may be asked about, and the key of the requests."""
+
+    chunk: Chunk
+    names: list[str]
+    key: str
+
+
+def _wanted(
+    snapshot: Snapshot,
+    chunks: list[Chunk],
+    links: Mapping[str, str],
+    outlines: Mapping[str, Outline],
+    writer: Writer,
+    cache: ResultCache,
+    spread: Spread,
+) -> Iterator[Wanted]:
+    """The requests for public symbols that have no text, in order of path.
+
+    Tests are not asked about: their names say what they test, and few readers look for more.
+    """
+    parsed = [chunk for chunk in chunks if chunk.path in links]
+    inside = _modules_inside(parsed, outlines)
+    asked_about = [chunk for chunk in parsed if not is_test(chunk.path)]
+    work = list(_files_to_ask(asked_about, links, outlines, writer, cache))
+    missing = cache.missing(w.key for w in work)
+    spread(ask_files, [w for w in work if w.key in missing], snapshot.root, writer.manner, writer.fits)
+    for batch in _batches(work):
+        found = cache.get_many(w.key for w in batch)
+        for w in batch:
+            for request in msgspec.json.decode(found[w.key], type=list[Asked]):
+                whole = request if request.symbol else _with_modules(request, inside.get(w.chunk.name, ()))
+                if whole.members or not whole.is_outline:
+                    yield Wanted(w.chunk.path, whole)
+
+
+def _files_to_ask(
+    chunks: list[Chunk],
+    links: Mapping[str, str],
+    outlines: Mapping[str, Outline],
+    writer: Writer,
+    cache: ResultCache,
+) -> Iterator[_FileToAsk]:
+    manner = [writer.manner, writer.identity["fingerprint"], writer.identity["generation"]]
+    for batch in _batches(chunks):
+        found = cache.get_many(links[chunk.path] for chunk in batch)
+        for chunk in batch:
+            names = _own_texts(msgspec.json.decode(found[links[chunk.path]], type=Links), outlines)
+            yield _FileToAsk(chunk, names, key("asked", 2, ASKING_VERSION, chunk.key, names, manner))
+
+
+def ask_files(
+    work: list[_FileToAsk], cache: ResultCache, root: str, manner: Manner, fits: Callable[[str], bool]
+) -> None:
+    """Make the requests for symbols of some files, and store them."""
+    modules = load_modules(cache, [w.chunk for w in work])
+
+    def asked(w: _FileToAsk) -> bytes:
+        source = read_file(root, w.chunk.path, w.chunk.digest).decode("utf-8-sig")
+        return msgspec.json.encode(asked_of(modules[w.chunk.path], frozenset(w.names), source, manner, fits))
+
+    cache.put_many({w.key: requests for w, requests in zip(work, on_fresh_stack(asked, work), strict=True)})
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Some at a time, so that not all that is looked up for them is held at once."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, _BATCH)):
+        yield batch
+
+
+def _own_texts(links: Links, outlines: Mapping[str, Outline]) -> list[str]:
+    """The public symbols of a module, without those that have their text from what they override."""
+    return [name for name in links.public if overridden_text(links.overrides.get(name, ()), outlines) is None]
+
+
+def _modules_inside(parsed: Iterable[Chunk], outlines: Mapping[str, Outline]) -> dict[str, list[Member]]:
+    """By the name of a package, the modules right inside it."""
+    inside: dict[str, list[Member]] = {}
+    for chunk in sorted(parsed, key=lambda chunk: (chunk.name, chunk.path)):
+        package, _, name = chunk.name.rpartition(".")
+        if package and not name.startswith("_"):
+            summary = outlines[chunk.path].headline or None
+            inside.setdefault(package, []).append(Member(f"{chunk.path}::", f"module {name}", summary))
+    return inside
+
+
+def _with_modules(request: Asked, modules: Iterable[Member]) -> Asked:
+    """A package's request, with the modules inside it among its members."""
+    return replace(request, members=(*request.members, *modules))
