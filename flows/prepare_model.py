@@ -39,6 +39,8 @@ def prepare(model: str, method: str) -> Path:
     Raises:
         SourceError: The model cannot be read or quantized.
     """
+    if model == "none":
+        raise SourceError("no model is named: give a folder or a hub id")
     try:
         return quantize.prepare(model, method, cache_home(), calibration())
     except ModelError as error:

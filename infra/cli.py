@@ -252,6 +252,11 @@ def _summary(report: Report) -> str:
     skipped = "".join(
         f"\n  skipped {_line(f.path)}: {f.reason}, {_line(f.detail)}" for f in report.skipped_files
     )
+    model = (
+        f"\n  model: {report.generated:,} symbols written for, {report.reused:,} as before"
+        if report.generated or report.reused
+        else ""
+    )
     given_up = (report.engine or {}).get("rows_given_up") or []
     memory = "".join(
         f"\n  out of memory with {rows} rows at a time: began again with half" for rows in given_up
@@ -259,7 +264,7 @@ def _summary(report: Report) -> str:
     budget = "\n  the budget is used up: the next build writes what is missing" if report.degraded else ""
     site = f"{report.published['target']}/index.html" if report.published else ""
     drawn = f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed"
-    return f"{report.symbols} symbols; texts: {texts}; {drawn}{skipped}{memory}{budget}\n{site}"
+    return f"{report.symbols} symbols; texts: {texts}; {drawn}{model}{skipped}{memory}{budget}\n{site}"
 
 
 def _plan(arguments: argparse.Namespace) -> int:
