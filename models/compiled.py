@@ -26,8 +26,9 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from torch._inductor import aoti_compile_and_package, aoti_load_package
+from torch._inductor import aoti_compile_and_package
 from torch.export import Dim, export
+from torch.export.pt2_archive._package import AOTICompiledModel
 
 from models import ragged
 from models.attention import ATTENTION
@@ -44,7 +45,11 @@ _EXAMPLE_TOKENS, _EXAMPLE_WANTED, _EXAMPLE_SLOTS, _EXAMPLE_COLUMNS = 19, 11, 5, 
 _NO_COMPILING = "the model cannot be compiled here (install g++, or run `docmill model tune` without it)"
 _DIGEST = "digest"
 _WORKSHOP = "TORCHINDUCTOR_CACHE_DIR"
-_OPTIONS = {"aot_inductor.package_constants_in_so": False}
+_MODEL = "model"  # what AOTInductor calls the one thing in a package
+_OPTIONS = {
+    "aot_inductor.package_constants_in_so": False,
+    "aot_inductor.precompile_headers": False,  # in a folder that others can foresee, and to be used but once
+}
 
 
 class CompiledPass:
@@ -70,7 +75,7 @@ class CompiledPass:
         compile_pass = partial(_compile, plain, layers)
         package, of_pass = _compiled("the model", home / name / "pass.pt2", compile_pass)
         with _one_line(_not_loaded(package)):
-            self._package = aoti_load_package(str(package))
+            self._package = _loaded(package)
         self._digests = of_kernel + of_pass
         named = chain(
             plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)
@@ -110,7 +115,7 @@ def _compiled(what: str, file: Path, make: Callable[[Path], None]) -> tuple[Path
     if not _is_intact(file):
         _log.warning("docmill: compiling %s for this machine, which takes up to a minute, once", what)
         shutil.rmtree(file.parent, ignore_errors=True)
-        with _one_line(_NO_COMPILING):
+        with _one_line(_NO_COMPILING), _own_workshop():
             try:
                 with appearing(file.parent) as staged:
                     staged.mkdir(mode=0o700)
@@ -133,6 +138,14 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def _loaded(package: Path) -> AOTICompiledModel:
+    """Load a package as torch does, but for a probe of the processor: it compiles and runs code for a second.
+
+    What the processor is decides the package's name already.
+    """
+    return AOTICompiledModel(torch._C._aoti.AOTIModelPackageLoader(str(package), _MODEL, False, 1, -1))
+
+
 def _compile(plain: RaggedPass, layers: list[torch.Tensor], file: Path) -> None:
     """Compile the pass and write `file`."""
     device = layers[0].device
@@ -145,7 +158,7 @@ def _compile(plain: RaggedPass, layers: list[torch.Tensor], file: Path) -> None:
     open_pool = {0: Dim("slots", min=2, max=_MOST), 2: Dim("columns", min=2, max=_MOST)}
     open_sizes = ({0: count}, {0: count}, {0: Dim("wanted", min=2, max=_MOST)}, [open_pool] * len(pool))
     depth = sys.getrecursionlimit()
-    with _own_workshop(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about itself
         try:
             plain.model.set_attn_implementation(ragged.RAGGED_ATTENTION)
