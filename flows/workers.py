@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ from tasks.documents import DocmillError
 
 if TYPE_CHECKING:
     from tasks.result_cache import ResultCache
+
+_log = logging.getLogger(__name__)
 
 # Below this many files one process is done before a second has started.
 _WORTH_SPREADING = 48
@@ -100,8 +103,10 @@ def import_ahead(module: str) -> None:
 
 
 def _import_quietly(module: str) -> None:
-    with suppress(Exception):
+    try:
         importlib.import_module(module)
+    except Exception:  # noqa: BLE001 - whatever it is, it comes again where the module is needed
+        _log.debug("importing %s ahead failed", module, exc_info=True)
 
 
 def _parts(items: Sequence[Any], count: int) -> Iterator[list[Any]]:

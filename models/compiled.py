@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import warnings
@@ -35,7 +34,7 @@ from models.attention import ATTENTION
 from models.config import ModelError
 from models.machine import code_digest, processor
 from models.passes import RaggedPass
-from models.staging import appearing
+from models.staging import appearing, discard
 
 _log = logging.getLogger(__name__)
 
@@ -67,13 +66,12 @@ class CompiledPass:
         """
         if not ragged.serves(layers):
             raise ModelError(f"{_NO_COMPILING}: there is no kernel for its attention")
-        kernel, of_kernel = _compiled(
-            "the attention kernel", home / _kernel_name() / "ragged_attention.so", ragged.build_kernel
-        )
+        in_place = home / _kernel_name() / "ragged_attention.so"
+        kernel, of_kernel = _compiled("the attention kernel", 10, in_place, ragged.build_kernel)
         with _one_line(_not_loaded(kernel)):
             ragged.load_kernel(kernel)
         compile_pass = partial(_compile, plain, layers)
-        package, of_pass = _compiled("the model", home / name / "pass.pt2", compile_pass)
+        package, of_pass = _compiled("the model", 30, home / name / "pass.pt2", compile_pass)
         with _one_line(_not_loaded(package)):
             self._package = _loaded(package)
         self._digests = of_kernel + of_pass
@@ -98,7 +96,7 @@ class CompiledPass:
 
 def _kernel_name() -> str:
     """Return a digest of all that the kernel depends on."""
-    depends = [torch.__version__, processor(), code_digest()]
+    depends = [torch.__version__, torch.backends.cpu.get_cpu_capability(), processor(), code_digest()]
     return f"kernel-{hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:32]}"
 
 
@@ -106,32 +104,37 @@ def _not_loaded(file: Path) -> str:
     return f"what is in {file.parent} cannot be loaded (remove it, and it is made again)"
 
 
-def _compiled(what: str, file: Path, make: Callable[[Path], None]) -> tuple[Path, str]:
+def _compiled(what: str, seconds: int, file: Path, make: Callable[[Path], None]) -> tuple[Path, str]:
     """Return `file` and its digest, made if it is not there as it was written. Raises ModelError.
 
     Its folder appears at once and holds nothing else. What is damaged is made again: as machine code it
-    would bring down the process.
+    would bring down the process. `seconds` is how long that takes, about.
     """
-    if not _is_intact(file):
-        _log.warning("docmill: compiling %s for this machine, which takes up to a minute, once", what)
-        shutil.rmtree(file.parent, ignore_errors=True)
-        with _one_line(_NO_COMPILING), _own_workshop():
-            try:
-                with appearing(file.parent) as staged:
-                    staged.mkdir(mode=0o700)
-                    make(staged / file.name)
-                    (staged / _DIGEST).write_text(_digest(staged / file.name), encoding="utf-8")
-            except OSError:
-                if not _is_intact(file):  # or else another process was faster
-                    raise
-    return file, (file.parent / _DIGEST).read_text(encoding="utf-8")
+    if found := _intact(file):
+        return file, found
+    _log.warning("docmill: compiling %s for this machine, once: about %d seconds", what, seconds)
+    with _one_line(_NO_COMPILING), _own_workshop():
+        if file.parent.exists():
+            discard(file.parent)
+        try:
+            with appearing(file.parent) as staged:
+                staged.mkdir(mode=0o700)
+                make(staged / file.name)
+                made = _digest(staged / file.name)
+                (staged / _DIGEST).write_text(made, encoding="utf-8")
+        except OSError:
+            if not (made := _intact(file)):  # or else another process was faster
+                raise
+    return file, made
 
 
-def _is_intact(file: Path) -> bool:
+def _intact(file: Path) -> str:
+    """Return the digest of a file, "" if it is not as it was written."""
     try:
-        return (file.parent / _DIGEST).read_text(encoding="utf-8") == _digest(file)
+        found = _digest(file)
+        return found if (file.parent / _DIGEST).read_text(encoding="utf-8") == found else ""
     except (OSError, ValueError):
-        return False
+        return ""
 
 
 def _digest(file: Path) -> str:

@@ -2,8 +2,9 @@
 
 A GPU computes a step of a small model in less time than Python takes to launch the hundreds of kernels in
 it. A graph remembers them, with the addresses that they read and write, and launches them as one. Inputs
-therefore always lie in the same place; they and the results travel through pinned memory, and nothing waits
-but who reads a result. Where there is no GPU everything but the graph is the same.
+therefore always lie in the same place; they and the results travel through pinned memory. What waits is who
+reads a result, and a step whose last inputs are still on their way. Where there is no GPU everything but the
+graph is the same.
 
 In scope: where inputs and results lie, recording, replaying. Not in scope: which steps there are, and what
 they compute (`models.runner`, `models.passes`).
@@ -19,8 +20,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 GraphMemory = Any  # torch's handle of what several graphs work in, one at a time
 
-# Rotary embeddings that fetch the longest position of each batch from the device, which no graph can.
-_FETCHING = {"dynamic", "longrope"}
+# In the name of rotary embeddings that look at the longest position of each batch on the host: no graph can.
+_LOOKING = "dynamic"
 
 
 def graph_memory(model: PreTrainedModel) -> GraphMemory | None:
@@ -32,7 +33,7 @@ def graph_memory(model: PreTrainedModel) -> GraphMemory | None:
 
 def is_recordable(config: PreTrainedConfig) -> bool:
     """Tell whether a graph can hold the steps of such a model."""
-    return _FETCHING.isdisjoint(_rotations(config.to_dict()))
+    return not any(_LOOKING in rotation for rotation in _rotations(config.to_dict()))
 
 
 def _rotations(settings: dict[str, Any]) -> set[str]:
@@ -44,8 +45,9 @@ def _rotations(settings: dict[str, Any]) -> set[str]:
 class FixedStep:
     """A function of tensors that is called with inputs of always the same shapes.
 
-    It must leave the same behind when it is called twice with the same. With `memory` it is recorded at its
-    second call; during the first, libraries still set themselves up.
+    With `memory` it is recorded at its second call; during the first, libraries still set themselves up. It
+    must then wait for nothing on the device, and what it returns is to be read before another step that
+    works in the same memory is called.
     """
 
     def __init__(
@@ -71,13 +73,19 @@ class FixedStep:
         for pinned, target, tensor in zip(self._sent, self._inputs, given, strict=True):
             pinned.send(tensor, target)
         if self._memory and not first and not self._graph:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=self._memory):
-                self._computed = self._function(*self._inputs)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._memory):
+                computed = self._function(*self._inputs)
+            self._graph, self._computed = graph, computed
         if self._graph:
             self._graph.replay()
         else:
             self._computed = self._function(*self._inputs)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether calls replay a graph."""
+        return self._graph is not None
 
     def results(self) -> list[torch.Tensor]:
         """Wait for what was computed and return it on the host, where the next call overwrites it."""

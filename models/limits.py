@@ -3,7 +3,8 @@
 In scope: counting tokens as the engine counts those of prompts. Not in scope: where a limit comes from.
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from tokenizers import Tokenizer
@@ -13,18 +14,21 @@ from tokenizers import Tokenizer
 class PromptLimit:
     """At most so many `tokens` of a tokenizer, given in JSON; can be sent to other processes."""
 
-    tokenizer: str
+    tokenizer: str = field(repr=False, compare=False)  # megabytes: its digest tells it apart
     tokens: int
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", hashlib.sha256(self.tokenizer.encode()).hexdigest())
 
     def __call__(self, prompt: str) -> bool:
         """Tell whether a prompt is short enough."""
-        counted = _tokenizer(self.tokenizer).encode(prompt, add_special_tokens=False)
-        return len(counted) <= self.tokens
+        return len(_tokenizer(self).encode(prompt, add_special_tokens=False)) <= self.tokens
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(form: str) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(form)
+def _tokenizer(limit: PromptLimit) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(limit.tokenizer)
     tokenizer.encode_special_tokens = True  # a prompt's are only text
     tokenizer.no_truncation()
     tokenizer.no_padding()

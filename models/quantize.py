@@ -34,7 +34,7 @@ from models.load import (
     load_weights,
     locate,
 )
-from models.staging import appearing
+from models.staging import appearing, discard
 
 MANIFEST = "manifest.json"
 QUANTIZATION_MAP = "quanto_qmap.json"
@@ -114,9 +114,7 @@ def prepare(model: str, method: str, home: Path, samples: Iterable[str] = ()) ->
         try:
             verify(target)
         except CorruptModelError:
-            damaged = target.with_name(f".{target.name}.damaged")
-            target.rename(damaged)
-            shutil.rmtree(damaged)
+            discard(target)
     return quantize_folder(source, target, method, samples)
 
 

@@ -32,8 +32,8 @@ from models.passes import DecodePass, PrefillPass, RaggedPass
 _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what it computes
 
 
-# How torch's allocator for the CPU says it, and how compiled code does.
-_OUT_OF_MEMORY = ("can't allocate memory", "aoti_torch_empty")
+# How torch's allocator for the CPU says it, how compiled code does, and how CUDA's driver.
+_OUT_OF_MEMORY = ("can't allocate memory", "aoti_torch_empty", "CUDA error: out of memory")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -130,20 +130,13 @@ class PaddedRunner(Runner):
     def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
         """Pad the prompts and fill the group with dummies."""
         if bucket not in self._prefills:
-            compute = partial(self._prefill, self._pool(bucket.kv_length))
+            pool = self._pool(bucket.kv_length)
+            compute = partial(_fill, self._prefill_pass, self._prefix, self._table.prefix_length, pool)
             self._prefills[bucket] = FixedStep(compute, self._device, self._graph_memory)
         dummies = self._table.prefill_rows(bucket.prompt_length) - len(prompts)
         padded = [[*prompt, *[_FILLER] * (bucket.prompt_length - len(prompt))] for prompt in prompts]
         padded += [[_FILLER] * bucket.prompt_length] * dummies
         self._prefills[bucket](padded, [*slots, *[self._table.spare_slot] * dummies])
-
-    def _prefill(
-        self, pool: list[torch.Tensor], tokens: torch.Tensor, slots: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        start = self._table.prefix_length
-        for target, source in zip(pool, self._prefill_pass(tokens, self._prefix), strict=True):
-            target[slots, :, start : start + source.shape[2]] = source
-        return ()
 
     @torch.inference_mode()
     @_memory_errors_named
@@ -157,6 +150,23 @@ class PaddedRunner(Runner):
         step(*zip(*self._fed(fed), strict=True))
         likeliest, logprobs = step.results()
         return likeliest.tolist(), logprobs.tolist()
+
+
+def _fill(
+    prefill: PrefillPass,
+    prefix: list[torch.Tensor],
+    start: int,
+    pool: list[torch.Tensor],
+    tokens: torch.Tensor,
+    slots: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """Put the keys and values of `tokens` (rows × length) into slots of a pool, from column `start` on.
+
+    No method: steps that referred to their runner would keep its pools until garbage is looked for.
+    """
+    for target, source in zip(pool, prefill(tokens, prefix), strict=True):
+        target[slots, :, start : start + source.shape[2]] = source
+    return ()
 
 
 class PackedRunner(Runner):

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,3 +14,10 @@ def appearing(path: Path) -> Iterator[Path]:
         staged = Path(scratch) / path.name
         yield staged
         staged.rename(path)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder that others may look at: at once from its place, then from the disk."""
+    aside = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-")
+    with aside as scratch, suppress(FileNotFoundError):  # if another process was faster
+        path.rename(Path(scratch) / path.name)

@@ -6,6 +6,7 @@ A file's requests are kept under what they depend on; only those of files that c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tasks.chunk import Chunk, load_modules
-from tasks.documents import Links, Outline, Snapshot
+from tasks.documents import Links, Module, Outline, Snapshot
 from tasks.files import read_file
 from tasks.fresh_stack import on_fresh_stack
 from tasks.generate.answers import Answers, Wanted
@@ -111,13 +112,18 @@ def ask_files(
     work: list[_FileToAsk], cache: ResultCache, root: str, manner: Manner, fits: Callable[[str], bool]
 ) -> None:
     """Make the requests for symbols of some files, and store them."""
-    modules = load_modules(cache, [w.chunk for w in work])
+    for batch in _batches(work):
+        modules = load_modules(cache, [w.chunk for w in batch])
+        asked = partial(_ask, modules, root, manner, fits)
+        cache.put_many({w.key: found for w, found in zip(batch, on_fresh_stack(asked, batch), strict=True)})
 
-    def asked(w: _FileToAsk) -> bytes:
-        source = read_file(root, w.chunk.path, w.chunk.digest).decode("utf-8-sig")
-        return msgspec.json.encode(asked_of(modules[w.chunk.path], frozenset(w.names), source, manner, fits))
 
-    cache.put_many({w.key: requests for w, requests in zip(work, on_fresh_stack(asked, work), strict=True)})
+def _ask(
+    modules: Mapping[str, Module], root: str, manner: Manner, fits: Callable[[str], bool], file: _FileToAsk
+) -> bytes:
+    source = read_file(root, file.chunk.path, file.chunk.digest).decode("utf-8-sig")
+    requests = asked_of(modules[file.chunk.path], frozenset(file.names), source, manner, fits)
+    return msgspec.json.encode(requests)
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.settings import cache_home
+from flows.workers import Workers
 from models.config import OutOfMemoryError
 from models.prompts import SUMMARY_SEPARATOR
 from models.runner import PaddedRunner
@@ -139,6 +140,14 @@ def test_processes_ask_what_one_asks(model, instruct, docmill, tmp_path, monkeyp
     for number in range(60):
         text = f"class C{number}:\n    def m(self, x={number}):\n        return self.m(x)\n" + "\n" * number
         (source / f"m{number}.py").write_text(text + f"def f{number}(text):\n    return '<|turn|>' + text\n")
+    spread = []
+    work = Workers.__call__
+
+    def note(self, function, items, *common):
+        spread.append((function.__name__, self._spreads(len(items))))
+        work(self, function, items, *common)
+
+    monkeypatch.setattr(Workers, "__call__", note)
     for name in (model, instruct):
         sites = []
         for processes in (1, 2):
@@ -149,6 +158,7 @@ def test_processes_ask_what_one_asks(model, instruct, docmill, tmp_path, monkeyp
             docmill(source, "--model", str(name), "--config", str(settings), "--budget", "150", out=out)
             sites.append(tree_bytes(out))
         assert sites[0] == sites[1]
+    assert [apart for function, apart in spread if function == "ask_files"] == [False, True] * 2
 
 
 def test_human_slots_stay_and_model_slots_are_marked(repository, model, docmill, tmp_path):

@@ -159,7 +159,6 @@ def test_a_model_is_tuned_on_a_folder_with_functions(tmp_path, capsys):
     ("arguments", "said"),
     [
         (["tune", "none"], "no model is set"),
-        (["prepare", "none"], "no model is named"),
         (["tune", "bundled", "--source", "/no/such/folder"], "/no/such/folder: no such folder"),
         (["prepare", "none"], "no model is named"),
         (["prepare", "bundled"], "quantized already, as int8"),

@@ -1,5 +1,9 @@
 """Fixed steps: what goes in and comes out, and, where there is a GPU, that graphs change nothing."""
 
+import gc
+import weakref
+from contextlib import contextmanager
+
 import pytest
 import torch
 from transformers import AutoConfig
@@ -9,7 +13,7 @@ from models.engine import Engine, Frame, Request
 from models.graphs import FixedStep, graph_memory, is_recordable
 from models.load import load
 
-from .conftest import code_prompts, random_model
+from .conftest import code_prompts
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA device here")
 CPU = torch.device("cpu")
@@ -48,24 +52,85 @@ def test_nothing_is_recorded_on_a_cpu(loaded):
     assert graph_memory(loaded().model) is None
 
 
-LONG_ROTATION = {
-    "rope_parameters": {
-        "rope_type": "longrope",
-        "rope_theta": 10000.0,
-        "short_factor": [1.0] * 8,
-        "long_factor": [2.0] * 8,
-        "original_max_position_embeddings": 128,
-    }
-}
+PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+GROWING = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
 
 
 @pytest.mark.parametrize(
-    ("architecture", "changes", "recordable"),
-    [("llama", {}, True), ("gemma3_text", {}, True), ("gpt2", {}, True), ("phi3", LONG_ROTATION, False)],
+    ("architecture", "rotation", "recordable"),
+    [
+        ("llama", PLAIN, True),
+        ("llama", GROWING, False),
+        ("gemma3_text", {"sliding_attention": PLAIN, "full_attention": PLAIN}, True),
+        ("gemma3_text", {"sliding_attention": PLAIN, "full_attention": GROWING}, False),
+    ],
 )
-def test_rotations_that_fetch_positions_cannot_be_recorded(tmp_path, architecture, changes, recordable):
-    folder = random_model(architecture, tmp_path / "model", **changes)
-    assert is_recordable(AutoConfig.from_pretrained(folder)) is recordable
+def test_rotations_that_look_at_positions_cannot_be_recorded(architecture, rotation, recordable):
+    assert is_recordable(AutoConfig.for_model(architecture, rope_parameters=rotation)) is recordable
+
+
+def test_a_model_without_rotations_can_be_recorded():
+    assert is_recordable(AutoConfig.for_model("gpt2"))
+
+
+class Recorder:
+    """In the place of torch's own where there is no GPU: tells what happens, and computes nothing."""
+
+    def __init__(self, monkeypatch, fails=False):
+        self.happened = []
+        monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: self)
+        monkeypatch.setattr("torch.cuda.graph", self.record)
+        self.fails = fails
+
+    @contextmanager
+    def record(self, graph, pool):
+        self.happened.append("record")
+        yield
+        if self.fails:
+            raise RuntimeError("CUDA error: out of memory")
+
+    def replay(self):
+        self.happened.append("replay")
+
+
+def test_the_second_call_is_recorded_and_those_after_it_replay(monkeypatch):
+    recorder = Recorder(monkeypatch)
+    read = []
+
+    def compute(numbers):
+        read.append(numbers.tolist())
+        return (numbers * 2,)
+
+    step = FixedStep(compute, CPU, "memory")
+    step([1])
+    assert (recorder.happened, step.is_recorded) == ([], False)
+    step([2])
+    step([3])
+    assert recorder.happened == ["record", "replay", "replay"]
+    assert step.is_recorded
+    assert read == [[1], [2]]  # what is replayed is not computed by Python
+
+
+def test_a_recording_that_fails_is_none(monkeypatch):
+    Recorder(monkeypatch, fails=True)
+    step = FixedStep(lambda numbers: (numbers * 2,), CPU, "memory")
+    step([1])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        step([2])
+    assert not step.is_recorded
+    assert [part.tolist() for part in step.results()] == [[2]]
+
+
+def test_what_a_runner_holds_goes_with_it(loaded):
+    engine = Engine(loaded(), GenerationConfig(stop=()))
+    engine.generate_all([Request("a", "1 2 3", (Frame("", 3),))])
+    runner = weakref.ref(engine._runner)
+    gc.disable()  # it would come too late for the pools of the next engine
+    try:
+        del engine
+        assert runner() is None
+    finally:
+        gc.enable()
 
 
 def asked(count=120):
@@ -82,6 +147,12 @@ def test_graphs_write_what_kernels_launched_one_by_one_write(saved, monkeypatch,
     monkeypatch.setattr("models.runner.graph_memory", lambda model: None)
     launched = Engine(loaded, GenerationConfig(stop=()), prefix="def f(x):\n")
     assert recorded.generate_all(asked()) == launched.generate_all(asked())
+    of_recorded, of_launched = (
+        [*engine._runner._prefills.values(), *engine._runner._decodings.values()]
+        for engine in (recorded, launched)
+    )
+    assert sum(step.is_recorded for step in of_recorded) >= 2
+    assert not any(step.is_recorded for step in of_launched)
 
 
 @on_gpu
