@@ -7,7 +7,7 @@ lengths, in an order dealt out once. Every contender is a process of its own, ti
 without loading or compiling; rounds are interleaved and the median counts. Slow contenders get every n-th
 prompt. `bundled` ends its texts itself; `30m` and `0.5b` have random weights and write a fixed number of
 tokens. A peer takes part where `make peers` has installed it, in a virtual environment of its own. On a GPU
-all but one-by-one generation computes in bfloat16.
+memory is what torch has reserved, which for `generate_batch` is by design nearly all that there is.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.engine import Engine, Request
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE / ".models"
 SOURCE = "sympy"
 WARM_UP = 128
+BLOCK = 32  # tokens in a page of generate_batch's KV cache
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,14 @@ class Stock:
 
 @dataclass(frozen=True)
 class Continuous:
-    """transformers' own `generate_batch`."""
+    """transformers' own `generate_batch`.
+
+    On a GPU it sizes itself. On a CPU it is given room for `rows` texts at a time and passes of `tokens`; the
+    best of `sizes` on a sample counts.
+    """
 
     share: int = 1
+    sizes: tuple[tuple[int, int], ...] = ((64, 512), (64, 1024), (128, 1024))  # rows, tokens
     dtype: str = "float32"
 
 
@@ -95,8 +104,9 @@ ON_CPU: dict[str, Contender] = {
 }
 ON_CUDA: dict[str, Contender] = {
     "one by one": Stock(60, alone=True),
-    "batches, bfloat16": Stock(5, dtype="bfloat16", sizes=(64, 128, 256)),
-    "batches, sorted, bfloat16": Stock(2, ordered=True, dtype="bfloat16", sizes=(64, 128, 256)),
+    "one by one, bfloat16": Stock(60, alone=True, dtype="bfloat16"),
+    "batches, bfloat16": Stock(1, dtype="bfloat16", sizes=(64, 128, 256)),
+    "batches, sorted, bfloat16": Stock(1, ordered=True, dtype="bfloat16", sizes=(64, 128, 256)),
     "generate_batch, bfloat16": Continuous(dtype="bfloat16"),
     "docmill, float32": Docmill(compute="float32", compiled=False),
     "docmill, bfloat16": Docmill(compute="bfloat16", compiled=False),
@@ -107,7 +117,7 @@ BASE = "one by one"
 
 @dataclass(frozen=True)
 class Workload:
-    """Most tokens of a prompt and of an answer; every so-many-th of the prompts is used.
+    """Most tokens of a prompt and of an answer; on a CPU every so-many-th of the prompts is used.
 
     Where prompts are few, slow contenders get a larger share of them: theirs is divided by `spared`.
     """
@@ -207,7 +217,7 @@ def dequantized(folder: Path) -> Path:
     return target
 
 
-def prompts_for(folder: Path, workload: Workload, most: int) -> list[str]:
+def prompts_for(folder: Path, workload: Workload, device: str, most: int) -> list[str]:
     """Functions of the source package as a model is shown them, in an order that is always the same."""
     from models.config import ModelConfig
     from models.load import load
@@ -215,7 +225,7 @@ def prompts_for(folder: Path, workload: Workload, most: int) -> list[str]:
     loaded = load(ModelConfig(model=str(folder), dtype="float32"))
     found = list(functions(lambda text: len(loaded.encode(text, trusted=False)) < workload.longest - 1))
     random.Random(0).shuffle(found)
-    return found[:most][:: workload.every]
+    return found[:most][:: workload.every if device == "cpu" else 1]
 
 
 def functions(fits: Callable[[str], bool]) -> Iterator[str]:
@@ -279,7 +289,7 @@ def run_stock(how: Stock, folder: Path, prompts: list[str], new: int, device: st
     generate(rows[:2])
     size = 1 if how.alone else how.sizes[0]
     if not how.alone and len(how.sizes) > 1:
-        some = rows[:: max(4, len(rows) // 64)]
+        some = rows[:: max(1, len(rows) // max(64, 4 * how.sizes[-1]))]
         size = min(how.sizes, key=lambda size: run(size, some)[1])
     written, seconds = run(size, rows)
     return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "batch": size}
@@ -288,32 +298,42 @@ def run_stock(how: Stock, folder: Path, prompts: list[str], new: int, device: st
 def run_continuous(
     how: Continuous, folder: Path, prompts: list[str], new: int, device: str
 ) -> dict[str, Any]:
-    """transformers' `generate_batch`: on a GPU as it sets itself up, on a CPU with as many rows as docmill.
-
-    Blocks are not shared, or else prompts of the warm-up would be found again.
-    """
+    """transformers' `generate_batch`, without sharing blocks: prompts of the warm-up would be found again."""
     from transformers import ContinuousBatchingConfig
 
-    model, rows = stock(folder, prompts, how.dtype, device)
-    on_cpu = {"page_size": 32, "num_blocks": 2048, "max_batch_tokens": 512, "max_requests_per_batch": 64}
-    sizes = on_cpu if device == "cpu" else {}
+    model, all_rows = stock(folder, prompts, how.dtype, device)
     model.generation_config.update(do_sample=False, max_new_tokens=new)
 
-    def generate(rows: list[list[int]]) -> int:
-        out = model.generate_batch(
-            rows,
-            generation_config=model.generation_config,
-            continuous_batching_config=ContinuousBatchingConfig(allow_block_sharing=False, **sizes),
-            persistent_manager=True,
-        )
-        return sum(len(answer.generated_tokens) for answer in out.values())
+    def room(rows: int, tokens: int) -> dict[str, int]:
+        blocks = rows * -(-(max(map(len, all_rows)) + new) // BLOCK)
+        sizes = {"max_requests_per_batch": rows, "max_batch_tokens": tokens}
+        return sizes | {"page_size": BLOCK, "num_blocks": blocks}
 
-    generate(rows)  # what it is sized by
-    start = time.perf_counter()
-    written = generate(rows)
-    seconds = time.perf_counter() - start
-    model.destroy_cached_continuous_batching_manager()
-    return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds}
+    def run(settings: dict[str, int], rows: list[list[int]]) -> tuple[int, float]:
+        def generate() -> int:
+            out = model.generate_batch(
+                rows,
+                generation_config=model.generation_config,
+                continuous_batching_config=ContinuousBatchingConfig(allow_block_sharing=False, **settings),
+                persistent_manager=True,
+            )
+            assert len(out) == len(rows) and not any(answer.error for answer in out.values())
+            return sum(len(answer.generated_tokens) for answer in out.values())
+
+        generate()  # what it is sized by, and warm-up
+        start = time.perf_counter()
+        written = generate()
+        seconds = time.perf_counter() - start
+        model.destroy_cached_continuous_batching_manager()
+        return written, seconds
+
+    best: dict[str, int] = {}
+    if device == "cpu":
+        some = all_rows[:: max(1, len(all_rows) // 300)]
+        best = min((room(*sizes) for sizes in how.sizes), key=lambda settings: run(settings, some)[1])
+    written, seconds = run(best, all_rows)
+    settings = ", ".join(f"{name} {value}" for name, value in best.items())
+    return {"output": written, "prompt": sum(map(len, all_rows)), "seconds": seconds, "settings": settings}
 
 
 def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int, device: str) -> dict[str, Any]:
@@ -330,7 +350,7 @@ def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int, device
     engine = Engine(loaded, generation, compiled=MODELS / "compiled" if how.compiled else None)
     made = time.perf_counter() - start
     requests = [Request(str(n), p, (Frame(SUMMARY_SEPARATOR, new),)) for n, p in enumerate(prompts)]
-    engine.generate_all(requests[:WARM_UP])
+    warm_up(engine, requests)
     engine.stats = EngineStats()
     start = time.perf_counter()
     engine.generate_all(requests)
@@ -343,6 +363,15 @@ def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int, device
         "occupancy": round(engine.stats.occupancy, 4),
         "made_in_seconds": round(made, 1),
     }
+
+
+def warm_up(engine: Engine, requests: list[Request]) -> None:
+    """Let all run once that is not to be timed; on a GPU every shape twice, after which it is recorded."""
+    if engine.profile.device == "cpu":
+        engine.generate_all(requests[:WARM_UP])
+        return
+    for _ in range(2):
+        engine.generate_all(requests)
 
 
 def contend(name: str, forms: Forms, prompts: list[str], new: int, device: str) -> dict[str, Any]:
@@ -389,7 +418,7 @@ def measure(model: str, device: str, rounds: int, most: int, only: list[str]) ->
     MODELS.mkdir(exist_ok=True)
     forms, workload = forms_of(model), WORKLOADS[model]
     prompts = MODELS / f"prompts-{model}.json"
-    prompts.write_text(json.dumps(prompts_for(forms.whole, workload, most)))
+    prompts.write_text(json.dumps(prompts_for(forms.whole, workload, device, most)))
     taking_part = {
         name: how
         for name, how in CONTENDERS[device].items()
@@ -402,7 +431,7 @@ def measure(model: str, device: str, rounds: int, most: int, only: list[str]) ->
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in taking_part}
     for _ in range(rounds):
         for name, how in taking_part.items():
-            share = max(1, how.share // workload.spared)
+            share = max(1, how.share // workload.spared) if device == "cpu" else how.share
             found[name].append(in_own_process(name, forms, prompts, workload.new, share, device))
             print(f"{model:<8} {name:<38} {found[name][-1]}", file=sys.stderr, flush=True)
     return {name: median(runs) for name, runs in found.items()}

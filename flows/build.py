@@ -121,7 +121,8 @@ def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
     generated = built.generated
     report.slots["dropped"] = generated.dropped
     report.generated, report.reused = generated.generated, generated.reused
-    report.degraded, report.engine = generated.degraded, generated.engine
+    report.degraded, report.unwritten = generated.unwritten > 0, generated.unwritten
+    report.engine = generated.engine
     report.pages = {"total": published.pages, "written": published.written, "removed": published.removed}
     report.skipped_files = sorted([*snapshot.skipped, *built.parsed.skipped], key=lambda file: file.path)
     report.published = {"target": published.target, "release": published.release}
@@ -130,7 +131,8 @@ def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
 def report_unchanged(report: Report, before: Report) -> None:
     """Fill in what the standing site's own build reported; this one wrote nothing."""
     report.symbols, report.slots, report.skipped_files = before.symbols, before.slots, before.skipped_files
-    report.reused, report.degraded = before.generated + before.reused, before.degraded
+    report.reused = before.generated + before.reused
+    report.degraded, report.unwritten = before.degraded, before.unwritten
     report.pages = {"total": before.pages["total"], "written": 0, "removed": 0}
     report.published = before.published
 

@@ -25,6 +25,7 @@ class Report(Struct):
     )
     generated: int = 0
     reused: int = 0
+    unwritten: int = 0
     pages: dict[str, int] = field(default_factory=lambda: {"total": 0, "written": 0, "removed": 0})
     skipped_files: list[SkippedFile] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)

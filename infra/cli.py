@@ -56,11 +56,20 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.debug:
             raise
         if isinstance(error, OSError) and error.filename is not None:
-            print(f"docmill: {_line(os.fsdecode(error.filename))}: {error.strerror}", file=sys.stderr)
+            print(f"docmill: {_line(os.fsdecode(error.filename))}: {_reason(error)}", file=sys.stderr)
             return 1
         what = _line(f"{type(error).__name__}: {error}")
         print(f"docmill: internal error: {what}; run with --debug", file=sys.stderr)
         return 1
+
+
+def _reason(error: OSError) -> str:
+    """Why a file cannot be used; for one of docmill's own, what can be done about it."""
+    from flows.settings import cache_home
+
+    if Path(os.fsdecode(error.filename)).is_relative_to(cache_home()):
+        return f"{error.strerror}; docmill keeps its cache there, or where XDG_CACHE_HOME says"
+    return str(error.strerror)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,7 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("model", nargs="?", type=_given, help="bundled, a folder or a hub id (default: as set)")
     tune.add_argument("--source", type=Path, metavar="DIR", help="measure with functions like those in here")
     tune.add_argument(
-        "--seconds", type=_seconds, default=300, metavar="S", help="time for trials (default: 300)"
+        "--seconds",
+        type=_seconds,
+        default=300,
+        metavar="S",
+        help="begin no trial later than this (default: 300); one takes 5 to 15, compiling 40 once",
     )
     tune.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
     tune.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
@@ -252,19 +265,27 @@ def _summary(report: Report) -> str:
     skipped = "".join(
         f"\n  skipped {_line(f.path)}: {f.reason}, {_line(f.detail)}" for f in report.skipped_files
     )
-    model = (
-        f"\n  model: {report.generated:,} symbols written for, {report.reused:,} as before"
-        if report.generated or report.reused
-        else ""
-    )
     given_up = (report.engine or {}).get("rows_given_up") or []
     memory = "".join(
         f"\n  out of memory with {rows} rows at a time: began again with half" for rows in given_up
     )
-    budget = "\n  the budget is used up: the next build writes what is missing" if report.degraded else ""
+    missing = f"{report.unwritten:,} texts are missing, which the next build writes"
+    budget = f"\n  degraded: the budget is used up, and {missing}" if report.degraded else ""
     site = f"{report.published['target']}/index.html" if report.published else ""
     drawn = f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed"
-    return f"{report.symbols} symbols; texts: {texts}; {drawn}{model}{skipped}{memory}{budget}\n{site}"
+    done = f"{report.symbols} symbols; texts: {texts}; {drawn}{_of_model(report)}"
+    return f"{done}{skipped}{memory}{budget}\n{site}"
+
+
+def _of_model(report: Report) -> str:
+    """What a model did in a build, as a line of its summary; nothing if there was none."""
+    if not report.generated and not report.reused:
+        return ""
+    line = f"\n  model: asked for {report.generated:,} symbols, {report.reused:,} as before"
+    if not report.generated or report.engine is None:
+        return line
+    tokens = f"{report.engine['prompt_tokens']:,} tokens read, {report.engine['output_tokens']:,} written"
+    return f"{line}; {tokens} in {report.engine['seconds']:.1f} s"
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -303,25 +324,32 @@ def _tune(arguments: argparse.Namespace) -> int:
 
     flags = {name: getattr(arguments, name) for name in ("model", "quantize", "device")}
     settings = resolve_settings(None, flags, arguments.config).settings
-    print("  rows  group  edges  code        texts/s    in/s   out/s  ms a token")
     tuning = tune_model(
-        settings.model, settings.quantize, settings.device, arguments.source, arguments.seconds, _show_trial
+        settings.model, settings.quantize, settings.device, arguments.source, arguments.seconds, _Trials()
     )
     print(f"kept: {_way(tuning.policy, tuning.compiled)}")
     return 0
 
 
-def _show_trial(trial: Trial) -> None:
-    way = _way(trial.policy, trial.compiled)
-    if trial.speed is None:
-        print(f"{way}  {_line(str(trial.failure))}")
-        return
-    speed = trial.speed
-    print(
-        f"{way}  {speed.requests_per_second:9.1f}  {speed.prompt_tokens_per_second:6.0f}"
-        f"  {speed.output_tokens_per_second:6.0f}  {speed.step_seconds * 1000:10.2f}",
-        flush=True,
-    )
+class _Trials:
+    """A line for each trial, under a head."""
+
+    def __init__(self) -> None:
+        self.any = False
+
+    def __call__(self, trial: Trial) -> None:
+        if not self.any:
+            print("  rows  group  edges  code        texts/s    in/s   out/s  ms a token")
+        self.any = True
+        way, speed = _way(trial.policy, trial.compiled), trial.speed
+        if speed is None:
+            print(f"{way}  {_line(str(trial.failure))}", flush=True)
+            return
+        print(
+            f"{way}  {speed.requests_per_second:9.1f}  {speed.prompt_tokens_per_second:6.0f}"
+            f"  {speed.output_tokens_per_second:6.0f}  {speed.step_seconds * 1000:10.2f}",
+            flush=True,
+        )
 
 
 def _way(policy: BucketPolicy, compiled: bool) -> str:

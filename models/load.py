@@ -306,7 +306,8 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise CorruptModelError(
-            f"the tokenizer of {folder.name} cannot be read: {_first_line(error)}"
+            f"the tokenizer of {folder.name} cannot be read ({_first_line(error).rstrip(': ')}): "
+            "is its tokenizer.json there?"
         ) from error
     if not tokenizer.is_fast:
         raise UnsupportedModelError(f"the tokenizer of {folder.name} has no tokenizer.json: save it with one")

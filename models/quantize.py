@@ -10,6 +10,7 @@ int8 (models.int8).
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterable
@@ -36,6 +37,9 @@ from models.load import (
 )
 from models.staging import appearing, discard
 
+_log = logging.getLogger(__name__)
+
+_AGAIN = "run `docmill model prepare` on the model that it came from, which makes it again"
 MANIFEST = "manifest.json"
 QUANTIZATION_MAP = "quanto_qmap.json"
 _LIBRARIES = ("optimum-quanto", "optimum", "transformers", "torch")
@@ -75,9 +79,7 @@ def method_of(folder: Path) -> str | None:
     for name, method in METHODS.items():
         if method.name == said:
             return name
-    raise CorruptModelError(
-        f"{folder.name}/{MANIFEST} names no method that is known: quantize the model again"
-    )
+    raise CorruptModelError(f"{folder.name}/{MANIFEST} names no method that is known")
 
 
 def quantize_folder(source: Path, target: Path, method: str = "int8", samples: Iterable[str] = ()) -> Path:
@@ -109,11 +111,13 @@ def prepare(model: str, method: str, home: Path, samples: Iterable[str] = ()) ->
     source = locate(model)
     if stored := method_of(source):
         raise ModelError(f"{model} is quantized already, as {stored}: prepare the model that it came from")
+    load_tokenizer(source)  # without one nothing can be done with it
     target = _place(model, source, method, home)
     if target.exists():
         try:
             verify(target)
         except CorruptModelError:
+            _log.warning("docmill: %s is damaged: making it again", target)
             discard(target)
     return quantize_folder(source, target, method, samples)
 
@@ -183,11 +187,9 @@ def verify(folder: Path) -> dict[str, Any]:
         manifest = _manifest(folder)
         damaged = [name for name, digest in manifest["files"].items() if _digest(folder / name) != digest]
     except (OSError, ValueError, KeyError) as error:
-        raise CorruptModelError(f"{folder.name} is incomplete ({error}): quantize the model again") from error
+        raise CorruptModelError(f"{folder.name} is incomplete ({error}): {_AGAIN}") from error
     if damaged:
-        raise CorruptModelError(
-            f"{folder.name}/{damaged[0]} is not what was written: quantize the model again"
-        )
+        raise CorruptModelError(f"{folder.name}/{damaged[0]} is not what was written: {_AGAIN}")
     return manifest
 
 
@@ -195,7 +197,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
-        raise CorruptModelError(f"{folder.name} is incomplete ({error}): quantize the model again") from error
+        raise CorruptModelError(f"{folder.name} is incomplete ({error}): {_AGAIN}") from error
     return found
 
 

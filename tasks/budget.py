@@ -12,7 +12,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from tasks.generate.answers import Rendered
 
-_BUDGET = re.compile(r"([0-9]{1,12}) *(symbols?|tokens?|minutes?)?", re.IGNORECASE)
+_BUDGET = re.compile(r"([0-9]{1,12})(\.[0-9]{1,6})? *(symbols?|tokens?|minutes?)?", re.IGNORECASE)
 
 
 class Budget(Struct, frozen=True):
@@ -20,20 +20,22 @@ class Budget(Struct, frozen=True):
 
     symbols: int | None = None
     tokens: int | None = None
-    minutes: int | None = None
+    minutes: float | None = None
 
 
 def parse_budget(text: str) -> Budget:
-    """Read `500`, `500 symbols`, `200000 tokens` or `10 minutes`.
+    """Read `500`, `500 symbols`, `200000 tokens`, `10 minutes` or `1.5 minutes`.
 
     Raises:
         ValueError: The text is none of these.
     """
     match = _BUDGET.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("give a number of symbols, tokens or minutes: 500, 200000 tokens, 10 minutes")
-    unit = (match[2] or "symbols").lower().rstrip("s")
-    return Budget(**{f"{unit}s": int(match[1])})
+    unit = match and (match[3] or "symbols").lower().rstrip("s")
+    if match is None or (match[2] and unit != "minute"):
+        raise ValueError("give a number of symbols, tokens or minutes: 500, 200000 tokens, 1.5 minutes")
+    if unit == "minute":
+        return Budget(minutes=float(match[1] + (match[2] or "")))
+    return Budget(tokens=int(match[1])) if unit == "token" else Budget(symbols=int(match[1]))
 
 
 class Spending:

@@ -230,7 +230,7 @@ class Generated(Struct, frozen=True):
     """What a model added, how many symbols it took, and how many sentences were dropped.
 
     `generated` symbols went to the engine, `reused` ones were answered from the cache;
-    `degraded` says that the budget left some unanswered. `engine` is None where no model
+    `unwritten` texts the budget left for another build. `engine` is None where no model
     ran. By path and symbol, `texts` says what was asked; `written` names, by path, the
     symbols that went to the engine.
     """
@@ -239,7 +239,7 @@ class Generated(Struct, frozen=True):
     generated: int = 0
     reused: int = 0
     dropped: int = 0
-    degraded: bool = False
+    unwritten: int = 0
     engine: dict[str, Any] | None = None
     origin: TextOrigin | None = None
     texts: dict[str, dict[str, TextEntry]] = {}

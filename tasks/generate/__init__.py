@@ -51,7 +51,7 @@ def generate(
         generated=len(symbols),
         reused=len(answers.answered - symbols),
         dropped=answers.dropped,
-        degraded=answers.open > 0,
+        unwritten=answers.open,
         engine=writer.statistics(model),
         texts=answers.texts(),
         written=symbols_by_path(sent),

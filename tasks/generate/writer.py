@@ -168,6 +168,7 @@ def _as_source_error() -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        raise SourceError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        where = ".".join(map(str, first["loc"]))
+        raise SourceError(f"{where}: {first['msg']}, not {first['input']!r}") from error
     except (ModelError, ValueError) as error:
         raise SourceError(f"model: {str(error).splitlines()[0]}") from error

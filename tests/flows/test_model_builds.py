@@ -93,7 +93,7 @@ def test_a_model_writes_what_is_missing_and_nothing_twice(repository, model, doc
     (repository / "test_new.py").write_text("def test_fresh():\n    assert fresh(1) == 0\n")
     _, report, printed = docmill(repository, "--model", str(model))
     assert (report["generated"], report["reused"]) == (1, 3)  # tests are not asked about
-    assert "model: 1 symbols written for, 3 as before\n" in printed.out
+    assert "model: asked for 1 symbols, 3 as before; " in printed.out
 
 
 def test_an_instruct_model_is_asked_for_everything(repository, instruct, docmill, tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ def test_what_a_build_prints_and_reports(source, docmill, tmp_path):
     assert site == f"{tmp_path}/site/index.html"
     assert report.keys() == {
         *("source", "degraded", "error", "symbols", "slots", "generated", "reused", "pages", "skipped_files"),
-        *("stages", "engine", "published"),
+        *("stages", "engine", "published", "unwritten"),
     }
     assert report["source"] == {"location": str(source), "revision": None}
     assert [stage["name"] for stage in report["stages"]] == [

@@ -118,7 +118,7 @@ def test_one_changed_byte_is_noticed(artefact, name):
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "tokenizer.json"])
 def test_a_missing_file_is_noticed(artefact, name):
     (artefact / name).unlink()
-    with pytest.raises(CorruptModelError, match=r"is incomplete .* quantize the model again"):
+    with pytest.raises(CorruptModelError, match=r"is incomplete .*: run `docmill model prepare`"):
         load_cpu(artefact)
 
 

@@ -93,13 +93,17 @@ def test_with_a_budget_of_minutes_no_more_is_under_way_than_soon_ends():
         ("1 symbol", Budget(symbols=1)),
         ("200000 tokens", Budget(tokens=200_000)),
         ("10minutes", Budget(minutes=10)),
+        ("1.5 minutes", Budget(minutes=1.5)),
     ],
 )
 def test_a_budget_is_read(text, budget):
     assert parse_budget(text) == budget
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5 minutes", "ten", "5 dollars", "5 tokens 3", "\u0665"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "-1", "1.5", "1.5 tokens", "1e3 tokens", "9" * 13, "ten", "5 dollars", "5 tokens 3", "\u0665"],
+)
 def test_what_is_no_budget_is_refused(text):
     with pytest.raises(ValueError, match="symbols, tokens or minutes"):
         parse_budget(text)
