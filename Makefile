@@ -26,6 +26,7 @@ bench: $(READY)  ## run the benchmarks; results go to benchmarks/results/
 	$(BIN)/python benchmarks/signatures.py
 	$(BIN)/python benchmarks/releases.py
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/roofline.py
 
 PEERS := $(addprefix benchmarks/peers/.venv-,openvino ctranslate2 llamacpp)
 

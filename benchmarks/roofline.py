@@ -1,15 +1,19 @@
 """How near the engine comes to what the machine can do: its share of the roofline.
 
-    python benchmarks/roofline.py [--models bundled 30m 0.5b] [--device cpu|cuda] [--prompts N]
+    python benchmarks/roofline.py [--models bundled 30m 0.5b] [--device cpu|cuda] [--prompts N] [--rounds N]
 
 A step cannot be faster than its bytes take at the machine's bandwidth, nor than its operations take at the
-machine's rate. Both ceilings are measured here, on large tensors. Bytes and operations are counted from the
-model's shape and from what was really asked: weights once a step, keys and values of the tokens that are
-there, no padding, no idle rows, no dummies. What activations move is left out, so the share is a little low.
+machine's rate. The ceilings are measured in every round: how fast as many bytes are read over and over as a
+decoding step reads, which may all lie in a cache; products of large matrices in the type in which the model
+multiplies, and in that in which it attends. Bytes and operations are counted from the model's shape and from
+what was asked: no padding, no dummies, no more steps than there must be if every row is always taken. What
+activations move is left out. The round with the median share counts.
 
-    decode:  bytes = steps × weights + tokens attended to × KV,  operations = 2 × parameters × tokens
-    prefill: bytes = groups × weights + tokens × KV,             operations = 2 × parameters × tokens
-    both:    operations += 4 × layers × heads × head size × tokens attended to
+    decode:  bytes = steps × weights + tokens attended to × KV
+    prefill: bytes = groups × weights + tokens × KV
+    both:    products = 2 × parameters × tokens
+             attention = 4 × layers × heads × head size × tokens attended to
+    least time of each = max(bytes / bandwidth, products / rate + attention / rate)
 
 Source: Williams, Waterman, Patterson: Roofline (Communications of the ACM 52:4, 2009).
 """
@@ -18,116 +22,107 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import HERE, MODELS, WARM_UP, WORKLOADS, forms_of, machine, prompts_for
+from engine import HERE, MODELS, WORKLOADS, forms_of, machine, prompts_for, warm_up
 
 if TYPE_CHECKING:
     import torch
 
-    from models.engine import Completion, Engine
+    from models.engine import Completion, Engine, Request
     from models.load import LoadedModel
 
 COMPUTE = {"cpu": "int8", "cuda": "bfloat16"}
-MOVED = 1 << 30  # bytes of the tensor that bandwidth is measured with
 SIDE = 4096  # of the matrices that operations are measured with
-TIMES = 5
+CALLS, TIMES = 8, 5  # the best of so many times so many calls
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine can do: bytes and operations per second."""
+    """What the machine can do in a second: bytes read, operations of products and of attention."""
 
     bytes: float
-    operations: float
+    products: float
+    attention: float
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a kind of step has to move and to compute."""
+    """What a kind of step has to read and to compute."""
 
     bytes: float
-    operations: float
+    products: float
+    attention: float
 
-    def seconds(self, ceilings: Ceilings) -> float:
-        """The least time that this takes."""
-        return max(self.bytes / ceilings.bytes, self.operations / ceilings.operations)
+    def by_bytes(self, limits: Ceilings) -> float:
+        """Seconds that reading takes."""
+        return self.bytes / limits.bytes
+
+    def by_operations(self, limits: Ceilings) -> float:
+        """Seconds that computing takes."""
+        return self.products / limits.products + self.attention / limits.attention
+
+    def least(self, limits: Ceilings) -> float:
+        """The least time that this takes, in seconds."""
+        return max(self.by_bytes(limits), self.by_operations(limits))
 
 
 # --- ceilings
 
 
-def ceilings(device: torch.device, compute: str) -> Ceilings:
-    """Measure both."""
+def ceilings(device: torch.device, compute: str, bytes_a_step: int) -> Ceilings:
+    """Measure all three."""
     import torch
 
-    source = torch.ones(MOVED // 4, device=device)
-    target = torch.empty_like(source)
-    moved = 2 * MOVED / best(lambda: target.copy_(source), device)
+    def matrix(dtype: torch.dtype) -> torch.Tensor:
+        return torch.randint(-100, 100, (SIDE, SIDE), device=device).to(dtype)
+
+    read = torch.rand(bytes_a_step // 4, device=device)
+    floats = matrix(torch.bfloat16 if compute == "bfloat16" else torch.float32)
+    attention = products = best(lambda out: torch.mm(floats, floats.T, out=out), torch.empty_like(floats))
     if compute == "int8":
-        a = torch.ones(SIDE, SIDE, dtype=torch.int8, device=device)
-        seconds = best(lambda: torch._int_mm(a, a.T), device)
-    else:
-        b = torch.ones(SIDE, SIDE, dtype=getattr(torch, compute), device=device)
-        seconds = best(lambda: b @ b.T, device)
-    return Ceilings(moved, 2 * SIDE**3 / seconds)
+        whole, out = matrix(torch.int8), torch.empty(SIDE, SIDE, dtype=torch.int32, device=device)
+        products = best(lambda out: torch._int_mm(whole, whole.T, out=out), out)
+    seconds = best(lambda out: torch.sum(read, 0, out=out), read.new_empty(()))
+    return Ceilings(read.nbytes / seconds, 2 * SIDE**3 / products, 2 * SIDE**3 / attention)
 
 
-def best(function: Callable[[], Any], device: torch.device) -> float:
-    """The shortest of a few times, in seconds."""
-    function()
-    return min(timed(function, device) for _ in range(TIMES))
-
-
-def timed(function: Callable[[], Any], device: torch.device) -> float:
-    """How long a call takes, in seconds, waited for."""
+def best(function: Callable[[torch.Tensor], Any], out: torch.Tensor) -> float:
+    """The shortest time of a call, in seconds, out of a few rows of calls."""
     import torch
 
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    def row() -> float:
+        start = time.perf_counter()
+        for _ in range(CALLS):
+            function(out)
+        if out.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / CALLS
+
+    row()
+    return min(row() for _ in range(TIMES))
 
 
 # --- work
 
 
-def work(loaded: LoadedModel, engine: Engine, completions: list[Completion]) -> tuple[Work, Work]:
-    """What prefill and decoding had to do, at least."""
-    config = loaded.model.config
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    attention = 4 * config.num_hidden_layers * heads * size
-    layers, layer_bytes, head, head_bytes = weights(loaded)
-    accounting = engine.stats.accounting
-    prefilled = [c.prompt_tokens - 1 for c in completions]  # the last one begins the decoding
-    read = sum(n * (n + 1) // 2 for n in prefilled)
-    prefill = Work(
-        accounting.groups * layer_bytes + sum(prefilled) * loaded.kv_bytes_per_token,
-        2 * layers * sum(prefilled) + attention * read,
-    )
-    written = engine.stats.output_tokens
-    attended = sum(
-        c.output_tokens * n + c.output_tokens * (c.output_tokens + 1) // 2
-        for c, n in zip(completions, prefilled, strict=True)
-    )
-    decode = Work(
-        accounting.steps * (layer_bytes + head_bytes) + attended * loaded.kv_bytes_per_token,
-        2 * (layers + head) * written + attention * attended,
-    )
-    return prefill, decode
+@dataclass(frozen=True)
+class Weights:
+    """Parameters and bytes of the matrices of all layers, and of the output's."""
+
+    layers: int
+    layer_bytes: int
+    head: int
+    head_bytes: int
 
 
-def weights(loaded: LoadedModel) -> tuple[int, int, int, int]:
-    """Parameters and bytes of the layers' matrices, and of the output's."""
+def weights(loaded: LoadedModel) -> Weights:
+    """Count those of a model."""
     import torch
 
     from models.int8 import Int8Linear
@@ -139,16 +134,44 @@ def weights(loaded: LoadedModel) -> tuple[int, int, int, int]:
             of = found[module is head]
             of[0] += module.weight.numel()
             of[1] += module.weight.numel() * module.weight.element_size()
-    return (*found[False], *found[True])
+    return Weights(*found[False], *found[True])
+
+
+def work(loaded: LoadedModel, engine: Engine, completions: list[Completion]) -> tuple[Work, Work]:
+    """What prefill and decoding had to do, at least."""
+    config, of = loaded.model.config, weights(loaded)
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    attention = 4 * config.num_hidden_layers * heads * size
+    accounting = engine.stats.accounting
+    prompts = [c.prompt_tokens - 1 for c in completions]  # the last token begins the decoding
+    prefilled, written = sum(prompts), engine.stats.output_tokens
+    groups = math.ceil(prefilled * accounting.groups / accounting.computed_prompt_tokens)
+    prefill = Work(
+        groups * of.layer_bytes + prefilled * loaded.kv_bytes_per_token,
+        2 * of.layers * prefilled,
+        attention * sum(n * (n + 1) // 2 for n in prompts),
+    )
+    attended = sum(
+        c.output_tokens * n + c.output_tokens * (c.output_tokens + 1) // 2
+        for c, n in zip(completions, prompts, strict=True)
+    )
+    steps = math.ceil(accounting.useful_row_steps / engine.decode_rows)
+    decode = Work(
+        steps * (of.layer_bytes + of.head_bytes) + attended * loaded.kv_bytes_per_token,
+        2 * (of.layers + of.head) * written,
+        attention * attended,
+    )
+    return prefill, decode
 
 
 # --- the run
 
 
-def measure(model: str, device: str, most: int) -> dict[str, Any]:
+def measure(model: str, device: str, most: int, rounds: int) -> dict[str, Any]:
     """Run the engine on a model, and compare with what it cannot be faster than."""
     from models.config import GenerationConfig, ModelConfig
-    from models.engine import Engine, EngineStats, Frame, Request
+    from models.engine import Engine, Frame, Request
     from models.load import load
     from models.prompts import SUMMARY_SEPARATOR
 
@@ -159,43 +182,51 @@ def measure(model: str, device: str, most: int) -> dict[str, Any]:
     generation = GenerationConfig(max_prompt_tokens=workload.longest, max_new_tokens=workload.new, stop=())
     engine = Engine(loaded, generation, compiled=MODELS / "compiled" if device == "cpu" else None)
     frames = (Frame(SUMMARY_SEPARATOR, workload.new),)
-    prompts = prompts_for(forms.whole, workload, most)
+    prompts = prompts_for(forms.whole, workload, device, most)
     requests = [Request(str(number), prompt, frames) for number, prompt in enumerate(prompts)]
-    engine.generate_all(requests[:WARM_UP])
+    warm_up(engine, requests)
+    found = [one_round(loaded, engine, requests, compute) for _ in range(rounds)]
+    found.sort(key=lambda row: row["share"])
+    shares = [round(row["share"], 3) for row in found]
+    return found[(len(found) - 1) // 2] | {"compute": compute, "shares": shares}
+
+
+def one_round(loaded: LoadedModel, engine: Engine, requests: list[Request], compute: str) -> dict[str, Any]:
+    """The ceilings, and the engine under them."""
+    from models.engine import EngineStats
+
     engine.stats = EngineStats()
     start = time.perf_counter()
     completions = engine.generate_all(requests)
     seconds = time.perf_counter() - start
-    limits = ceilings(loaded.device, compute)
     prefill, decode = work(loaded, engine, completions)
-    least = prefill.seconds(limits) + decode.seconds(limits)
-    return {
-        "compute": compute,
-        "ceilings": asdict(limits),
-        "prefill": asdict(prefill) | {"least_seconds": prefill.seconds(limits)},
-        "decode": asdict(decode) | {"least_seconds": decode.seconds(limits)},
-        "seconds": seconds,
-        "engine_seconds": engine.stats.seconds,
-        "share": least / seconds,
+    limits = ceilings(loaded.device, compute, round(decode.bytes / engine.stats.accounting.steps))
+    least = prefill.least(limits) + decode.least(limits)
+    terms = {
+        name: asdict(of)
+        | {
+            "by_bytes": of.by_bytes(limits),
+            "by_operations": of.by_operations(limits),
+            "least": of.least(limits),
+        }
+        for name, of in (("prefill", prefill), ("decode", decode))
     }
+    return {"ceilings": asdict(limits), "seconds": seconds, "share": least / seconds} | terms
 
 
 def show(model: str, row: dict[str, Any]) -> None:
     """Print the terms of one model."""
-    limits = row["ceilings"]
-    print(
-        f"{model}, {row['compute']}: {limits['bytes'] / 1e9:,.1f} GB/s and "
-        f"{limits['operations'] / 1e12:,.3f} Tops/s measured"
-    )
+    read, *rates = row["ceilings"].values()
+    products, attention = (f"{rate / 1e12:,.3f} T/s" for rate in rates)
+    print(f"{model}, {row['compute']}: {read / 1e9:,.1f} GB/s, products {products}, attention {attention}")
     for kind in ("prefill", "decode"):
-        term = row[kind]
-        by_bytes, by_operations = (term[name] / limits[name] for name in ("bytes", "operations"))
+        of = row[kind]
+        operations = (of["products"] + of["attention"]) / 1e12
         print(
-            f"  {kind:<8} {term['bytes'] / 1e9:8,.1f} GB = {by_bytes:7.3f} s   "
-            f"{term['operations'] / 1e12:8,.3f} T = {by_operations:7.3f} s   "
-            f"at least {term['least_seconds']:7.3f} s"
+            f"  {kind:<8} {of['bytes'] / 1e9:8,.1f} GB = {of['by_bytes']:7.3f} s   "
+            f"{operations:8,.3f} T = {of['by_operations']:7.3f} s   at least {of['least']:7.3f} s"
         )
-    print(f"  took {row['seconds']:.3f} s: {row['share']:.1%} of the roofline")
+    print(f"  took {row['seconds']:.3f} s: {row['share']:.1%} of the roofline, all rounds {row['shares']}")
 
 
 def main() -> None:
@@ -204,12 +235,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["bundled", "30m"], choices=list(WORKLOADS))
     parser.add_argument("--device", choices=list(COMPUTE), default="cpu")
     parser.add_argument("--prompts", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     results: dict[str, Any] = {"machine": machine(arguments.device)}
     for model in arguments.models:
-        results[model] = measure(model, arguments.device, arguments.prompts)
+        results[model] = measure(model, arguments.device, arguments.prompts, arguments.rounds)
         show(model, results[model])
-    file = Path(HERE) / "results" / f"roofline-{arguments.device}-{datetime.now(UTC):%Y-%m-%d}.json"
+    file = HERE / "results" / f"roofline-{arguments.device}-{datetime.now(UTC):%Y-%m-%d}.json"
     file.write_text(json.dumps(results, indent=1) + "\n")
 
 
