@@ -180,7 +180,7 @@ def forms_of(model: str) -> Forms:
 def random_model(name: str) -> Path:
     """A folder with random weights of a real architecture, and the bundled tokenizer without its ending."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     from models.config import BUNDLED
     from models.staging import appearing
@@ -197,6 +197,9 @@ def random_model(name: str) -> Path:
             settings = json.loads((BUNDLED / "tokenizer_config.json").read_bytes())
             settings.pop("eos_token")
             (staged / "tokenizer_config.json").write_text(json.dumps(settings))
+            # transformers splits text as the architecture does; peers read this file and are to do the same.
+            tokenizer = AutoTokenizer.from_pretrained(staged)
+            tokenizer.backend_tokenizer.save(str(staged / "tokenizer.json"))
     return folder
 
 
@@ -488,6 +491,8 @@ def main() -> None:
         forms = Forms(Path(whole), Path(int8))
         print(json.dumps(contend(name, forms, prompts, int(new), arguments.device)))
         return
+    kind = "engine" if arguments.device == "cpu" else f"engine-{arguments.device}"
+    kept = HERE / "results" / f"{kind}-{datetime.now(UTC):%Y-%m-%d}.json"
     results: dict[str, Any] = {"machine": machine(arguments.device)}
     for model in arguments.models:
         rounds, most = arguments.rounds, arguments.prompts
@@ -497,9 +502,8 @@ def main() -> None:
             row["ratio"] = round(row["output_per_s"] / base, 2)
             print(line(model, name, row), flush=True)
         if not arguments.only:
-            kind = "engine" if arguments.device == "cpu" else f"engine-{arguments.device}"
-            file = HERE / "results" / f"{kind}-{datetime.now(UTC):%Y-%m-%d}.json"
-            file.write_text(json.dumps(results, indent=1) + "\n")
+            before = json.loads(kept.read_text()) if kept.exists() else {}  # of the day's other models
+            kept.write_text(json.dumps(before | results, indent=1) + "\n")
     print(json.dumps(results))
 
 
