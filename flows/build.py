@@ -23,6 +23,7 @@ from tasks.documents import Snapshot
 from tasks.files import write_whole
 from tasks.ingest import OpenedSource
 from tasks.keys import digest
+from tasks.waivers import still_valid
 
 
 class Progress(Protocol):
@@ -81,7 +82,8 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
         snapshot = run("ingest", None, pipeline.ingest)
         report_ingested(report, snapshot)
         machine = machine_digest(settings.model, cache_home()) if settings.model != "none" else ""
-        inputs = digest([snapshot.digest, settings.model_dump(mode="json"), code_digest(), machine])
+        made_by = [settings.model_dump(mode="json"), code_digest(), machine]
+        inputs = digest([snapshot.digest, *made_by, still_valid(pipeline.waivers, pipeline.today)])
         stamp_file = cache_home() / "stamps" / f"{digest(str(pipeline.target.path))}.json"
         standing = pipeline.target.standing()
         stamp = _stamp(stamp_file)
@@ -125,6 +127,7 @@ def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
     report.engine = generated.engine
     report.pages = {"total": published.pages, "written": published.written, "removed": published.removed}
     report.skipped_files = sorted([*snapshot.skipped, *built.parsed.skipped], key=lambda file: file.path)
+    report.take_judgement(built.judgement)
     report.published = {"target": published.target, "release": published.release}
 
 
@@ -134,6 +137,7 @@ def report_unchanged(report: Report, before: Report) -> None:
     report.reused = before.generated + before.reused
     report.degraded, report.unwritten = before.degraded, before.unwritten
     report.pages = {"total": before.pages["total"], "written": 0, "removed": 0}
+    report.gate, report.findings = before.gate, before.findings
     report.published = before.published
 
 

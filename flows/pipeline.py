@@ -1,4 +1,4 @@
-"""The pipeline on one screen, free of Prefect: ingest → chunk → generate → render → publish.
+"""The pipeline on one screen, free of Prefect: ingest → chunk → generate → render → gate → publish.
 
 How a stage is run is the caller's choice: in place, or as a task of a flow. Between
 stages go manifests (keys and digests), never the content, which lies in the result cache.
@@ -8,6 +8,7 @@ loads next to nothing.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from models.config import OutOfMemoryError
 from models.machine import machine_digest
 from tasks.budget import Budget, Spending, parse_budget
 from tasks.documents import (
+    Checked,
     DocmillError,
     Generated,
     PageEntry,
@@ -49,9 +51,10 @@ if TYPE_CHECKING:
     from tasks.render import Drawing
     from tasks.render.pages import Site
     from tasks.result_cache import ResultCache
+    from tasks.waivers import Judgement, Waiver
 
 
-STAGES = ("ingest", "chunk", "generate", "render", "publish")
+STAGES = ("ingest", "chunk", "generate", "render", "gate", "publish")
 
 
 class Parsed(Struct, frozen=True):
@@ -69,6 +72,7 @@ class Built(Struct, frozen=True):
     parsed: Parsed
     generated: Generated
     rendered: Rendered
+    judgement: Judgement
     published: Published
 
 
@@ -79,7 +83,7 @@ class Run(Protocol):
 
 
 class Pipeline:
-    """The five stages of one source's build, and the tools that they share."""
+    """The six stages of one source's build, and the tools that they share."""
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class Pipeline:
     ) -> None:
         self.source, self.settings, self.tell = source, settings, tell
         self.target = LocalTarget(settings.out)
+        self.today = datetime.datetime.now(datetime.UTC).date()
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +120,13 @@ class Pipeline:
 
         return Workers(lambda: self.cache, self.settings.processes)
 
+    @cached_property
+    def waivers(self) -> tuple[Waiver, ...]:
+        """What the source waives."""
+        from tasks.waivers import read_waivers
+
+        return read_waivers(self.source.root)
+
     # --- the pipeline
 
     def build(self, snapshot: Snapshot, run: Run) -> Built:
@@ -126,8 +138,10 @@ class Pipeline:
         self._fail_if_strict(snapshot, parsed)
         generated = run("generate", keys.generate, self.generate, snapshot, parsed)
         rendered = run("render", keys.render(generated), self.render, snapshot, parsed, generated)
+        checked = run("gate", keys.gate(rendered), self.gate, snapshot, rendered)
+        judgement = self._fail_if_blocked(checked)
         published = run("publish", None, self.publish, rendered)
-        return Built(snapshot, parsed, generated, rendered, published)
+        return Built(snapshot, parsed, generated, rendered, judgement, published)
 
     def _fail_if_strict(self, snapshot: Snapshot, parsed: Parsed) -> None:
         """Under `strict`, a skipped file is a failure, and nothing is published."""
@@ -137,6 +151,15 @@ class Pipeline:
             raise DocmillError(
                 f"strict: {len(skipped)} skipped, the first {first.path}: {first.detail}", skipped
             )
+
+    def _fail_if_blocked(self, checked: Checked) -> Judgement:
+        """What a gate's findings mean today; if they block, nothing is published."""
+        from tasks.waivers import GateError, judge
+
+        judgement = judge(checked, self.waivers, self.settings.strict_human, self.today)
+        if judgement.blocking:
+            raise GateError(judgement)
+        return judgement
 
     def ingest(self) -> Snapshot:
         """Source → Snapshot."""
@@ -208,6 +231,12 @@ class Pipeline:
 
         private, completions = self.settings.private, generated.completions
         return plan_drawing(parsed.chunks, parsed.links, private, completions, self._site(), self.cache)
+
+    def gate(self, snapshot: Snapshot, rendered: Rendered) -> Checked:
+        """Pages → what is wrong with them."""
+        from tasks.gate import check_site
+
+        return check_site(rendered.files, snapshot, self.cache, self.workers)
 
     def publish(self, rendered: Rendered) -> Published:
         """Site → target."""
@@ -331,3 +360,7 @@ class StageKeys(Struct, frozen=True):
     def render(self, generated: Generated) -> str:
         """The key of the render stage, which depends on what the model wrote."""
         return key("render", 1, self.chunk, generated.completions, self.site)
+
+    def gate(self, rendered: Rendered) -> str:
+        """The key of the gate's findings, which depend on the pages, and on the source behind them."""
+        return key("gate", 1, self.chunk, {name: file.digest for name, file in rendered.files.items()})

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from tasks.documents import DocmillError, SkippedFile
+from tasks.documents import DocmillError, Finding, SkippedFile
 from tasks.files import write_whole
 from tasks.ingest.tree import printable
+from tasks.waivers import GateError, Judgement
 
 
 class Report(Struct):
@@ -27,6 +28,8 @@ class Report(Struct):
     reused: int = 0
     unwritten: int = 0
     pages: dict[str, int] = field(default_factory=lambda: {"total": 0, "written": 0, "removed": 0})
+    gate: dict[str, int] | None = None
+    findings: list[dict[str, Any]] = field(default_factory=list)
     skipped_files: list[SkippedFile] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
     engine: dict[str, Any] | None = None
@@ -38,6 +41,17 @@ class Report(Struct):
         self.error = printable(str(error) if known else f"{type(error).__name__}: {error}")
         if isinstance(error, DocmillError) and error.skipped:
             self.skipped_files = sorted(error.skipped, key=lambda file: file.path)
+        if isinstance(error, GateError):
+            self.take_judgement(error.judgement)
+
+    def take_judgement(self, judgement: Judgement) -> None:
+        """Note what the gate found, and what followed from it."""
+        self.gate = judgement.counts
+        for outcome in ("blocking", "warnings", "waived"):
+            found: tuple[Finding, ...] = getattr(judgement, outcome)
+            self.findings += [
+                {"outcome": outcome, "where": f.where, **msgspec.structs.asdict(f)} for f in found
+            ]
 
     def write(self, file: Path) -> None:
         """Write the report as JSON, whole or not at all."""

@@ -24,7 +24,7 @@ from tasks.ingest.tree import is_usable
 FILE_NAME = "docmill.toml"
 
 _PREFIX = "DOCMILL_"
-_OF_THE_REPOSITORY = {"include", "exclude", "title", "source_url", "private"}
+_OF_THE_REPOSITORY = {"include", "exclude", "title", "source_url", "private", "strict_human"}
 
 
 def cache_home() -> Path:
@@ -61,6 +61,9 @@ class Settings(BaseModel):
     quantize: str = Field("auto", description="auto, none or a method")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     strict: bool = Field(False, description="a skipped file fails the build")
+    strict_human: bool = Field(
+        False, description="what a human wrote wrongly fails the build, too: a dead link, a wrong parameter"
+    )
     budget: str | None = Field(
         None, description="how much is sent to the model: 500 symbols, 200000 tokens or 10 minutes"
     )

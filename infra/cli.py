@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.generate.cost import Cost
     from tasks.ingest import OpenedSource
 
+_LISTED = 20  # findings; a report has all
 _INTERRUPTED = "docmill: interrupted; the standing site is as it was"
 _METHODS = ("int8", "int4", "gptq-int8", "gptq-int4")
 _FLAGS = ("out", "model", "quantize", "device", "strict", "budget")
@@ -192,6 +193,9 @@ def _build(arguments: argparse.Namespace) -> int:
             build(source, settings, report, _Terminal())
     except BaseException as error:
         report.fail(error)
+        print(
+            _findings(report, "blocking").lstrip("\n"), end="\n" if report.findings else "", file=sys.stderr
+        )
         raise
     finally:
         if arguments.report is not None and not arguments.prefect:  # the flow writes its own
@@ -274,7 +278,16 @@ def _summary(report: Report) -> str:
     site = f"{report.published['target']}/index.html" if report.published else ""
     drawn = f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed"
     done = f"{report.symbols} symbols; texts: {texts}; {drawn}{_of_model(report)}"
-    return f"{done}{skipped}{memory}{budget}\n{site}"
+    return f"{done}{skipped}{_findings(report, 'warnings')}{memory}{budget}\n{site}"
+
+
+def _findings(report: Report, outcome: str) -> str:
+    """What the gate found, a line each, the first of them."""
+    found = [f for f in report.findings if f["outcome"] == outcome]
+    what = "wrong" if outcome == "blocking" else "warning"
+    lines = [f"\n  {what}: {_line(f['where'])}: {f['rule']}: {_line(f['message'])}" for f in found]
+    more = f"\n  and {len(lines) - _LISTED:,} more; --report FILE lists all" if len(lines) > _LISTED else ""
+    return "".join(lines[:_LISTED]) + more
 
 
 def _of_model(report: Report) -> str:

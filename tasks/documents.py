@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 Origin = Literal["human", "derived", "model"]
+Author = Literal["docmill", "model", "human"]
 Kind = Literal["module", "package", "class", "function", "method", "property", "attribute"]
 SkipReason = Literal["binary", "encoding", "too-large", "syntax", "nesting", "symlink"]
 
@@ -290,6 +291,41 @@ class Rendered(Struct, frozen=True):
     pages: dict[str, PageEntry]
     symbols: int
     slots: SlotCounts
+
+
+class Finding(Struct, frozen=True, omit_defaults=True):
+    """One place where a rule does not hold.
+
+    `author` wrote what breaks the rule. `symbol` is an id (`path::Qualified.name`) or, outside of code,
+    a path. `page` and `page_line` say where it shows, `path` and `line` where it comes from; a line of
+    0 is not known.
+    """
+
+    rule: str
+    author: Author
+    symbol: str
+    message: str
+    page: str = ""
+    page_line: int = 0
+    path: str = ""
+    line: int = 0
+
+    @property
+    def where(self) -> str:
+        """The place to look at: a human's text in its source, all else on its page."""
+        if self.author == "human" and self.path:
+            return f"{self.path}:{self.line}" if self.line else self.path
+        return f"{self.page}:{self.page_line}" if self.page_line else self.page
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.rule}: {self.message}"
+
+
+class Checked(Struct, frozen=True):
+    """What the gate found, and how many pages it looked at."""
+
+    pages: int
+    findings: tuple[Finding, ...]
 
 
 class Published(Struct, frozen=True):

@@ -377,11 +377,8 @@ def _shown(symbol: Symbol) -> tuple[Parameter, ...]:
     if symbol.kind == "property":
         return ()
     if symbol.kind == "method" and "staticmethod" not in symbol.labels:
-        return (
-            symbol.parameters[1:]
-            if symbol.parameters and "var" not in symbol.parameters[0].kind
-            else symbol.parameters
-        )
+        positional = bool(symbol.parameters) and symbol.parameters[0].kind.startswith("positional")
+        return symbol.parameters[1:] if positional else symbol.parameters
     return symbol.parameters
 
 

@@ -129,7 +129,7 @@ class SiteFiles:
 
     def _prose(self) -> Iterator[tuple[str, bytes]]:
         pages = self._prose_pages()
-        home = Markup("")
+        home, home_path = Markup(""), ""
         for path, page in pages.items():
             text = self._content(path).decode("utf-8-sig")
             images: set[str] = set()
@@ -141,10 +141,10 @@ class SiteFiles:
             for image in sorted(images):
                 yield self._images[image], self._content(image)
             if page == "index.html":
-                home = content
+                home, home_path = content, path
             else:
                 title = PurePosixPath(path).stem
-                yield page, self._page("prose.html", page, title=title, content=content)
+                yield page, self._page("prose.html", page, title=title, path=path, content=content)
         listed = [Reference(r.title, r.href) for r in self._prose_references()]
         package, parts = self._outermost()
         yield (
@@ -153,6 +153,7 @@ class SiteFiles:
                 "index.html",
                 "index.html",
                 content=home,
+                path=home_path,
                 modules=parts,
                 module_count=len(self._modules),
                 diagram=diagram(

@@ -1,0 +1,288 @@
+"""Rendered → Checked: pages held against the code, before readers see them.
+
+Nothing here imports the code that parses, resolves or draws; pages and sources are read
+anew, by other means. A verdict on a page is cached under the digests of all that it
+depends on, so that a build checks what it changed.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from importlib.metadata import version
+from importlib.resources import files as package_files
+from itertools import islice
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from tasks.documents import Checked, Finding, SiteFile, Snapshot
+from tasks.files import read_file
+from tasks.fresh_stack import on_fresh_stack
+from tasks.gate.code import Code
+from tasks.gate.compare import Comparison
+from tasks.gate.links import LISTINGS, Anchors, anchors_of, dead_links, listed_links
+from tasks.gate.page import Link, Page, read_page
+from tasks.keys import digest, digest_bytes, key
+from tasks.result_cache import ResultCache
+from tasks.spread import Spread
+
+_BATCH = 100
+
+T = TypeVar("T")
+
+
+class PageJob(Struct, frozen=True):
+    """A page to check, and where its content lies in the cache."""
+
+    name: str
+    content: str
+    digest: str
+
+
+class Facts(Struct, frozen=True, array_like=True):
+    """What other checks need of a page, small enough to be read in every build.
+
+    `path` is the file that the page documents or shows; `source` the page that its source links lead to.
+    `anchors` digests what links can lead to in it, `targets` are the pages that its own links lead to.
+    `summary` is what a model says of the module.
+    """
+
+    path: str
+    source: str
+    anchors: str
+    targets: tuple[str, ...]
+    summary: str
+
+
+class Leads(Struct, frozen=True, array_like=True):
+    """Where one can come to in a page, where its links lead, and what it says of pages that it lists."""
+
+    ids: tuple[str, ...]
+    lines: int
+    links: tuple[Link, ...]
+    listed: tuple[tuple[str, str], ...]
+
+
+def check_site(
+    files: Mapping[str, SiteFile], snapshot: Snapshot, cache: ResultCache, spread: Spread
+) -> Checked:
+    """Hold every page of a site against the source that it was made from.
+
+    Args:
+        files: The site's files.
+        snapshot: The source at the revision that is built.
+        cache: Where the files' content lies.
+        spread: How work goes to several processes.
+    """
+    jobs = {n: PageJob(n, f.key, f.digest) for n, f in sorted(files.items()) if n.endswith(".html")}
+    sources = {file.path: file.digest for file in (*snapshot.code, *snapshot.prose)}
+    unread = cache.missing(_facts_key(job) for job in jobs.values())
+    common = (snapshot.root, sources)
+    spread(check_pages, [job for job in jobs.values() if _facts_key(job) in unread], *common)
+    facts = _facts(jobs.values(), cache)
+    verdicts = {_verdict_key(job, facts[name].path, sources): job for name, job in jobs.items()}
+    unjudged = cache.missing(verdicts)
+    spread(check_pages, [job for key, job in verdicts.items() if key in unjudged], *common)
+    found = cache.get_many(verdicts)
+    findings = [f for key in verdicts for f in msgspec.json.decode(found[key], type=list[Finding])]
+    findings += _links(jobs, files, facts, snapshot, cache)
+    return Checked(len(jobs), tuple(sorted(findings, key=lambda f: (f.page, f.page_line, f.rule, f.message))))
+
+
+@lru_cache(maxsize=1)
+def gate_digest() -> str:
+    """A digest of the code that judges; a verdict stands only as long as it does."""
+    code = sorted(
+        (f.name, digest_bytes(f.read_bytes())) for f in package_files("tasks.gate").iterdir() if f.is_file()
+    )
+    return digest([code, version("lxml"), sys.version_info[:2]])
+
+
+def _facts_key(job: PageJob) -> str:
+    return key("gate-facts", 1, gate_digest(), job.name, job.digest)
+
+
+def _leads_key(job: PageJob) -> str:
+    return f"{_facts_key(job)}/leads"
+
+
+def _verdict_key(job: PageJob, path: str, sources: Mapping[str, str]) -> str:
+    return key("gate-verdict", 1, gate_digest(), job.name, job.digest, path, sources.get(path))
+
+
+def _facts(jobs: Iterable[PageJob], cache: ResultCache) -> dict[str, Facts]:
+    keys = {_facts_key(job): job.name for job in jobs}
+    decoder = msgspec.json.Decoder(Facts)
+    return {keys[k]: decoder.decode(value) for k, value in cache.get_many(keys).items()}
+
+
+# --- one page
+
+
+def check_pages(jobs: Iterable[PageJob], cache: ResultCache, root: str, sources: Mapping[str, str]) -> None:
+    """Read pages, hold each against its own source, and store what other checks need of it."""
+
+    def checked(batch: list[PageJob]) -> dict[str, bytes]:
+        contents = cache.get_many(job.content for job in batch)
+        results: dict[str, bytes] = {}
+        for job in batch:
+            page = read_page(job.name, contents[job.content])
+            facts, leads = _facts_of(page)
+            verdict = list(_against_source(job.name, page, root, sources))
+            results[_facts_key(job)] = msgspec.json.encode(facts)
+            results[_leads_key(job)] = msgspec.json.encode(leads)
+            results[_verdict_key(job, page.path, sources)] = msgspec.json.encode(verdict)
+        return results
+
+    for results in on_fresh_stack(checked, _batches(jobs)):
+        cache.put_many(results)
+
+
+def _facts_of(page: Page) -> tuple[Facts, Leads]:
+    anchors = anchors_of(page.ids)
+    targets = tuple(sorted({link.target for link in page.links}))
+    ids = tuple(sorted(anchors.ids))
+    summary = next((t.text for s in page.symbols[:1] for t in s.model_texts[:1]), "")
+    facts = Facts(page.path, page.source, digest([ids, anchors.lines]), targets, summary)
+    return facts, Leads(ids, anchors.lines, tuple(page.links), tuple(page.listed))
+
+
+def _against_source(name: str, page: Page, root: str, sources: Mapping[str, str]) -> Iterator[Finding]:
+    if not page.symbols and page.code is None:
+        return
+    if page.path not in sources:
+        message = f"{page.path} is no file of the source"
+        yield Finding("unknown-symbol", "docmill", page.path, message, name, 1)
+        return
+    text = read_file(root, page.path, sources[page.path]).decode("utf-8-sig")
+    if page.code is not None:
+        if line := _first_difference(page.code, text):
+            message = f"line {line} is not that of {page.path}"
+            yield Finding("stale-source", "docmill", page.path, message, name, 1, page.path, line)
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a source's invalid escapes are its own affair
+            code = Code(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        message = f"{page.path} cannot be parsed, so that nothing can be said of it"
+        yield Finding("unknown-symbol", "docmill", page.path, message, name, 1, page.path)
+        return
+    yield from Comparison(name, page, code).run()
+
+
+def _first_difference(shown: str, text: str) -> int:
+    """The first line in which a source page is not its file, however lines end; 0 if there is none."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    if shown == "\n".join(lines):
+        return 0
+    shown_lines = shown.split("\n")
+    pairs = enumerate(zip(shown_lines, lines, strict=False), 1)
+    return next((number for number, (a, b) in pairs if a != b), min(len(shown_lines), len(lines)) + 1)
+
+
+# --- the whole site
+
+
+def _links(
+    jobs: Mapping[str, PageJob],
+    files: Mapping[str, SiteFile],
+    facts: Mapping[str, Facts],
+    snapshot: Snapshot,
+    cache: ResultCache,
+) -> list[Finding]:
+    """Dead links of pages, and of the files that describe the site."""
+    findings = list(_source_links(facts))
+    keys = {name: _links_key(job, files, facts) for name, job in jobs.items()}
+    listings = {name: files[name] for name in LISTINGS}
+    all_anchors = digest(sorted((name, fact.anchors) for name, fact in facts.items()))
+    listed = key("gate-listings", 1, gate_digest(), {n: f.digest for n, f in listings.items()}, all_anchors)
+    known = cache.get_many([*keys.values(), listed])
+    unjudged = [job for name, job in jobs.items() if keys[name] not in known]
+    if unjudged or listed not in known:
+        names = set(jobs) if listed not in known else {t for j in unjudged for t in facts[j.name].targets}
+        anchors = _anchors(names, jobs, files, cache)
+        for job, found in _dead(unjudged, anchors, facts, snapshot, cache):
+            known[keys[job.name]] = msgspec.json.encode(found)
+        if listed not in known:
+            known[listed] = msgspec.json.encode(_dead_listings(listings, anchors, cache))
+        cache.put_many({k: known[k] for k in (*(keys[job.name] for job in unjudged), listed)})
+    for verdict in known.values():
+        findings += msgspec.json.decode(verdict, type=list[Finding])
+    return findings
+
+
+def _links_key(job: PageJob, files: Mapping[str, SiteFile], facts: Mapping[str, Facts]) -> str:
+    targets = [
+        (facts[t].anchors, facts[t].summary) if t in facts else t in files for t in facts[job.name].targets
+    ]
+    return key("gate-links", 1, gate_digest(), job.name, job.digest, targets)
+
+
+def _source_links(facts: Mapping[str, Facts]) -> Iterator[Finding]:
+    """Source links of a page have to lead to the page of its own file."""
+    for name, fact in facts.items():
+        shown = facts[fact.source].path if fact.source in facts else fact.path
+        if fact.source and shown != fact.path:
+            message = f"its source links lead to {fact.source}, which does not show {fact.path}"
+            yield Finding("stale-line", "docmill", fact.path, message, name, 1, fact.path)
+
+
+def _anchors(
+    names: Iterable[str], jobs: Mapping[str, PageJob], files: Mapping[str, SiteFile], cache: ResultCache
+) -> dict[str, Anchors | None]:
+    """What links can lead to in some files of the site; in one that is no page, nothing but itself."""
+    found: dict[str, Anchors | None] = dict.fromkeys(n for n in files if n not in jobs)
+    pages = [jobs[name] for name in sorted(names) if name in jobs]
+    for job, leads in _all_leads(pages, cache):
+        found[job.name] = Anchors(set(leads.ids), leads.lines)
+    return found
+
+
+def _dead(
+    jobs: Iterable[PageJob],
+    anchors: Mapping[str, Anchors | None],
+    facts: Mapping[str, Facts],
+    snapshot: Snapshot,
+    cache: ResultCache,
+) -> Iterator[tuple[PageJob, list[Finding]]]:
+    sources = {file.path: file.digest for file in (*snapshot.code, *snapshot.prose)}
+    for job, leads in _all_leads(jobs, cache):
+        path = facts[job.name].path
+        found = list(dead_links(job.name, path, leads.links, anchors, ""))
+        if found and path in sources:  # whose are they
+            text = read_file(snapshot.root, path, sources[path]).decode("utf-8-sig")
+            found = list(dead_links(job.name, path, leads.links, anchors, text))
+        for target, summary in leads.listed:
+            if target in facts and facts[target].summary != summary:
+                message = f"what it says of {facts[target].path} is not what {target} says"
+                found.append(Finding("stale-summary", "docmill", path or job.name, message, job.name))
+        yield job, found
+
+
+def _all_leads(jobs: Iterable[PageJob], cache: ResultCache) -> Iterator[tuple[PageJob, Leads]]:
+    decoder = msgspec.json.Decoder(Leads)
+    for batch in _batches(jobs):
+        found = cache.get_many(map(_leads_key, batch))
+        for job in batch:
+            yield job, decoder.decode(found[_leads_key(job)])
+
+
+def _dead_listings(
+    listings: Mapping[str, SiteFile], anchors: Mapping[str, Anchors | None], cache: ResultCache
+) -> list[Finding]:
+    contents = cache.get_many(file.key for file in listings.values())
+    files = {name: contents[file.key] for name, file in listings.items()}
+    return [
+        finding for name, link in listed_links(files) for finding in dead_links(name, "", [link], anchors, "")
+    ]
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch

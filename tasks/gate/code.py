@@ -1,0 +1,225 @@
+"""What a file defines, read from its syntax tree, and from nothing else.
+
+Shares no code with the parser whose symbols become pages: the two have to agree.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from msgspec import Struct
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+_WORD = re.compile(r"[^\W\d]\w*")
+_BUILTINS: frozenset[str] = frozenset(vars(builtins))
+_BLOCKS = ("body", "cases", "handlers", "orelse", "finalbody")
+
+
+class Definition(Struct, eq=False):
+    """A definition: its node, its first line with decorators, and whether it stands in a class."""
+
+    node: ast.AST
+    line: int
+    in_class: bool
+
+
+class Argument(Struct, eq=False):
+    """A parameter as a caller sees it; `name` has its stars, `kind` is as a page says it."""
+
+    name: str
+    kind: str
+    annotation: ast.expr | None
+    default: ast.expr | None
+
+
+class Code:
+    """A file's definitions by their dotted names, in the order of the source."""
+
+    def __init__(self, source: str) -> None:
+        """Parse.
+
+        Raises:
+            SyntaxError, RecursionError, MemoryError: As ast.parse.
+        """
+        self.source = source
+        self.lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self.tree = ast.parse(source)
+        self.definitions: dict[str, list[Definition]] = defaultdict(list)
+        self._enter(self.tree.body, "", in_class=False)
+
+    def _enter(self, body: Sequence[ast.stmt], scope: str, in_class: bool) -> None:
+        stack: list[ast.AST] = list(reversed(body))
+        while stack:
+            node = stack.pop()
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    self._add(scope, name, node, _first_line(node), in_class)
+                    self._enter_function(node, f"{scope}{name}.", scope if in_class else None)
+                case ast.ClassDef(name=name):
+                    self._add(scope, name, node, _first_line(node), in_class)
+                    self._enter(node.body, f"{scope}{name}.", in_class=True)
+                case _:
+                    for name in _assigned(node):
+                        self._add(scope, name, node, getattr(node, "lineno", 0), in_class)
+                    stack += _statements_in(node)[::-1]
+
+    def _enter_function(self, function: Function, scope: str, owner: str | None) -> None:
+        """Definitions inside of a function, and the attributes that it gives its first argument."""
+        receiver = next((a.arg for a in (*function.args.posonlyargs, *function.args.args)), None)
+        stack: list[ast.AST] = list(reversed(function.body))
+        while stack:
+            node = stack.pop()
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                self._enter([node], scope, in_class=False)
+                continue
+            if owner is not None and isinstance(node, ast.Assign | ast.AnnAssign):
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    match target:
+                        case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name == receiver:
+                            self._add(owner, attribute, node, node.lineno, in_class=True)
+            stack += _statements_in(node)[::-1]
+
+    def _add(self, scope: str, name: str, node: ast.AST, line: int, in_class: bool) -> None:
+        self.definitions[f"{scope}{name}"].append(Definition(node, line, in_class))
+
+    def words(self, first: int = 1, last: int | None = None) -> frozenset[str]:
+        """All names in some lines of the source, and those that Python itself has."""
+        return _BUILTINS.union(_WORD.findall("\n".join(self.lines[first - 1 : last])))
+
+
+def _statements_in(node: ast.AST) -> list[ast.AST]:
+    """What stands in the blocks of a statement: of an `if`, a `try`, a `match` …."""
+    return [n for block in _BLOCKS for n in getattr(node, block, ())]
+
+
+def _first_line(node: Function | ast.ClassDef) -> int:
+    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+
+
+def _assigned(node: ast.AST) -> Iterator[str]:
+    """The names that a statement gives a value."""
+    match node:
+        case ast.Assign(targets=targets):
+            stack = list(targets)
+        case ast.AnnAssign(target=target):
+            stack = [target]
+        case _:
+            name = getattr(node, "name", None) if type(node).__name__ == "TypeAlias" else None
+            stack = [name] if isinstance(name, ast.expr) else []
+    while stack:
+        match stack.pop():
+            case ast.Name(id=name):
+                yield name
+            case ast.Tuple(elts=parts) | ast.List(elts=parts):
+                stack += parts
+            case ast.Starred(value=part):
+                stack.append(part)
+
+
+# --- functions
+
+
+def callers_arguments(definition: Definition) -> list[Argument]:
+    """The parameters of a function that a caller passes: without the receiver of a method."""
+    node = definition.node
+    assert isinstance(node, Function)
+    found = list(_arguments(node.args))
+    positional = node.args.posonlyargs or node.args.args
+    if definition.in_class and positional and not is_decorated(node, "staticmethod"):
+        return found[1:]
+    return found
+
+
+def _arguments(given: ast.arguments) -> Iterator[Argument]:
+    positional = [*given.posonlyargs, *given.args]
+    required = len(positional) - len(given.defaults)
+    for number, argument in enumerate(positional):
+        default = given.defaults[number - required] if number >= required else None
+        kind = "positional only" if number < len(given.posonlyargs) else ""
+        yield Argument(argument.arg, kind, argument.annotation, default)
+    if given.vararg:
+        yield Argument(f"*{given.vararg.arg}", "", given.vararg.annotation, None)
+    for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        yield Argument(argument.arg, "keyword only", argument.annotation, default)
+    if given.kwarg:
+        yield Argument(f"**{given.kwarg.arg}", "", given.kwarg.annotation, None)
+
+
+def is_decorated(node: Function | ast.ClassDef, name: str) -> bool:
+    """Whether one of the decorators goes by a name, from whatever module."""
+    return name in map(_decorator_name, node.decorator_list)
+
+
+def _decorator_name(decorator: ast.expr) -> str:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+
+
+def yields(function: Function) -> bool:
+    """Whether a function is a generator: it yields itself, and not only a function inside of it."""
+    return any(isinstance(node, ast.Yield | ast.YieldFrom) for node in _own_nodes(function))
+
+
+def _own_nodes(function: Function) -> Iterator[ast.AST]:
+    stack: list[ast.AST] = list(function.body)
+    while stack:
+        node = stack.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            stack += ast.iter_child_nodes(node)
+
+
+def raised(function: Function) -> set[str]:
+    """The exceptions of all `raise` statements, as they are written there."""
+    found = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            found.add(ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc))
+    return found
+
+
+# --- trees compared
+
+
+def same(one: ast.AST | None, other: ast.AST | None) -> bool:
+    """Whether two trees say the same, wherever they stand."""
+    stack: list[tuple[object, object]] = [(one, other)]
+    while stack:
+        a, b = stack.pop()
+        if isinstance(a, ast.AST):
+            if type(a) is not type(b):
+                return False
+            skipped = ("ctx", "kind", "type_comment")
+            stack += [(getattr(a, f, None), getattr(b, f, None)) for f in a._fields if f not in skipped]
+        elif isinstance(a, list):
+            if not isinstance(b, list) or len(a) != len(b):
+                return False
+            stack += zip(a, b, strict=True)
+        elif type(a) is not type(b) or a != b:
+            return False
+    return True
+
+
+@lru_cache(maxsize=10_000)
+def expression(text: str) -> ast.expr | None:
+    """The tree of an expression; None of what is none."""
+    try:
+        return ast.parse(f"({text}\n)", mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
+
+
+def head(text: str, keyword: str) -> ast.stmt | None:
+    """The tree of the head of a `def` or a `class`, without a body; None of what is none."""
+    try:
+        parsed = ast.parse(f"{text}: ...").body
+    except (SyntaxError, ValueError):
+        return None
+    wanted = ast.ClassDef if keyword == "class" else (ast.FunctionDef, ast.AsyncFunctionDef)
+    return parsed[0] if len(parsed) == 1 and isinstance(parsed[0], wanted) else None

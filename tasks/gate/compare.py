@@ -1,0 +1,284 @@
+"""Pages against the code that they document: every rule on what a page says of a symbol."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Set
+from itertools import zip_longest
+
+from tasks.documents import Author, Finding
+from tasks.gate.code import (
+    Argument,
+    Code,
+    Definition,
+    Function,
+    callers_arguments,
+    expression,
+    head,
+    is_decorated,
+    raised,
+    same,
+    yields,
+)
+from tasks.gate.page import Page, ShownParameter, ShownSymbol, ShownText
+
+_ORDINAL = re.compile(r"#\d+")
+_WORD = re.compile(r"[^\W\d]\w*")
+# What reads as code wherever it stands: a call, an underscore, an inner capital.
+_CODE_LIKE = re.compile(r"[^\W\d][\w.]*\(\)|\w*_\w+|\w*[a-z][A-Z]\w*")
+_CUT = "…"
+
+
+class Comparison:
+    """Compares one page with one file."""
+
+    def __init__(self, name: str, page: Page, code: Code) -> None:
+        self.name, self.page, self.code = name, page, code
+        self.findings: list[Finding] = []
+
+    def run(self) -> list[Finding]:
+        """All that the page says and the file does not."""
+        for symbol in self.page.symbols:
+            if symbol.name:
+                self._symbol(symbol)
+            elif symbol.model_texts:
+                self._model_texts(symbol, self.code.words() | set(_WORD.findall(self.page.words)))
+        return self.findings
+
+    def _found(
+        self, rule: str, symbol: ShownSymbol, message: str, line: int = 0, author: Author = "docmill"
+    ) -> None:
+        self.findings.append(
+            Finding(
+                rule,
+                author,
+                f"{self.page.path}::{symbol.name}",
+                message,
+                self.name,
+                line or symbol.line,
+                self.page.path,
+                symbol.source_line,
+            )
+        )
+
+    # --- one symbol
+
+    def _symbol(self, symbol: ShownSymbol) -> None:
+        definitions = self.code.definitions.get(_ORDINAL.sub("", symbol.name), [])
+        here = [d for d in definitions if d.line == symbol.source_line]
+        if not definitions:
+            self._found("unknown-symbol", symbol, f"{symbol.name} is not defined in {self.page.path}")
+        elif not here:
+            lines = ", ".join(str(d.line) for d in definitions)
+            message = f"{symbol.name} leads to line {symbol.source_line} and is defined in line {lines}"
+            self._found("stale-line", symbol, message)
+        else:
+            match here[0].node:
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
+                    self._function(symbol, here[0], definitions)
+                case ast.ClassDef() as node:
+                    self._class(symbol, node)
+                case node:
+                    self._attribute(symbol, node)
+            if symbol.model_texts:
+                last = max(getattr(d.node, "end_lineno", 0) or 0 for d in here)
+                self._model_texts(symbol, self.code.words(symbol.source_line, last))
+
+    def _function(self, symbol: ShownSymbol, here: Definition, definitions: list[Definition]) -> None:
+        documented, overloads = _overloaded(here, definitions)
+        node = documented.node
+        assert isinstance(node, Function)
+        if symbol.kind in ("class", "attribute"):
+            self._found("wrong-signature", symbol, f"{symbol.name} is a function, no {symbol.kind}")
+            return
+        expected = [*overloads, node]
+        if len(symbol.signatures) != len(expected):
+            message = f"{symbol.name} has {len(expected)} signatures, and {len(symbol.signatures)} are shown"
+            self._found("wrong-signature", symbol, message)
+        for text, definition in zip(symbol.signatures, expected, strict=False):
+            if not _is_head_of(text, definition):
+                self._found("wrong-signature", symbol, f"no signature of {symbol.name}: {_short(text)}")
+        self._decorators(symbol, node)
+        if symbol.kind == "property":
+            if not node.decorator_list:
+                self._found("wrong-signature", symbol, f"{symbol.name} is no property")
+        else:
+            self._parameters(symbol, callers_arguments(documented))
+        self._returns(symbol, node)
+        derived = [exception for exception in symbol.raises if not exception.of_a_human]
+        known = raised(node) if derived else set()
+        for exception in derived:
+            if exception.name not in known:
+                message = f"{symbol.name} raises no {exception.name}"
+                self._found("unknown-exception", symbol, message, exception.line)
+
+    def _parameters(self, symbol: ShownSymbol, expected: list[Argument]) -> None:
+        shown = [p.name for p in symbol.parameters]
+        real = [a.name for a in expected]
+        if shown != real:
+            self._names(symbol, shown, real)
+        by_name = {argument.name: argument for argument in expected}
+        for row in symbol.parameters:
+            if row.name in by_name and (wrong := _differs(row, by_name[row.name])):
+                self._found("wrong-parameter", symbol, f"{symbol.name}: {row.name} {wrong}", row.line)
+
+    def _names(self, symbol: ShownSymbol, shown: list[str], real: list[str]) -> None:
+        lines = [p.line for p in symbol.parameters]
+        unknown = [(name, line) for name, line in zip(shown, lines, strict=True) if name not in real]
+        missing = [name for name in real if name not in shown]
+        for name, line in unknown:
+            self._found("unknown-parameter", symbol, f"{symbol.name} has no parameter {name}", line)
+        for name in missing:
+            self._found("missing-parameter", symbol, f"{symbol.name}: parameter {name} is not documented")
+        if not unknown and not missing:
+            at = next(n for n, (a, b) in enumerate(zip_longest(shown, real)) if a != b)
+            message = f"{symbol.name}: parameters are {', '.join(real)}, and not {', '.join(shown)}"
+            self._found("parameter-order", symbol, message, lines[at])
+
+    def _returns(self, symbol: ShownSymbol, node: Function) -> None:
+        if symbol.returns is None:
+            return
+        label, shown = symbol.returns
+        generates = yields(node)
+        if label != ("Yields" if generates else "Returns"):
+            verb = "yields" if generates else "returns"
+            self._found("wrong-returns", symbol, f"{symbol.name} {verb}, and {label!r} is shown")
+        if shown and (node.returns is None or not same(expression(shown), node.returns)):
+            self._found("wrong-returns", symbol, f"{symbol.name} does not return {_short(shown)}")
+
+    def _decorators(self, symbol: ShownSymbol, node: Function | ast.ClassDef) -> None:
+        real = iter(node.decorator_list)
+        for text in symbol.decorators:  # in order, though not all of them need be shown
+            shown = expression(text.removeprefix("@"))
+            if not any(same(shown, decorator) for decorator in real):
+                self._found("wrong-signature", symbol, f"{symbol.name} is not decorated with {_short(text)}")
+
+    def _class(self, symbol: ShownSymbol, node: ast.ClassDef) -> None:
+        self._decorators(symbol, node)
+        for text in symbol.signatures:
+            shown = head(text, "class")
+            if (
+                not isinstance(shown, ast.ClassDef)
+                or shown.name != node.name
+                or not _same_all(shown.bases, node.bases)
+                or not _same_all(shown.keywords, node.keywords)
+            ):
+                self._found("wrong-signature", symbol, f"no signature of {symbol.name}: {_short(text)}")
+        if not symbol.signatures and (node.bases or node.keywords):
+            self._found("wrong-signature", symbol, f"the bases of {symbol.name} are not shown")
+        self._no_parameters(symbol)
+
+    def _attribute(self, symbol: ShownSymbol, node: ast.AST) -> None:
+        for text in symbol.signatures:
+            if not _is_assignment_of(text, node):
+                self._found("wrong-signature", symbol, f"{symbol.name} is not assigned so: {_short(text)}")
+        self._no_parameters(symbol)
+
+    def _no_parameters(self, symbol: ShownSymbol) -> None:
+        for row in symbol.parameters:
+            message = f"{symbol.name} is no function, and has no parameter {row.name}"
+            self._found("unknown-parameter", symbol, message, row.line)
+
+    # --- texts of a model
+
+    def _model_texts(self, symbol: ShownSymbol, known: Set[str]) -> None:
+        for text in symbol.model_texts:
+            for name in sorted(set(invented(text, known))):
+                message = f"{symbol.name or self.page.path}: a model's text names {name}"
+                self._found("invented-identifier", symbol, message, text.line, "model")
+
+
+def invented(text: ShownText, known: Set[str]) -> Iterator[str]:
+    """The words of all that looks like code in a model's text, and are not known."""
+    for piece in (*text.code, *_CODE_LIKE.findall(text.text)):
+        for word in _WORD.findall(piece):
+            if word not in known:
+                yield word
+
+
+def _overloaded(here: Definition, definitions: list[Definition]) -> tuple[Definition, list[Function]]:
+    """What is documented by a symbol that is defined here, and the overloads that are shown with it.
+
+    Overloads stand before the implementation. Without one, as in stubs, the last of them stands for it.
+    """
+    functions = [d for d in definitions if isinstance(d.node, Function)]
+    at = functions.index(here)
+    if _is_overload(here):
+        end = next((n for n in range(at, len(functions)) if not _is_overload(functions[n])), len(functions))
+        return functions[end - 1], [_function(d) for d in functions[at : end - 1]]
+    start = at
+    while start and _is_overload(functions[start - 1]):
+        start -= 1
+    return here, [_function(d) for d in functions[start:at]]
+
+
+def _is_overload(definition: Definition) -> bool:
+    return is_decorated(_function(definition), "overload")
+
+
+def _function(definition: Definition) -> Function:
+    assert isinstance(definition.node, Function)
+    return definition.node
+
+
+def _is_head_of(text: str, node: Function) -> bool:
+    shown = head(text, "def")
+    return (
+        isinstance(shown, Function)
+        and type(shown) is type(node)
+        and shown.name == node.name
+        and same(shown.args, node.args)
+        and same(shown.returns, node.returns)
+    )
+
+
+def _is_assignment_of(text: str, node: ast.AST) -> bool:
+    """Whether `name: type = value` is what a statement says; a value may be left out or cut."""
+    name, _, value = text.partition(f" = {_CUT}")
+    try:
+        shown = ast.parse(name if not value else text).body[0]
+    except (SyntaxError, ValueError, IndexError):
+        return False
+    annotation = getattr(node, "annotation", None)
+    match shown:
+        case ast.Expr(value=ast.Name()):
+            return annotation is None
+        case ast.AnnAssign(annotation=type_, value=None):
+            return annotation is not None and same(type_, annotation)
+        case ast.AnnAssign(annotation=type_, value=given):
+            return annotation is not None and same(type_, annotation) and same(given, _value(node))
+        case ast.Assign(value=given):
+            return annotation is None and same(given, _value(node))
+    return False
+
+
+def _value(node: ast.AST) -> ast.AST | None:
+    return getattr(node, "value", None)
+
+
+def _differs(row: ShownParameter, argument: Argument) -> str:
+    """What a row says wrongly of a parameter, if anything."""
+    if row.kind != argument.kind:
+        return f"is {argument.kind or 'positional or keyword'}, and not {row.kind or 'both'}"
+    if row.annotation is not None and not same(expression(row.annotation), argument.annotation):
+        return f"has no type {_short(row.annotation)}"
+    if row.annotation is None and argument.annotation is not None:
+        return "is shown without its type"
+    if row.default is None and argument.default is not None:
+        return "is shown without its default"
+    if row.default is not None and not same(expression(row.default), argument.default):
+        return f"does not default to {_short(row.default)}"
+    needed = argument.default is None and not argument.name.startswith("*")
+    if row.required != needed:
+        return "is required" if needed else "is not required"
+    return ""
+
+
+def _same_all(shown: list[ast.expr] | list[ast.keyword], real: list[ast.expr] | list[ast.keyword]) -> bool:
+    return len(shown) == len(real) and all(same(a, b) for a, b in zip(shown, real, strict=True))
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:79]}…"

@@ -1,0 +1,158 @@
+"""Links across the site: each leads to a file of it, and to an anchor in that file."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Struct
+
+from tasks.documents import Finding
+from tasks.gate.page import Link
+
+_LINE = re.compile(r"L([1-9]\d*)")
+_LLMS_LINK = re.compile(r"^- \[.*?\]\(([^)\s]*)\)", re.MULTILINE)
+
+
+class Anchors(Struct):
+    """What links can lead to in one file: its ids, and so many lines `L1`, `L2` …."""
+
+    ids: set[str]
+    lines: int = 0
+
+    def has(self, anchor: str) -> bool:
+        """Whether a browser finds an anchor there; without one it shows the file from its top."""
+        if not anchor or anchor in self.ids:
+            return True
+        line = _LINE.fullmatch(anchor)
+        return line is not None and int(line[1]) <= self.lines
+
+
+def anchors_of(ids: Iterable[str]) -> Anchors:
+    """Tell the ids of lines, which are many, from the others."""
+    named = set(ids)
+    lines = 0
+    while f"L{lines + 1}" in named:
+        lines += 1
+        named.remove(f"L{lines}")
+    return Anchors(named, lines)
+
+
+def dead_links(
+    page: str, path: str, links: Iterable[Link], anchors: Mapping[str, Anchors | None], source: str
+) -> Iterator[Finding]:
+    """The links of a page that lead nowhere.
+
+    What a human wrote stands in the file just as in the page. In a page of the repository's own
+    Markdown, docmill has put links right to the file: there an anchor that is not there is the human's.
+
+    Args:
+        page: Its path in the site.
+        path: The file that it is made from, "" if none.
+        links: Its links.
+        anchors: Of every file of the site that they may lead to; None where that has none.
+        source: The text of the file, "" if there is none.
+    """
+    for link in links:
+        found = anchors.get(link.target, _NOWHERE)
+        if found is not _NOWHERE and (found is None or found.has(link.anchor)):
+            continue
+        what = f"{link.target}#{link.anchor}" if link.anchor else link.target
+        missing = "the site has no such file" if found is _NOWHERE else "that page has no such anchor"
+        line = _line_of(link, source) if link.written else 0
+        yield Finding(
+            "dead-link",
+            "human" if line else "docmill",
+            path or page,
+            f"a link leads to {what}; {missing}",
+            page,
+            link.line,
+            path,
+            line,
+        )
+
+
+_NOWHERE = Anchors(set())
+
+
+def _line_of(link: Link, source: str) -> int:
+    """The line in which a human wrote a link; 0 if nothing in the source reads like it."""
+    fragment = link.anchor.removeprefix("md-")
+    for wanted in (link.written, f"#{fragment}" if fragment else ""):
+        if wanted and (at := source.find(wanted)) >= 0:
+            return source.count("\n", 0, at) + 1
+    return 0
+
+
+# --- files that describe the site
+
+
+class _Symbol(Struct):
+    url: str | None
+
+
+def listed_links(files: Mapping[str, bytes]) -> Iterator[tuple[str, Link]]:
+    """The links in the files that scripts and other tools read, each with the file's name.
+
+    Raises:
+        ValueError: One of them is not what it should be.
+    """
+    for name, data in files.items():
+        for href in _READERS[name](data):
+            target, _, anchor = href.partition("#")
+            yield name, Link(unquote(target), unquote(anchor), 0)
+
+
+def _symbols(data: bytes) -> Iterator[str]:
+    for symbol in msgspec.json.decode(data, type=list[_Symbol]):
+        if symbol.url is not None:
+            yield symbol.url
+
+
+def _inventory(data: bytes) -> Iterator[str]:
+    """`name domain:role priority uri shown` a line, after four lines of a header (Sphinx, version 2)."""
+    packed = data.split(b"\n", 4)[4]
+    for line in zlib.decompress(packed).decode().splitlines():
+        yield line.rsplit(" ", 2)[1]
+
+
+def _llms(data: bytes) -> Iterator[str]:
+    yield from _LLMS_LINK.findall(data.decode())
+
+
+def _search(data: bytes) -> Iterator[str]:
+    """`[module, page, summary, [[name, kind, summary], …], [[name, kind, href], …]]` each."""
+    for _module, page, _summary, rows, offered in _script(data):
+        yield page
+        yield from (f"{page}#{name}" for name, _kind, _text in rows)
+        yield from (href for _name, _kind, href in offered)
+
+
+def _navigation(data: bytes) -> Iterator[str]:
+    site = _script(data)
+    yield from (href for _title, href in site["pages"])
+    stack = list(site["nav"])
+    while stack:
+        _name, href, children = stack.pop()
+        if href:
+            yield href
+        stack += children
+
+
+def _script(data: bytes) -> Any:
+    """The value that a script gives a global."""
+    return msgspec.json.decode(data.partition(b"=")[2].rstrip().removesuffix(b";"))
+
+
+_READERS = {
+    "assets/search.js": _search,
+    "assets/site.js": _navigation,
+    "llms.txt": _llms,
+    "objects.inv": _inventory,
+    "symbols.json": _symbols,
+}
+LISTINGS = tuple(_READERS)

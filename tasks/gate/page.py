@@ -1,0 +1,258 @@
+"""What a page says, read from its HTML as a browser would, and from nothing else.
+
+The gate knows the markup of pages as a contract: the classes and elements named here. It
+shares no code with the templates and functions that write them.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from functools import lru_cache
+from urllib.parse import unquote, urlsplit
+
+from lxml import etree
+from msgspec import Struct
+
+_LINKS = {"a": "href", "img": "src", "link": "href", "script": "src"}
+_TEXT_OF_A_HUMAN = (
+    "//main//div[@class='prose' or @class='summary']//a"
+    " | //main//table[@class='params']//td[2]//a | //main//dd/a | //article//a"
+)
+
+
+class ShownParameter(Struct):
+    """A row of a table of parameters; `name` has its stars."""
+
+    name: str
+    kind: str
+    annotation: str | None
+    default: str | None
+    required: bool
+    line: int
+
+
+class ShownException(Struct):
+    """An exception under "Raises"; of a human's own words, the code may know nothing."""
+
+    name: str
+    of_a_human: bool
+    line: int
+
+
+class ShownText(Struct):
+    """A text that is marked as a model's, and the code in it."""
+
+    text: str
+    code: list[str]
+    line: int
+
+
+class ShownSymbol(Struct):
+    """All that a page says of one symbol; `name` is its anchor, "" for the module itself.
+
+    `returns` is the label and the type under it. `line` and `source_line` are those of the page and
+    of the source; 0 where the page names none.
+    """
+
+    name: str
+    kind: str
+    line: int
+    source_line: int
+    signatures: list[str]
+    decorators: list[str]
+    parameters: list[ShownParameter]
+    returns: tuple[str, str] | None
+    raises: list[ShownException]
+    model_texts: list[ShownText]
+
+
+class Link(Struct, array_like=True):
+    """A link within the site: the file and the anchor that it leads to, and the line that it stands in.
+
+    Of a link in a human's text, `written` is what the page has; it may be the human's or docmill's.
+    """
+
+    target: str
+    anchor: str
+    line: int
+    written: str = ""
+
+
+class Page(Struct):
+    """A page taken apart.
+
+    `path` is the source file that it documents or shows, "" if none. `source` is the file of the site
+    that its source links lead to, "" if they lead elsewhere. `listed` are the pages that it lists with a
+    model's summary, and that summary. `words` are those of its lists, `code` is what a source page shows.
+    """
+
+    path: str
+    source: str
+    symbols: list[ShownSymbol]
+    listed: list[tuple[str, str]]
+    ids: list[str]
+    links: list[Link]
+    words: str
+    code: str | None
+
+
+def read_page(name: str, html: bytes) -> Page:
+    """Take a page apart.
+
+    Args:
+        name: Its path in the site, from which its links lead on.
+        html: Its content.
+
+    Raises:
+        ValueError: It is no HTML page of docmill's.
+    """
+    root = etree.fromstring(html, etree.HTMLParser(encoding="utf-8", huge_tree=True))
+    main = None if root is None else root.find(".//main")
+    if root is None or main is None:
+        raise ValueError(f"{name}: holds no <main>")
+    ids = [element.get("id", "") for element in root.iterfind(".//*[@id]")]
+    shown = main.find("pre[@class='lines']")
+    if shown is not None:
+        return Page(_text(main.find("h1/code")), "", [], [], ids, list(_links(name, root)), "", _text(shown))
+    symbols = []
+    module = main.get("data-path", "")
+    if module:
+        symbols = [_module(main), *(_symbol(section) for section in main.iterfind(".//section[@class]"))]
+    source = main.find("h1/a[@class='source'][@href]")
+    return Page(
+        module or main.get("data-prose", ""),
+        _target(name, source.get("href", ""))[0] if source is not None else "",
+        symbols,
+        list(_listed(name, main)),
+        ids,
+        list(_links(name, root)),
+        " ".join(_text(table) for table in main.iterfind("table[@class='listing']")) if module else "",
+        None,
+    )
+
+
+def _listed(page: str, main: etree._Element) -> Iterator[tuple[str, str]]:
+    for row in main.iterfind("table[@class='listing']//tr"):
+        link, cell = row.find(".//a[@href]"), row.find("td")
+        text = _model_text(cell) if cell is not None else None
+        if link is not None and text is not None:
+            yield _target(page, link.get("href", ""))[0], text.text.replace("`", "")
+
+
+# --- symbols
+
+
+def _module(main: etree._Element) -> ShownSymbol:
+    return _described(main, "", _text(main.find("h1/span[@class='kind']")), 1)
+
+
+def _symbol(section: etree._Element) -> ShownSymbol:
+    kind = (section.get("class") or "").partition(" ")[2]
+    return _described(section, section.get("id", ""), kind, _source_line(section))
+
+
+def _source_line(section: etree._Element) -> int:
+    for link in section.iterfind("./*/a[@class='source']"):
+        number = link.get("data-line") or (link.get("href") or "").rpartition("#L")[2]
+        return int(number) if number.isdigit() else 0
+    return 0
+
+
+def _described(element: etree._Element, name: str, kind: str, source_line: int) -> ShownSymbol:
+    """What stands directly in an element; members are elements of their own."""
+    symbol = ShownSymbol(name, kind, _line(element), source_line, [], [], [], None, [], [])
+    for child in element:
+        match child.tag, child.get("class"):
+            case "pre", "sig":
+                marked = child.findall("span[@class='decorator']")
+                symbol.decorators = [_text(decorator) for decorator in marked]
+                text, before = _text(child), "".join(f"{_text(decorator)}\n" for decorator in marked)
+                symbol.signatures.append(text.removeprefix(before))
+            case "table", "params":
+                symbol.parameters += [_parameter(row) for row in child.iterfind(".//tr")]
+                symbol.model_texts += [t for cell in child.iterfind(".//td") if (t := _model_text(cell))]
+            case "dl", "facts":
+                _fact(child, symbol)
+                symbol.model_texts += [t for part in child.iterfind("dd") if (t := _model_text(part))]
+            case "div", "summary" | "prose":
+                if text_of_model := _model_text(child):
+                    symbol.model_texts.append(text_of_model)
+    return symbol
+
+
+def _parameter(row: etree._Element) -> ShownParameter:
+    kind, cell = row.find("th/small"), row.find("td")
+    annotation = None if cell is None else cell.find("code")
+    default = None if cell is None else cell.find("span[@class='def']/code")
+    return ShownParameter(
+        _text(row.find("th/code")),
+        _text(kind) if kind is not None else "",
+        _text(annotation) if annotation is not None else None,
+        _text(default) if default is not None else None,
+        cell is not None and cell.find("span[@class='req']") is not None,
+        _line(row),
+    )
+
+
+def _fact(element: etree._Element, symbol: ShownSymbol) -> None:
+    term = element.find("dt")
+    label = (term.text or "").strip() if term is not None else ""
+    if label == "Raises":
+        for part in element.iterfind("dd"):
+            marked = part.find("span[@class]") is not None
+            of_a_human = not marked and _text(part) != _text(part.find("code"))
+            symbol.raises.append(ShownException(_text(part.find("code")), of_a_human, _line(part)))
+    elif term is not None:
+        symbol.returns = label, _text(term.find("code"))
+
+
+def _model_text(element: etree._Element) -> ShownText | None:
+    """The text of an element that is marked as a model's."""
+    mark = element.find(".//span[@class='mark model']")
+    if mark is None:
+        return None
+    text = _text(element).removesuffix(_text(mark)).strip()
+    return ShownText(text, [_text(code) for code in element.iterfind(".//code")], _line(element))
+
+
+# --- links
+
+
+def _links(page: str, root: etree._Element) -> Iterator[Link]:
+    of_humans = set(root.xpath(_TEXT_OF_A_HUMAN))
+    for tag, attribute in _LINKS.items():
+        for element in root.iterfind(f".//{tag}[@{attribute}]"):
+            written = element.get(attribute, "")
+            target, anchor, within = _target(page, written)
+            if within:
+                yield Link(target, anchor, _line(element), written if element in of_humans else "")
+    for element in root.iterfind(".//p[@data-base]"):  # a script makes a link of each name
+        target, anchor, _ = _target(page, element.get("data-base", ""))
+        link = element.find("a")
+        for name in (link.tail or "").split() if link is not None else ():
+            yield Link(target, f"{anchor}.{name}", _line(element))
+
+
+@lru_cache(maxsize=4096)
+def _target(page: str, written: str) -> tuple[str, str, bool]:
+    """The file and the anchor that a link leads to, and whether it is one within the site."""
+    if written.startswith("#"):
+        return page, unquote(written[1:]), True
+    try:
+        parts = urlsplit(written)
+    except ValueError:  # no browser makes sense of it either
+        return written, "", True
+    if parts.scheme or parts.netloc:
+        return "", "", False
+    path = unquote(parts.path)
+    file = posixpath.normpath(posixpath.join(posixpath.dirname(page), path)) if path else page
+    return f"{file}/index.html" if path.endswith("/") else file, unquote(parts.fragment), True
+
+
+def _text(element: etree._Element | None) -> str:
+    return "" if element is None else "".join(element.itertext())
+
+
+def _line(element: etree._Element) -> int:
+    return int(element.sourceline or 0)

@@ -1,0 +1,569 @@
+"""The gate against pages that say what is not so, by the thousand, and against pages that are right."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.util
+import random
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.pipeline import Pipeline
+from flows.settings import Settings
+from tasks.documents import Checked, Finding, SiteFile, SourceError
+from tasks.gate import check_site
+from tasks.ingest import open_source
+from tasks.waivers import judge, read_waivers
+
+ROUNDS = 8
+
+# --- corruptions: each makes one thing wrong on a page, or gives None where the page has no such thing
+
+Corruption = Callable[[str, random.Random], str | None]
+
+ROW = re.compile(r"<tr><th><code>.*?</tr>\n", re.DOTALL)
+PARAMETERS = re.compile(r'<table class="params">.*?</table>\n', re.DOTALL)
+SECTION = re.compile(r'<section class="symbol (\w+)" id="([^"]+)">')
+SIGNATURE = re.compile(r'(<pre class="sig">)(.*?)(</pre>)', re.DOTALL)
+
+
+def replaced(html: str, match: re.Match[str], group: int, text: str) -> str:
+    return html[: match.start(group)] + text + html[match.end(group) :]
+
+
+def one_of(pattern: str | re.Pattern[str], html: str, rng: random.Random) -> re.Match[str] | None:
+    found = list(
+        re.finditer(pattern, html, re.DOTALL) if isinstance(pattern, str) else pattern.finditer(html)
+    )
+    return rng.choice(found) if found else None
+
+
+def renamed_parameter(html: str, rng: random.Random) -> str | None:
+    match = one_of(r"<tr><th><code>(\**\w+)</code>", html, rng)
+    return replaced(html, match, 1, f"{match[1]}_of_old") if match else None
+
+
+def missing_parameter(html: str, rng: random.Random) -> str | None:
+    table = one_of(PARAMETERS, html, rng)
+    row = one_of(ROW, table[0], rng) if table else None
+    return replaced(html, table, 0, table[0].replace(row[0], "", 1)) if table and row else None
+
+
+def missing_table(html: str, rng: random.Random) -> str | None:
+    table = one_of(PARAMETERS, html, rng)
+    return replaced(html, table, 0, "") if table else None
+
+
+def swapped_parameters(html: str, rng: random.Random) -> str | None:
+    tables = [t for t in PARAMETERS.finditer(html) if len(ROW.findall(t[0])) > 1]
+    if not tables:
+        return None
+    table = rng.choice(tables)
+    first, second = rng.sample(ROW.findall(table[0]), 2)
+    if first == second:
+        return None
+    swapped = table[0].replace(first, "\0").replace(second, first).replace("\0", second)
+    return replaced(html, table, 0, swapped)
+
+
+def extra_parameter(html: str, rng: random.Random) -> str | None:
+    table = one_of(PARAMETERS, html, rng)
+    row = '<tr><th><code>timeout</code></th><td><span class="req">required</span></td></tr>\n</table>'
+    return replaced(html, table, 0, table[0].replace("</table>", row)) if table else None
+
+
+def parameter_of_an_attribute(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<section class="symbol (?:attribute|class)" id=.*?</h\d>\n()', html, rng)
+    row = '<table class="params"><tr><th><code>x</code></th><td></td></tr></table>'
+    return replaced(html, match, 1, row) if match else None
+
+
+def wrong_default(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<span class="def">= <code>(.*?)</code></span>', html, rng)
+    return replaced(html, match, 1, "4711") if match else None
+
+
+def lost_default(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'(<span class="def">= <code>.*?</code></span>)', html, rng)
+    return replaced(html, match, 1, '<span class="req">required</span>') if match else None
+
+
+def wrong_type(html: str, rng: random.Random) -> str | None:
+    match = one_of(
+        r"<tr><th><code>\**\w+</code>(?: <small>[\w ]+</small>)?</th><td><code>(.*?)</code>", html, rng
+    )
+    return replaced(html, match, 1, "Quaternion") if match else None
+
+
+def wrong_kind(html: str, rng: random.Random) -> str | None:
+    match = one_of(r"<tr><th><code>\w+</code>()</th>", html, rng)
+    return replaced(html, match, 1, " <small>keyword only</small>") if match else None
+
+
+def renamed_in_signature(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<pre class="sig">[^<]*def \w+\((?:self, |cls, )?(\w+)[^<]*</pre>', html, rng)
+    return replaced(html, match, 1, f"{match[1]}2") if match else None
+
+
+def lost_in_signature(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<pre class="sig">[^<]*def \w+\((?:self, |cls, )?(\w+, )[^<]*</pre>', html, rng)
+    return replaced(html, match, 1, "") if match else None
+
+
+def wrong_base(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<pre class="sig">class \w+\((.*?)\)</pre>', html, rng)
+    return replaced(html, match, 1, "Singleton") if match else None
+
+
+def wrong_value(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<pre class="sig">\w+ = ([^<]{1,60})</pre>', html, rng)
+    return replaced(html, match, 1, "'no such value'") if match and match[1] != "…" else None
+
+
+def wrong_result(html: str, rng: random.Random) -> str | None:
+    match = one_of(r"<dl class=\"facts\"><dt>(?:Returns|Yields) <code>(.*?)</code></dt>", html, rng)
+    return replaced(html, match, 1, "Quaternion") if match else None
+
+
+def generator_or_not(html: str, rng: random.Random) -> str | None:
+    match = one_of(r"<dl class=\"facts\"><dt>(Returns|Yields)", html, rng)
+    return replaced(html, match, 1, {"Returns": "Yields", "Yields": "Returns"}[match[1]]) if match else None
+
+
+def invented_exception(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<section class="symbol (?:function|method)" id=.*?</pre>\n()', html, rng)
+    raises = '<dl class="facts"><dt>Raises</dt><dd><code>FlatTyreError</code></dd></dl>'
+    return replaced(html, match, 1, raises) if match else None
+
+
+def dead_page(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<a href="((?!https?:|mailto:)[^"#]+)(?:#[^"]*)?"', html, rng)
+    return replaced(html, match, 1, "no.such.module.html") if match else None
+
+
+def dead_anchor(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<a href="(?:(?!https?:|mailto:)[^"#]*)#([^"]+)"', html, rng)
+    return replaced(html, match, 1, "no_such_name") if match else None
+
+
+def stale_line(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<section [^>]*>\n<h\d class="name">.*?class="source" href="[^"#]*#L(\d+)"', html, rng)
+    return replaced(html, match, 1, str(int(match[1]) + rng.choice([-1, 1]))) if match else None
+
+
+def source_of_another_file(html: str, rng: random.Random) -> str | None:
+    match = re.search(r'<h1>.*class="source" href="([^"]+)"', html)
+    return replaced(html, match, 1, "../src/networkx/convert.py.html") if match else None
+
+
+def renamed_symbol(html: str, rng: random.Random) -> str | None:
+    match = one_of(SECTION, html, rng)
+    return replaced(html, match, 2, f"{match[2]}_renamed") if match else None
+
+
+def symbol_of_another_page(html: str, rng: random.Random) -> str | None:
+    match = re.search(r'()(?:<p class="legend">|<footer>)', html)
+    section = (
+        '<section class="symbol function" id="launch_of_rockets"><h3 class="name"><a class="source" '
+        'href="#dm-main" data-line="3">source</a></h3>'
+        '<pre class="sig">def launch_of_rockets()</pre></section>'
+    )
+    return replaced(html, match, 1, section) if match else None
+
+
+def invented_identifier(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<section class="symbol \w+" id=.*?</h\d>\n()', html, rng)
+    name = rng.choice(
+        ["fetch_all_rockets", "<code>Quaternion</code>", "launchRocket", "the_quaternion.spin()"]
+    )
+    text = f'<div class="summary"><p>Calls {name} twice. <span class="mark model">model</span></p></div>\n'
+    return replaced(html, match, 1, text) if match else None
+
+
+CORRUPTIONS: dict[Corruption, set[str]] = {
+    renamed_parameter: {"unknown-parameter"},
+    missing_parameter: {"missing-parameter"},
+    missing_table: {"missing-parameter"},
+    swapped_parameters: {"parameter-order"},
+    extra_parameter: {"unknown-parameter"},
+    parameter_of_an_attribute: {"unknown-parameter"},
+    wrong_default: {"wrong-parameter"},
+    lost_default: {"wrong-parameter"},
+    wrong_type: {"wrong-parameter"},
+    wrong_kind: {"wrong-parameter"},
+    renamed_in_signature: {"wrong-signature"},
+    lost_in_signature: {"wrong-signature"},
+    wrong_base: {"wrong-signature"},
+    wrong_value: {"wrong-signature"},
+    wrong_result: {"wrong-returns"},
+    generator_or_not: {"wrong-returns"},
+    invented_exception: {"unknown-exception"},
+    dead_page: {"dead-link", "stale-line"},
+    dead_anchor: {"dead-link", "stale-line"},
+    stale_line: {"stale-line"},
+    source_of_another_file: {"stale-line", "dead-link"},
+    renamed_symbol: {"unknown-symbol", "stale-line"},
+    symbol_of_another_page: {"unknown-symbol"},
+    invented_identifier: {"invented-identifier"},
+}
+
+
+# --- sites to corrupt
+
+
+class Rig:
+    """A site that was rendered and not published, and the gate over it."""
+
+    def __init__(self, source: Path, out: Path) -> None:
+        settings = Settings(out=str(out), model="none", processes=1)
+        self.pipeline = Pipeline(open_source(str(source), None, out), settings)
+        self.snapshot = self.pipeline.ingest()
+        parsed = self.pipeline.chunk(self.snapshot)
+        generated = self.pipeline.generate(self.snapshot, parsed)
+        self.files = self.pipeline.render(self.snapshot, parsed, generated).files
+        self.cache = self.pipeline.cache
+        self.pages = [name for name in self.files if name.startswith("api/")]
+
+    def content(self, name: str) -> str:
+        key = self.files[name].key
+        return self.cache.get_many([key])[key].decode()
+
+    def check(self, others: dict[str, str] | None = None) -> Checked:
+        """The gate's findings where some pages are others."""
+        files = dict(self.files)
+        for name, text in (others or {}).items():
+            data = text.encode()
+            digest = hashlib.sha256(data).hexdigest()
+            files[name] = SiteFile(f"corrupted:{digest[:40]}", digest, len(data))
+            self.cache.put_many({files[name].key: data})
+        return check_site(files, self.snapshot, self.cache, self.pipeline.workers)
+
+
+@pytest.fixture(scope="module")
+def rigs(tmp_path_factory) -> Any:
+    """Rigs by package, each made once."""
+    made: dict[str, Rig] = {}
+
+    def rig(package: str) -> Rig:
+        if package not in made:
+            folder = tmp_path_factory.mktemp(package)
+            installed = Path(importlib.util.find_spec(package).origin).parent
+            shutil.copytree(installed, folder / "source" / package, ignore=shutil.ignore_patterns("*.pyc"))
+            made[package] = Rig(folder / "source", folder / "site")
+        return made[package]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield rig
+    for rig in made.values():
+        rig.pipeline.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("package", ["click", "networkx"])
+def test_clean_sites_have_no_findings(rigs, package) -> None:
+    checked = rigs(package).check()
+    assert checked.findings == ()
+    assert checked.pages == sum(name.endswith(".html") for name in rigs(package).files)
+
+
+def test_every_corruption_is_caught(rigs, capsys) -> None:
+    chosen, caught, cases, falsely = Counter(), Counter(), Counter(), 0
+    for package in ("click", "networkx"):
+        rig, rng = rigs(package), random.Random(package)
+        originals = {name: rig.content(name) for name in rig.pages}
+        for _ in range(ROUNDS):
+            corrupted, expected = {}, {}
+            for name, html in originals.items():
+                for way in sorted(
+                    CORRUPTIONS, key=lambda way: (chosen[way], rng.random())
+                ):  # rare ones first
+                    text = way(html, rng)
+                    if text is not None and text != html:
+                        corrupted[name], expected[name] = text, way
+                        chosen[way] += 1
+                        break
+            found: dict[str, set[str]] = {}
+            for finding in rig.check(corrupted).findings:
+                if finding.author != "human":
+                    found.setdefault(finding.page, set()).add(finding.rule)
+            for name, way in expected.items():
+                cases[way.__name__] += 1
+                if found.get(name, set()) & CORRUPTIONS[way]:
+                    caught[way.__name__] += 1
+                else:
+                    print(f"missed: {package} {name} {way.__name__}: {found.get(name)}")  # noqa: T201
+            untouched = set(rig.files) - set(corrupted)
+            falsely += sum(rules != {"dead-link"} for name, rules in found.items() if name in untouched)
+    with capsys.disabled():
+        print(  # noqa: T201
+            f"\ngate: {sum(caught.values()):,} of {sum(cases.values()):,} corruptions caught, "
+            f"{len(cases)} ways; {falsely} false alarms"
+        )
+    assert caught == cases
+    assert falsely == 0
+    assert set(cases) == {way.__name__ for way in CORRUPTIONS}
+    assert sum(cases.values()) > 3000
+
+
+# --- code that changed under pages that did not
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rule"),
+    [
+        ("def f(a, b=1):", "def f(a, c=1):", "unknown-parameter"),
+        ("def f(a, b=1):", "def f(a, b=2):", "wrong-parameter"),
+        ("def f(a, b=1):", "def f(b, a=1):", "parameter-order"),
+        ("def f(a, b=1):", "def f(a, b=1, *, c):", "missing-parameter"),
+        ("def f(a, b=1):", "async def f(a, b=1):", "wrong-signature"),
+        ("def f(a, b=1):", "\n\ndef f(a, b=1):", "stale-line"),
+        ("def f(a, b=1):", "def g(a, b=1):", "unknown-symbol"),
+        ("class C(Exception):", "class C(OSError):", "wrong-signature"),
+        ("x: int = 3", "x: int = 4", "wrong-signature"),
+        ("x: int = 3", "x: str = 3", "wrong-signature"),
+        ("    def m(self, k): ", "    @staticmethod\n    def m(self, k): ", "missing-parameter"),
+        ("    def m(self, k): ", "    def m(self, k, /): ", "wrong-parameter"),
+        ('"""F."""', '"""G."""', "stale-source"),
+        ("class C(Exception):", "class C(Exception:", "unknown-symbol"),
+    ],
+)
+def test_pages_of_older_code_are_caught(tmp_path, home, before, after, rule) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    file = source / "mod.py"
+    code = '''
+def f(a, b=1):
+    """F."""
+
+
+class C(Exception):
+    x: int = 3
+
+    def m(self, k): ...
+'''
+    file.write_text(code)
+    rig = Rig(source, tmp_path / "site")
+    assert rig.check().findings == ()
+    assert before in code
+    file.write_text(code.replace(before, after, 1))
+    rig.snapshot = rig.pipeline.ingest()
+    assert rule in {finding.rule for finding in rig.check().findings}
+
+
+def test_odd_code_has_no_findings(tmp_path, home) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "README.md").write_text("# Odd\n\n[the code](odd.py#L3), [here](#odd)\n")
+    (source / "odd.py").write_text(ODD)
+    rig = Rig(source, tmp_path / "site")
+    assert [str(finding) for finding in rig.check().findings] == []
+    shown = rig.content("api/odd.html")
+    for name in ("no_receiver", "stars_only", "positional", "chosen", "made", "prop", "Ünïcode"):
+        assert f'id="{name}"' in shown or f'.{name}"' in shown
+
+
+ODD = '''\
+"""Odd definitions."""
+from __future__ import annotations
+from typing import overload, TypeVar
+import sys, functools
+
+T = TypeVar("T")
+a, (b, *c) = 1, (2, 3)
+d = e = {
+    "k": [1, 2],
+}
+
+if sys.platform == "win32":
+    def chosen(x): ...
+elif sys.platform == "linux":
+    def chosen(x, y): ...
+else:
+    try:
+        def chosen(x, y, z): ...
+    except ImportError:
+        chosen = None
+
+
+@overload
+def many(x: int) -> int: ...
+@overload
+def many(x: str, *, strict: bool = ...) -> str: ...
+def many(x, *, strict=False):
+    """Many."""
+    return x
+
+
+def positional(a, b=1, /, c=(1,), *args: int, d, e: "str" = "<b>&amp;</b>", **kw) -> dict[str, "T"]:
+    """Docs.
+
+    Returns:
+        What is made.
+    """
+    def inner(q):
+        yield q
+    if a:
+        raise ValueError(f"no {a}")
+    raise KeyError("none") from None
+
+
+async def made(
+    long_parameter_name_number_one: int = 1_000_000,  # a comment, with a comma
+    long_parameter_name_number_two: str = """three
+    lines""",
+    *,
+    long_parameter_name_number_three=lambda x, y=1: (x, y),
+) -> None:
+    """Made."""
+    yield 1
+
+
+class Ünïcode(dict, metaclass=type):
+    """Class."""
+
+    prop: int = 3
+    __slots__ = ("q",)
+
+    def __init__(self, x, y=[1, 2]):
+        self.x, self.z = x, y
+        self.y: int = y
+        if x:
+            self.w = 1
+
+    def no_receiver(*, key): ...
+
+    def stars_only(*args, **kwargs): ...
+
+    @staticmethod
+    def static(self, x): ...
+
+    @classmethod
+    def made(cls, x=sys.maxsize): ...
+
+    @property
+    def prop2(self) -> int:
+        """Prop."""
+        return 1
+
+    @prop2.setter
+    def prop2(self, value): ...
+
+    @functools.cached_property
+    def cached(self): ...
+
+    class Inner:
+        def m(self, /, x): ...
+
+    def twice(self, a): ...
+
+    def twice(self, b): ...
+
+    async def gen(self):
+        """Gen.
+
+        Yields:
+            Things.
+        """
+        yield 1
+'''
+
+
+# --- what follows from findings
+
+TODAY = datetime.date(2026, 3, 1)
+WRONG = Finding("wrong-parameter", "docmill", "m.py::f", "f: a is wrong", "api/m.html", 3, "m.py", 1)
+DEAD = Finding("dead-link", "human", "README.md", "a link leads nowhere", "index.html", 9, "README.md", 4)
+WAIVER = """
+[[waiver]]
+rule = "wrong-parameter"
+symbol = "m.py::f"
+reason = "known, see issue 7"
+expires = {}
+"""
+
+
+def waivers(folder: Path, text: str):
+    (folder / "docmill.waivers.toml").write_text(text)
+    return read_waivers(folder)
+
+
+def test_docmills_own_errors_block_and_a_humans_warn() -> None:
+    judgement = judge(Checked(2, (WRONG, DEAD)), (), False, TODAY)
+    assert (judgement.blocking, judgement.warnings) == ((WRONG,), (DEAD,))
+    assert judge(Checked(2, (WRONG, DEAD)), (), True, TODAY).blocking == (WRONG, DEAD)
+
+
+def test_a_waiver_holds_through_its_last_day(tmp_path) -> None:
+    found = Checked(2, (WRONG,))
+    last = judge(found, waivers(tmp_path, WAIVER.format("2026-03-01")), True, TODAY)
+    assert (last.blocking, last.warnings, last.waived) == ((), (), (WRONG,))
+    after = judge(found, waivers(tmp_path, WAIVER.format("2026-02-28")), False, TODAY)
+    assert after.blocking == (WRONG,)
+    assert "expired on 2026-02-28" in after.warnings[0].message
+
+
+def test_a_waiver_that_waives_nothing_is_told_of(tmp_path) -> None:
+    judgement = judge(Checked(2, ()), waivers(tmp_path, WAIVER.format("2026-03-01")), False, TODAY)
+    assert [finding.rule for finding in judgement.warnings] == ["stale-waiver"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[waiver]]\nrule = 1\n", "rule"),
+        (WAIVER.format('"soon"'), "expires"),
+        (WAIVER.format("2026-03-01").replace("wrong-parameter", "wrong"), "no rule 'wrong'"),
+        (WAIVER.format("2026-03-01").replace("known, see issue 7", " "), "give a reason"),
+        (WAIVER.format("2026-03-01").replace("reason", "because"), "because"),
+        ("[[waiver", "]]"),
+        ("\xff", "docmill.waivers.toml"),
+    ],
+)
+def test_a_waiver_that_cannot_be_used_is_refused(tmp_path, text, said) -> None:
+    with pytest.raises(SourceError, match=re.escape(said)) as error:
+        waivers(tmp_path, text)
+    assert str(error.value).startswith("docmill.waivers.toml: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_page_is_not_published(tmp_path, docmill, monkeypatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text("def f(a, b): ...\n")
+    status, _, _ = docmill(source)
+    assert status == 0
+    standing = (tmp_path / "site" / "api" / "m.html").read_bytes()
+    (source / "m.py").write_text("def f(a, b, c): ...\n")
+    monkeypatch.setattr("tasks.render.pages._shown", lambda symbol: symbol.parameters[:1])
+    status, report, printed = docmill(source)
+    assert status == 1
+    assert "nothing is published" in printed.err
+    assert "missing-parameter" in printed.err
+    assert report["gate"]["blocking"] == 2
+    assert {f["outcome"] for f in report["findings"]} == {"blocking"}
+    assert (tmp_path / "site" / "api" / "m.html").read_bytes() == standing
+
+
+def test_a_dead_link_in_a_readme_warns(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text("x = 1\n")
+    (source / "README.md").write_text("# Title\n\nSee [there](#nowhere).\n")
+    status, report, printed = docmill(source)
+    assert status == 0
+    assert report["gate"] == {"pages": 4, "blocking": 0, "warnings": 1, "waived": 0}
+    assert "README.md:3: dead-link" in printed.out
+    (source / "docmill.toml").write_text("strict_human = true\n")
+    assert docmill(source)[0] == 1
+    (source / "docmill.waivers.toml").write_text(
+        WAIVER.format("2999-01-01").replace("wrong-parameter", "dead-link").replace("m.py::f", "README.md")
+    )
+    status, report, _ = docmill(source)
+    assert (status, report["gate"]["waived"]) == (0, 1)
