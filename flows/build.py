@@ -19,7 +19,7 @@ from flows.pipeline import Built, Pipeline, Plan
 from flows.report import Report
 from flows.settings import Settings, cache_home
 from models.machine import machine_digest
-from tasks.documents import Snapshot
+from tasks.documents import Contradiction, Snapshot
 from tasks.files import write_whole
 from tasks.ingest import OpenedSource
 from tasks.keys import digest
@@ -102,6 +102,18 @@ def plan(source: OpenedSource, settings: Settings, progress: Progress) -> Plan:
     run = TimedRun(Report(source={}), progress)
     with Pipeline(source, settings) as pipeline:
         return pipeline.plan(run("ingest", None, pipeline.ingest), run)
+
+
+def lint(
+    source: OpenedSource, settings: Settings, since: OpenedSource | None, progress: Progress
+) -> list[Contradiction]:
+    """Docstrings that contradict their signature, of changed lines only where `since` is given."""
+    from tasks.lint import in_changed_lines
+
+    run = TimedRun(Report(source={}), progress)
+    with Pipeline(source, settings) as pipeline:
+        found = run("chunk", None, pipeline.chunk, run("ingest", None, pipeline.ingest)).contradictions
+    return found if since is None else list(in_changed_lines(found, source.root, since.root))
 
 
 def report_ingested(report: Report, snapshot: Snapshot) -> None:

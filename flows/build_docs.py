@@ -1,4 +1,4 @@
-"""The same pipeline as a Prefect flow: five stages as tasks, their results cached by our keys.
+"""The same pipeline as a Prefect flow: six stages as tasks, their results cached by our keys.
 
 A stage that was answered from the cache is shown as such; ingest and publish always run,
 so that a deleted site is noticed. Through the tasks go manifests only.
@@ -26,12 +26,13 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.build import report_built, report_ingested
-from flows.explanation import explanation
+from flows.explanation import explanation, judged
 from flows.pipeline import STAGES, Pipeline
 from flows.report import Report
 from flows.settings import Settings, cache_home, resolve_settings
 from tasks.ingest import OpenedSource, open_source, project_name
 from tasks.ingest.git import shown
+from tasks.waivers import GateError
 
 _SECONDS_BETWEEN_LINES = 10
 
@@ -136,6 +137,8 @@ def build_docs(
         _build(opened, settings, report)
     except BaseException as error:
         report.fail(error)
+        if isinstance(error, GateError):
+            create_markdown_artifact("\n".join(judged(report)), key="gate", description="why it is blocked")
         raise
     finally:
         if report_file:

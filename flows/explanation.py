@@ -25,12 +25,28 @@ def explanation(report: Report, changes: list[Change]) -> str:
         "",
         f"{report.generated:,} symbols written by the model, {report.reused:,} answered from the cache.",
         "",
+        *judged(report),
         *_reasons(changes),
     ]
     lines += [
         f"- skipped `{_code(f.path)}`: {f.reason}, {_code(f.detail)}" for f in report.skipped_files[:_LISTED]
     ]
     return "\n".join(lines)
+
+
+def judged(report: Report) -> list[str]:
+    """What the gate found, and the first findings by name."""
+    if report.gate is None:
+        return []
+    gate = report.gate
+    lines = [
+        f"{gate['pages']:,} pages held against the code: {gate['blocking']:,} findings that block, "
+        f"{gate['warnings']:,} warnings, {gate['waived']:,} waived.",
+        "",
+    ]
+    found = [f for f in report.findings if f["outcome"] != "waived"]
+    lines += [f"- {f['rule']}: `{_code(f['where'])}` {_code(f['message'])}" for f in found[:_LISTED]]
+    return [*lines, ""] if found else lines
 
 
 def _reasons(changes: list[Change]) -> list[str]:

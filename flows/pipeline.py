@@ -26,7 +26,9 @@ from models.machine import machine_digest
 from tasks.budget import Budget, Spending, parse_budget
 from tasks.documents import (
     Checked,
+    Contradiction,
     DocmillError,
+    Finding,
     Generated,
     PageEntry,
     Published,
@@ -58,11 +60,14 @@ STAGES = ("ingest", "chunk", "generate", "render", "gate", "publish")
 
 
 class Parsed(Struct, frozen=True):
-    """What the chunk stage hands on: parsed files, the keys of their Links, and the unparsable."""
+    """What the chunk stage hands on: parsed files, the keys of their Links, the unparsable, and what
+    docstrings say against their signatures.
+    """
 
     chunks: list[Chunk]
     links: dict[str, str]
     skipped: list[SkippedFile]
+    contradictions: list[Contradiction]
 
 
 class Built(Struct, frozen=True):
@@ -139,7 +144,7 @@ class Pipeline:
         generated = run("generate", keys.generate, self.generate, snapshot, parsed)
         rendered = run("render", keys.render(generated), self.render, snapshot, parsed, generated)
         checked = run("gate", keys.gate(rendered), self.gate, snapshot, rendered)
-        judgement = self._fail_if_blocked(checked)
+        judgement = self._fail_if_blocked(parsed, checked)
         published = run("publish", None, self.publish, rendered)
         return Built(snapshot, parsed, generated, rendered, judgement, published)
 
@@ -152,11 +157,18 @@ class Pipeline:
                 f"strict: {len(skipped)} skipped, the first {first.path}: {first.detail}", skipped
             )
 
-    def _fail_if_blocked(self, checked: Checked) -> Judgement:
-        """What a gate's findings mean today; if they block, nothing is published."""
+    def _fail_if_blocked(self, parsed: Parsed, checked: Checked) -> Judgement:
+        """What was found, and what it means today; if it blocks, nothing is published."""
         from tasks.waivers import GateError, judge
 
-        judgement = judge(checked, self.waivers, self.settings.strict_human, self.today)
+        of_docstrings = (
+            Finding(
+                c.rule, "human", f"{c.path}::{c.symbol}", f"{c.symbol} {c.message}", path=c.path, line=c.line
+            )
+            for c in parsed.contradictions
+        )
+        found = Checked(checked.pages, (*checked.findings, *of_docstrings))
+        judgement = judge(found, self.waivers, self.settings.strict_human, self.today)
         if judgement.blocking:
             raise GateError(judgement)
         return judgement
@@ -185,7 +197,8 @@ class Pipeline:
                 (*snapshot.skipped, *skipped),
             )
         links = resolve(chunks, outlines, self.settings.private, self.cache, self.workers)
-        return Parsed(chunks, links, skipped)
+        contradictions = [c for _, outline in sorted(outlines.items()) for c in outline.contradictions]
+        return Parsed(chunks, links, skipped, contradictions)
 
     def generate(self, snapshot: Snapshot, parsed: Parsed) -> Generated:
         """Symbols → Docs, as far as a model writes them."""
@@ -236,7 +249,7 @@ class Pipeline:
         """Pages → what is wrong with them."""
         from tasks.gate import check_site
 
-        return check_site(rendered.files, snapshot, self.cache, self.workers)
+        return check_site(rendered.files, snapshot, self.source.has, self.cache, self.workers)
 
     def publish(self, rendered: Rendered) -> Published:
         """Site → target."""

@@ -100,6 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     build.set_defaults(run=_build)
     plan = commands.add_parser("plan", help="what a build would make anew, and why")
     _add_source(plan)
+    plan.add_argument("--lint", action="store_true", help="list docstrings that contradict their signature")
+    plan.add_argument("--baseline", type=Path, metavar="FILE", help="with --lint: less those in this file")
+    plan.add_argument(
+        "--update-baseline", action="store_true", help="with --baseline: write what there is into the file"
+    )
+    plan.add_argument(
+        "--since", metavar="R", help="with --lint: only where lines changed since this revision"
+    )
     plan.set_defaults(run=_plan)
     model = commands.add_parser("model", help="models").add_subparsers(dest="action", required=True)
     prepare = model.add_parser("prepare", help="quantize a model for builds with --quantize METHOD")
@@ -303,7 +311,12 @@ def _of_model(report: Report) -> str:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from flows.build import plan
+    from tasks.documents import SourceError
 
+    if arguments.lint:
+        return _lint(arguments)
+    if arguments.baseline or arguments.update_baseline or arguments.since:
+        raise SourceError("--baseline, --update-baseline and --since go with --lint")
     found = plan(*_opened(arguments), _Terminal())
     for certain, title in ((True, "certain"), (False, "possible")):
         listed = [change for change in found.changes if change.certain is certain]
@@ -313,6 +326,38 @@ def _plan(arguments: argparse.Namespace) -> int:
     if found.cost is not None and found.cost.requests:
         print(_cost(found.cost))
     return 0
+
+
+def _lint(arguments: argparse.Namespace) -> int:
+    from flows.build import lint
+    from flows.settings import cache_home
+    from tasks.documents import SourceError
+    from tasks.files import write_whole
+    from tasks.ingest import open_source
+    from tasks.lint import baseline_of, entry, read_baseline
+
+    baseline: Path | None = arguments.baseline
+    if arguments.update_baseline and (baseline is None or arguments.since is not None):
+        raise SourceError("--update-baseline takes --baseline FILE, and not --since")
+    known = read_baseline(baseline) if baseline is not None and not arguments.update_baseline else frozenset()
+    since = None
+    if arguments.since is not None:
+        since = open_source(arguments.source, arguments.since, cache_home())
+    found = lint(*_opened(arguments), since, _Terminal())
+    if arguments.update_baseline and baseline is not None:
+        write_whole(baseline, baseline_of(found))
+        print(f"{baseline}: {len(found):,} docstrings that contradict their signature")
+        return 0
+    new = [one for one in found if entry(one) not in known]
+    for one in new:
+        print(_line(str(one)))
+    if known:
+        gone = len(known - set(map(entry, found))) if since is None else 0
+        print(
+            f"{len(found) - len(new):,} more are in {baseline}"
+            + (f", which lists {gone:,} that went" if gone else "")
+        )
+    return 1 if new else 0
 
 
 def _cost(cost: Cost) -> str:

@@ -150,12 +150,30 @@ class Surface(Struct, frozen=True, omit_defaults=True):
     bases: dict[str, tuple[str, ...]] = {}
 
 
+class Contradiction(Struct, frozen=True):
+    """What a docstring says and its signature does not: the rule, where, and what.
+
+    `symbol` is the qualified name; `span` are the first and the last line of signature and docstring.
+    """
+
+    rule: str
+    path: str
+    symbol: str
+    line: int
+    message: str
+    span: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.rule}: {self.symbol} {self.message}"
+
+
 class Outline(Struct, frozen=True, omit_defaults=True):
     """The small companion of a Module that every build loads for every file.
 
     `texts` holds a digest of the slots of each documented member of a class, from which
     an override may take its text; `headline` is the module's own summary, which the
-    package above it shows. A file that could not be parsed has `skipped` instead.
+    package above it shows. `contradictions` are those of its docstrings. A file that could not be
+    parsed has `skipped` instead.
     """
 
     surface: Surface | None = None
@@ -163,6 +181,7 @@ class Outline(Struct, frozen=True, omit_defaults=True):
     module_digest: str = ""
     headline: str = ""
     texts: dict[str, str] = {}
+    contradictions: tuple[Contradiction, ...] = ()
     skipped: SkippedFile | None = None
 
 

@@ -27,6 +27,10 @@ RULES = {
     "dead-link": "a link leads to a page and an anchor of the site",
     "invented-identifier": "what a model's text names is in the code",
     "stale-summary": "a list says of a module what the module's page says",
+    "described-parameter": "a docstring describes parameters that the signature has",
+    "described-type": "a docstring gives a parameter the type that it is annotated with",
+    "described-default": "a docstring gives a parameter the default that it has",
+    "described-result": "a docstring describes a result of what returns something",
     "stale-waiver": "a waiver waives something, and has not expired",
 }
 

@@ -28,7 +28,7 @@ from tasks.spread import Spread
 _LAYOUT = ("src", "lib")
 
 # Raised whenever the same file would parse into another Module or Outline.
-CHUNK_VERSION = 7
+CHUNK_VERSION = 8
 
 PARSER = (*sys.version_info[:2], version("griffelib"))
 
@@ -158,7 +158,12 @@ def _outline(parsed: ParsedModule, module_digest: str) -> Outline:
     }
     summary = parsed.symbols[0].slots.get("summary")
     return Outline(
-        parsed.surface, digest(parsed.surface), module_digest, summary.text if summary else "", texts
+        parsed.surface,
+        digest(parsed.surface),
+        module_digest,
+        summary.text if summary else "",
+        texts,
+        tuple(parsed.contradictions),
     )
 
 

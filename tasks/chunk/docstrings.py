@@ -40,7 +40,8 @@ _UNDERLINE = re.compile(r"^[=\-~^*#`'\"+.:_]{3,}\s*$")
 class ParsedDocstring(Struct):
     """A docstring taken apart: each text as written, dedented.
 
-    `types` are those that it gives parameters, and, as `return`, what is returned or yielded.
+    `types` are those that it gives parameters, and, as `return`, what is returned or yielded;
+    `defaults` those that it gives parameters beside their types.
     """
 
     summary: str = ""
@@ -50,6 +51,7 @@ class ParsedDocstring(Struct):
     returns: str = ""
     raises: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, str] = field(default_factory=dict)
 
 
 def parse(text: str) -> ParsedDocstring:
@@ -135,6 +137,8 @@ def _take_parameter(name: str, item: Any, parsed: ParsedDocstring) -> None:
     parsed.parameters.setdefault(name, item.description.strip())
     if item.annotation is not None and str(item.annotation).strip():
         parsed.types.setdefault(name, str(item.annotation).strip())
+        if item.value is not None and not str(item.annotation).startswith("{"):  # of choices, the first
+            parsed.defaults.setdefault(name, str(item.value).strip())
 
 
 def _take_returns(items: list[Any], parsed: ParsedDocstring) -> None:

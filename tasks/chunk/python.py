@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tasks.chunk import docstrings
+from tasks.chunk import contradictions, docstrings
 from tasks.chunk.special_methods import SPECIAL_METHODS
-from tasks.documents import Kind, Parameter, Slot, Surface, Symbol
+from tasks.documents import Contradiction, Kind, Parameter, Slot, Surface, Symbol
 from tasks.keys import digest_bytes
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -45,11 +45,12 @@ _MOST_MESSAGES = 3
 
 
 class ParsedModule(Struct):
-    """What one file says: its symbols, its surface and the imports made inside functions."""
+    """What one file says: its symbols, its surface, the imports made inside functions, and contradictions."""
 
     symbols: list[Symbol]
     surface: Surface
     local_imports: dict[str, str]
+    contradictions: list[Contradiction]
 
 
 def parse_module(source: str, path: str, name: str) -> ParsedModule:
@@ -97,6 +98,7 @@ class _Chunker:
         self.stars: list[str] = []
         self.exports: list[str] | None = None
         self.pending_overloads: dict[str, list[Symbol]] = {}
+        self.contradictions: list[Contradiction] = []
 
     def run(self, tree: ast.Module) -> ParsedModule:
         kind: Kind = "package" if self.package else "module"
@@ -120,7 +122,7 @@ class _Chunker:
             None if self.exports is None else tuple(dict.fromkeys(self.exports)),
             bases,
         )
-        return ParsedModule(symbols, surface, self.local_imports)
+        return ParsedModule(symbols, surface, self.local_imports, self.contradictions)
 
     # --- source text
 
@@ -308,10 +310,12 @@ class _Chunker:
         members: dict[str, None] = dict(names)
         self._statements(node.body, qualified, members)
         self._flush_overloads(f"{qualified}.")
-        self._settle_class_docs(qualified, parsed)
+        self._settle_class_docs(node, qualified, parsed)
         self.symbols[qualified] = replace(self.symbols[qualified], names=tuple(members))
 
-    def _settle_class_docs(self, qualified: str, parsed: docstrings.ParsedDocstring) -> None:
+    def _settle_class_docs(
+        self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring
+    ) -> None:
         """Parameters described by a class belong to its `__init__`, attributes to themselves."""
         attributes = self._describe_attributes(qualified, parsed.attributes)
         constructor = self.symbols.get(f"{qualified}.__init__")
@@ -327,12 +331,26 @@ class _Chunker:
                 constructor, slots=_ordered(slots), doc_types=types | constructor.doc_types
             )
             parameters = {name: text for name, text in parameters.items() if name not in known}
+            self._class_contradictions(node, qualified, parsed, constructor)
         else:
             parameters = self._describe_attributes(qualified, parameters)
         slots = _human(
             summary=parsed.summary, description=_with_lists(parsed.description, parameters, attributes)
         )
         self.symbols[qualified] = replace(self.symbols[qualified], slots=slots)
+
+    def _class_contradictions(
+        self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring, constructor: Symbol
+    ) -> None:
+        """Note what the docstring of a class says of its constructor that is not so."""
+        if not parsed.parameters:
+            return
+        prefix = f"{qualified}."
+        members = [name.removeprefix(prefix) for name in self.symbols if name.startswith(prefix)]
+        known = (*constructor.parameters, *(Parameter(name, "keyword_only") for name in members))
+        found = contradictions.of_parameters(parsed, known, self._docstring_lines(node))
+        span = _first_line(node), max(node.body[0].end_lineno or 0, constructor.line)
+        self.contradictions += contradictions.in_symbol(self.path, qualified, span, found)
 
     def _describe_attributes(self, qualified: str, described: dict[str, str]) -> dict[str, str]:
         """Give attributes their texts from the class docstring; return what matched none."""
@@ -383,6 +401,8 @@ class _Chunker:
         body = self._body(node, receiver)
         text = _docstring(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
+        if text:
+            self._contradictions(node, name, parsed, parameters, returns, body)
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
         if (
@@ -415,6 +435,28 @@ class _Chunker:
             ),
         )
         return symbol, body
+
+    def _contradictions(
+        self,
+        node: FunctionNode,
+        name: str,
+        parsed: docstrings.ParsedDocstring,
+        parameters: tuple[Parameter, ...],
+        returns: str | None,
+        body: _Body,
+    ) -> None:
+        """Note what the docstring of a function says that is not so."""
+        lines = self._docstring_lines(node)
+        found = list(contradictions.of_parameters(parsed, parameters, lines))
+        if (parsed.returns or "return" in parsed.types) and not _is_stub(node):
+            found += contradictions.of_result(returns, body.returns, lines)
+        span = _first_line(node), node.body[0].end_lineno or node.lineno
+        self.contradictions += contradictions.in_symbol(self.path, name, span, found)
+
+    def _docstring_lines(self, node: Definition) -> contradictions.Lines:
+        first, last = node.body[0].lineno, node.body[0].end_lineno or node.body[0].lineno
+        text = self.data[self.offsets[first - 1] : self.offsets[last]].decode()
+        return contradictions.Lines(text, first)
 
     def _parameters(self, arguments: ast.arguments) -> Iterator[Parameter]:
         positional = [*arguments.posonlyargs, *arguments.args]
@@ -862,6 +904,15 @@ def _attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[as
     else:
         stack.append(root)
     return parts
+
+
+def _is_stub(node: FunctionNode) -> bool:
+    """Whether a function's body is left to others: nothing but a docstring, `pass`, `...` or a `raise`."""
+    stub = (ast.Pass, ast.Raise)
+    return all(
+        isinstance(s, stub) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+        for s in node.body
+    )
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files as package_files
@@ -26,6 +26,7 @@ from tasks.gate.code import Code
 from tasks.gate.compare import Comparison
 from tasks.gate.links import LISTINGS, Anchors, anchors_of, dead_links, listed_links
 from tasks.gate.page import Link, Page, read_page
+from tasks.gate.prose import links_to_files
 from tasks.keys import digest, digest_bytes, key
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
@@ -68,13 +69,18 @@ class Leads(Struct, frozen=True, array_like=True):
 
 
 def check_site(
-    files: Mapping[str, SiteFile], snapshot: Snapshot, cache: ResultCache, spread: Spread
+    files: Mapping[str, SiteFile],
+    snapshot: Snapshot,
+    exists: Callable[[str], bool],
+    cache: ResultCache,
+    spread: Spread,
 ) -> Checked:
     """Hold every page of a site against the source that it was made from.
 
     Args:
         files: The site's files.
         snapshot: The source at the revision that is built.
+        exists: Whether the source has a file or folder, also one that docmill does not read.
         cache: Where the files' content lies.
         spread: How work goes to several processes.
     """
@@ -90,6 +96,7 @@ def check_site(
     found = cache.get_many(verdicts)
     findings = [f for key in verdicts for f in msgspec.json.decode(found[key], type=list[Finding])]
     findings += _links(jobs, files, facts, snapshot, cache)
+    findings += _prose(snapshot, exists, cache)
     return Checked(len(jobs), tuple(sorted(findings, key=lambda f: (f.page, f.page_line, f.rule, f.message))))
 
 
@@ -280,6 +287,23 @@ def _dead_listings(
     return [
         finding for name, link in listed_links(files) for finding in dead_links(name, "", [link], anchors, "")
     ]
+
+
+def _prose(snapshot: Snapshot, exists: Callable[[str], bool], cache: ResultCache) -> Iterator[Finding]:
+    """What the repository's own pages link to, and is not there."""
+    keys = {key("gate-prose", 1, gate_digest(), file.path, file.digest): file for file in snapshot.prose}
+    known = cache.get_many(keys)
+    made = {}
+    for name, file in keys.items():
+        if name not in known:
+            text = read_file(snapshot.root, file.path, file.digest).decode("utf-8-sig")
+            made[name] = msgspec.json.encode(links_to_files(text, file.path))
+    cache.put_many(made)
+    for name, file in keys.items():
+        for line, target in msgspec.json.decode((known | made)[name], type=list[tuple[int, str]]):
+            if not exists(target):
+                message = f"a link leads to {target}, and there is no such file"
+                yield Finding("dead-link", "human", file.path, message, path=file.path, line=line)
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

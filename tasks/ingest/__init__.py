@@ -6,6 +6,7 @@ business.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,13 +20,25 @@ from tasks.keys import digest
 
 
 class OpenedSource(Struct, frozen=True):
-    """A source made readable: its name, the folder with its files, its commit."""
+    """A source made readable: its name, the folder with its files, its commit.
+
+    Of a revision that was fetched the folder holds what docmill reads, and `paths` are all there are.
+    """
 
     name: str
     root: Path
     revision: str | None
     links: tuple[SkippedFile, ...]
     fetched: bool
+    paths: frozenset[str] = frozenset()
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file or folder; of what lies outside of the source, nothing is known."""
+        if path.startswith(".."):
+            return True
+        if self.fetched:
+            return path in self.paths or path == "." or any(p.startswith(f"{path}/") for p in self.paths)
+        return os.path.lexists(self.root / path)
 
 
 def open_source(location: str, revision: str | None, cache: Path) -> OpenedSource:
@@ -41,8 +54,7 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
         SourceError: There is no such source or revision.
     """
     if git.is_url(location):
-        root, sha, links = git.fetch(location, revision, cache / "sources")
-        return OpenedSource(project_name(location), root, sha, tuple(links), fetched=True)
+        return _fetched(project_name(location), location, revision, cache)
     if not location or "::" in location or location.startswith("-") or "\0" in location:
         raise SourceError(
             f"source {git.shown(location)!r}: give a folder or a git address (https, ssh, git or file)"
@@ -59,8 +71,12 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
     name = project_name(location).removesuffix(".git")
     if revision is None and not git.is_bare(folder):
         return OpenedSource(name, folder, git.head_of(folder), (), fetched=False)
-    root, sha, links = git.fetch(folder.as_uri(), revision, cache / "sources")
-    return OpenedSource(name, root, sha, tuple(links), fetched=True)
+    return _fetched(name, folder.as_uri(), revision, cache)
+
+
+def _fetched(name: str, location: str, revision: str | None, cache: Path) -> OpenedSource:
+    found = git.fetch(location, revision, cache / "sources")
+    return OpenedSource(name, found.root, found.sha, found.links, True, found.paths)
 
 
 def ingest(source: OpenedSource, selection: Selection, cache: Path, hidden: Iterable[Path] = ()) -> Snapshot:

@@ -118,16 +118,22 @@ def _file_text(path: Path) -> str:
     return path.read_text()
 
 
-def fetch(location: str, revision: str | None, cache: Path) -> tuple[Path, str, list[SkippedFile]]:
+class Fetched(NamedTuple):
+    """A revision brought here: the folder with what docmill reads of it, its SHA, its paths and links."""
+
+    root: Path
+    sha: str
+    paths: frozenset[str]
+    links: tuple[SkippedFile, ...]
+
+
+def fetch(location: str, revision: str | None, cache: Path) -> Fetched:
     """Bring one revision of a repository into the cache.
 
     Args:
         location: A git address (`file://` for a local repository).
         revision: Branch, tag or full SHA; None for the default branch.
         cache: Folder for bare repositories and extracted trees.
-
-    Returns:
-        The folder with the revision's files, its SHA, and the links left out.
 
     Raises:
         SourceError: The address does not answer or has no such revision.
@@ -150,15 +156,16 @@ def fetch(location: str, revision: str | None, cache: Path) -> tuple[Path, str, 
         sha = _git(repository, location, "rev-parse", "--verify", "FETCH_HEAD^{commit}").decode().strip()
         entries = list(_entries(repository, location, sha))
         try:
-            tree = _extracted(repository, sha, [e for e in entries if e.mode in _REGULAR], home / "trees")
+            read = [e for e in entries if e.mode in _REGULAR and _is_read(e)]
+            tree = _extracted(repository, sha, read, home / "trees")
         except OSError as error:
             raise SourceError(f"source {shown(location)!r}: {error.filename!r}: {error.strerror}") from error
-    links = [
+    links = tuple(
         SkippedFile(printable(e.path), "symlink", "symbolic links are not followed")
         for e in entries
-        if e.mode == _LINK and e.path != _SETTINGS
-    ]
-    return tree, sha, links
+        if e.mode == _LINK and e.path not in _SETTINGS and _is_read(e)
+    )
+    return Fetched(tree, sha, frozenset(e.path for e in entries), links)
 
 
 @contextmanager
@@ -172,7 +179,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 _REGULAR = ("100644", "100755")
 _LINK = "120000"
-_SETTINGS = "docmill.toml"
+_SETTINGS = ("docmill.toml", "docmill.waivers.toml")
 
 
 class _Entry(NamedTuple):
@@ -182,7 +189,7 @@ class _Entry(NamedTuple):
 
 
 def _entries(repository: Path, location: str, sha: str) -> Iterator[_Entry]:
-    """The files of a commit that docmill can read.
+    """The files of a commit.
 
     Raises:
         SourceError: A path leaves the tree; no honest repository has one.
@@ -194,8 +201,11 @@ def _entries(repository: Path, location: str, sha: str) -> Iterator[_Entry]:
         parts = path.split("/")
         if not {"", ".", ".."}.isdisjoint(parts):
             raise SourceError(f"source {shown(location)!r}: holds {path!r}, which leaves the tree")
-        if is_documented(parts[-1]) or path == _SETTINGS:
-            yield _Entry(mode, blob, path)
+        yield _Entry(mode, blob, path)
+
+
+def _is_read(entry: _Entry) -> bool:
+    return is_documented(entry.path.rpartition("/")[2]) or entry.path in _SETTINGS
 
 
 def _extracted(repository: Path, sha: str, entries: list[_Entry], trees: Path) -> Path:

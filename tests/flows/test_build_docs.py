@@ -55,7 +55,7 @@ def test_the_flow_builds_what_the_command_line_builds(server, repository, tmp_pa
     state, run, tasks = run_flow(repository, tmp_path / "flow")
     assert state.is_completed()
     assert run.name == "click"
-    assert tasks == dict.fromkeys(("ingest", "chunk", "generate", "render", "publish"), "Completed")
+    assert tasks == dict.fromkeys(("ingest", "chunk", "generate", "render", "gate", "publish"), "Completed")
     assert tree_bytes(tmp_path / "flow") == tree_bytes(tmp_path / "plain")
 
 
@@ -69,6 +69,7 @@ def test_a_second_run_shows_unchanged_stages_as_cached(server, repository, tmp_p
         "chunk": "Cached",
         "generate": "Cached",
         "render": "Cached",
+        "gate": "Cached",
         "publish": "Completed",
     }
     with get_client(sync_client=True) as client:

@@ -60,7 +60,7 @@ def test_lists_come_from_the_environment_as_json(layers):
 def test_a_repository_may_say_what_its_documentation_shows_and_no_more(layers, name):
     values = {"include": '["a"]', "exclude": '["a"]', "private": '["a"]', "source_url": '"https://a/{path}"'}
     text = f"# first line\n{name} = {values.get(name, 1 if name != 'title' else chr(34) * 2)}\n"
-    if name in {"include", "exclude", "title", "source_url", "private"}:
+    if name in {"include", "exclude", "title", "source_url", "private", "strict_human"}:
         assert layers(repository=text).origins[name] == "docmill.toml:2"
     else:
         with pytest.raises(SourceError, match=f"docmill.toml:2: '{name}' is the operator's to set"):

@@ -78,7 +78,7 @@ def test_what_a_build_prints_and_reports(source, docmill, tmp_path):
     assert site == f"{tmp_path}/site/index.html"
     assert report.keys() == {
         *("source", "degraded", "error", "symbols", "slots", "generated", "reused", "pages", "skipped_files"),
-        *("stages", "engine", "published", "unwritten"),
+        *("stages", "engine", "published", "unwritten", "gate", "findings"),
     }
     assert report["source"] == {"location": str(source), "revision": None}
     assert [stage["name"] for stage in report["stages"]] == [
@@ -86,6 +86,7 @@ def test_what_a_build_prints_and_reports(source, docmill, tmp_path):
         "chunk",
         "generate",
         "render",
+        "gate",
         "publish",
     ]
     assert report["skipped_files"] == [

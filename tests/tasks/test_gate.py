@@ -243,7 +243,7 @@ class Rig:
             digest = hashlib.sha256(data).hexdigest()
             files[name] = SiteFile(f"corrupted:{digest[:40]}", digest, len(data))
             self.cache.put_many({files[name].key: data})
-        return check_site(files, self.snapshot, self.cache, self.pipeline.workers)
+        return check_site(files, self.snapshot, self.pipeline.source.has, self.cache, self.pipeline.workers)
 
 
 @pytest.fixture(scope="module")
@@ -567,3 +567,106 @@ def test_a_dead_link_in_a_readme_warns(tmp_path, docmill) -> None:
     )
     status, report, _ = docmill(source)
     assert (status, report["gate"]["waived"]) == (0, 1)
+
+
+def test_links_of_a_readme_to_files_that_are_not_there(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    (source / "docs").mkdir(parents=True)
+    (source / "m.py").write_text("x = 1\n")
+    (source / "LICENSE").write_text("free\n")
+    (source / "README.md").write_text(
+        "---\ntitle: x\n---\n# Title\n\n[a](LICENSE) [b](docs/) [c](gone.md)\n![p](gone.png)\n"
+        '<a href="gone.html">x</a> [web](https://example.org/gone) [out](../../issues) [q](#title)\n'
+        "[d](/docs/page.md#top) [e](docs/gone%20too.md 'title')\n"
+    )
+    (source / "docs" / "page.md").write_text("# Top\n\n[up](../README.md) [away](README.md)\n")
+    _, report, _ = docmill(source)
+    found = {(f["where"], f["message"].split()[4].rstrip(",")) for f in report["findings"]}
+    assert found == {
+        ("README.md:6", "gone.md"),
+        ("README.md:7", "gone.png"),
+        ("README.md:8", "gone.html"),
+        ("README.md:9", "docs/gone"),
+        ("docs/page.md:3", "docs/README.md"),
+    }
+
+
+CONTRADICTING = '''\
+def f(count: int, name="x", scale=1.0, flag=False):
+    """Do.
+
+    Parameters
+    ----------
+    cuont : int
+        Mistyped.
+    count : str
+        A number.
+    name : str, default 'y'
+        A name.
+    scale : float, default 1
+        As it is.
+    flag : bool, default: True
+        Another.
+
+    Returns
+    -------
+    int
+        Nothing.
+    """
+    print(count)
+
+
+def keywords(a, **kwargs):
+    """Do.
+
+    Args:
+        a (int): Known.
+        b: One of the others.
+    """
+
+
+class C:
+    """A class.
+
+    :param size: Known.
+    :param colour: Not known.
+    :param weight: An attribute.
+    """
+
+    weight = 3
+
+    def __init__(self, size): ...
+
+    def abstract(self):
+        """Left to others.
+
+        Returns:
+            What they return.
+        """
+        raise NotImplementedError
+
+    def generator(self):
+        """Yield.
+
+        Yields:
+            Things.
+        """
+        yield 1
+'''
+
+
+def test_docstrings_that_contradict_their_signature(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text(CONTRADICTING)
+    status, report, printed = docmill(source)
+    assert status == 0
+    assert [(f["where"], f["rule"], f["symbol"]) for f in report["findings"]] == [
+        ("m.py:6", "described-parameter", "m.py::f"),
+        ("m.py:8", "described-type", "m.py::f"),
+        ("m.py:10", "described-default", "m.py::f"),
+        ("m.py:14", "described-default", "m.py::f"),
+        ("m.py:17", "described-result", "m.py::f"),
+        ("m.py:38", "described-parameter", "m.py::C"),
+    ]
+    assert "did you mean count" in printed.out

@@ -1,0 +1,65 @@
+"""Docstrings that contradict their signature, less those that a repository has always had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
+from pathlib import Path
+
+from tasks.documents import Contradiction, SourceError
+
+_HEADER = "# Docstrings that contradicted their signature when this was written, for docmill plan --lint\n"
+
+
+def read_baseline(file: Path) -> frozenset[str]:
+    """The entries of a baseline.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(f"baseline {str(file)!r}: {reason}; --update-baseline writes one") from error
+    return frozenset(line for line in lines if line and not line.startswith("#"))
+
+
+def baseline_of(found: Iterable[Contradiction]) -> bytes:
+    """A baseline of all that was found, to be committed."""
+    return (_HEADER + "".join(f"{line}\n" for line in sorted(set(map(entry, found))))).encode()
+
+
+def entry(found: Contradiction) -> str:
+    """What a contradiction is called in a baseline: without its line, which moves with edits above it."""
+    return f"{found.path}::{found.symbol} {found.rule}: {found.message}"
+
+
+def in_changed_lines(found: Iterable[Contradiction], now: Path, before: Path) -> Iterator[Contradiction]:
+    """Those whose signature or docstring is not as it was.
+
+    Args:
+        found: What was found.
+        now: The source's root.
+        before: The root of the source as it was.
+    """
+    changed: dict[str, set[int]] = {}
+    for one in found:
+        if one.path not in changed:
+            changed[one.path] = _changed_lines(before / one.path, now / one.path)
+        first, last = one.span
+        if not changed[one.path].isdisjoint(range(first, last + 1)):
+            yield one
+
+
+def _changed_lines(before: Path, now: Path) -> set[int]:
+    """The lines of a file, counted from 1, that were written anew, and those beside deleted ones."""
+    old = before.read_bytes().splitlines() if before.is_file() else []
+    lines = now.read_bytes().splitlines()
+    changed: set[int] = set()
+    for kind, _, _, start, end in SequenceMatcher(None, old, lines, autojunk=False).get_opcodes():
+        if kind == "delete":
+            changed |= {start, start + 1}
+        elif kind != "equal":
+            changed |= set(range(start + 1, end + 1))
+    return changed
