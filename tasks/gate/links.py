@@ -82,7 +82,7 @@ _NOWHERE = Anchors(set())
 def _line_of(link: Link, source: str) -> int:
     """The line in which a human wrote a link; 0 if nothing in the source reads like it."""
     fragment = link.anchor.removeprefix("md-")
-    for wanted in (link.written, f"#{fragment}" if fragment else ""):
+    for wanted in (link.written, unquote(link.written), f"#{fragment}" if fragment else ""):
         if wanted and (at := source.find(wanted)) >= 0:
             return source.count("\n", 0, at) + 1
     return 0

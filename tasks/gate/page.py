@@ -7,13 +7,19 @@ shares no code with the templates and functions that write them.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
 from functools import lru_cache
-from urllib.parse import unquote, urlsplit
+from html import unescape
+from urllib.parse import unquote
 
 from lxml import etree
 from msgspec import Struct
 
+_CODE_BEGINS, _CODE_ENDS = b'<pre class="lines"', b"</pre>"
+_LINE_ID = re.compile(rb'<i id="(L\d+)"></i>')
+_TAG = re.compile(rb"<[^>]*>")
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _LINKS = {"a": "href", "img": "src", "link": "href", "script": "src"}
 _TEXT_OF_A_HUMAN = (
     "//main//div[@class='prose' or @class='summary']//a"
@@ -107,14 +113,16 @@ def read_page(name: str, html: bytes) -> Page:
     Raises:
         ValueError: It is no HTML page of docmill's.
     """
+    html, code = _without_code(html)
     root = etree.fromstring(html, etree.HTMLParser(encoding="utf-8", huge_tree=True))
     main = None if root is None else root.find(".//main")
     if root is None or main is None:
         raise ValueError(f"{name}: holds no <main>")
-    ids = [element.get("id", "") for element in root.iterfind(".//*[@id]")]
-    shown = main.find("pre[@class='lines']")
-    if shown is not None:
-        return Page(_text(main.find("h1/code")), "", [], [], ids, list(_links(name, root)), "", _text(shown))
+    ids = [str(found) for found in root.xpath("//@id")]
+    if code is not None:
+        ids += (number.decode() for number in _LINE_ID.findall(code))
+        shown = unescape(_TAG.sub(b"", code).decode())
+        return Page(_text(main.find("h1/code")), "", [], [], ids, list(_links(name, root)), "", shown)
     symbols = []
     module = main.get("data-path", "")
     if module:
@@ -130,6 +138,15 @@ def read_page(name: str, html: bytes) -> Page:
         " ".join(_text(table) for table in main.iterfind("table[@class='listing']")) if module else "",
         None,
     )
+
+
+def _without_code(html: bytes) -> tuple[bytes, bytes | None]:
+    """A source page without its code, and the code: text and tags alone, far more than elsewhere."""
+    start, end = html.find(_CODE_BEGINS), html.rfind(_CODE_ENDS)
+    if not 0 <= start < end:
+        return html, None
+    begins = html.index(b">", start) + 1
+    return html[:begins] + html[end:], html[begins:end]
 
 
 def _listed(page: str, main: etree._Element) -> Iterator[tuple[str, str]]:
@@ -239,15 +256,12 @@ def _target(page: str, written: str) -> tuple[str, str, bool]:
     """The file and the anchor that a link leads to, and whether it is one within the site."""
     if written.startswith("#"):
         return page, unquote(written[1:]), True
-    try:
-        parts = urlsplit(written)
-    except ValueError:  # no browser makes sense of it either
-        return written, "", True
-    if parts.scheme or parts.netloc:
+    if _SCHEME.match(written):
         return "", "", False
-    path = unquote(parts.path)
+    path, _, anchor = written.partition("#")
+    path = unquote(path.partition("?")[0])
     file = posixpath.normpath(posixpath.join(posixpath.dirname(page), path)) if path else page
-    return f"{file}/index.html" if path.endswith("/") else file, unquote(parts.fragment), True
+    return f"{file}/index.html" if path.endswith("/") else file, unquote(anchor), True
 
 
 def _text(element: etree._Element | None) -> str:

@@ -308,6 +308,8 @@ class PageView:
             return self._linked(symbol.signature, itself)
         _, _, tail = symbol.signature.rpartition(")")
         body = rest[: len(rest) - len(tail) - 1]
+        if not body:
+            return self._linked(symbol.signature, itself)
         pieces = Markup(",\n    ").join(self._linked(piece) for piece in split_arguments(body))
         return Markup("{}(\n    {},\n){}").format(self._linked(head, itself), pieces, self._linked(tail))
 

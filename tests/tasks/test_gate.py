@@ -425,6 +425,9 @@ async def made(
     yield 1
 
 
+def no_parameters_but_a_name_so_long_that_its_signature_is_longer_than_a_line_can_be_expected_to_be(): ...
+
+
 class Ünïcode(dict, metaclass=type):
     """Class."""
 
@@ -567,6 +570,16 @@ def test_a_dead_link_in_a_readme_warns(tmp_path, docmill) -> None:
     )
     status, report, _ = docmill(source)
     assert (status, report["gate"]["waived"]) == (0, 1)
+
+
+def test_a_dead_link_of_a_docstring_is_its_authors(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text(
+        'x = 1\n\ndef f():\n    """Do `K[1](kind=K[\'k\'])` or [so](kind=K[\'k\'])."""\n'
+    )
+    status, report, _ = docmill(source)
+    assert (status, [f["where"] for f in report["findings"]]) == (0, ["m.py:4"])
 
 
 def test_links_of_a_readme_to_files_that_are_not_there(tmp_path, docmill) -> None:

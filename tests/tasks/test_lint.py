@@ -1,0 +1,100 @@
+"""`docmill plan --lint`: what is new is told, what was there before is not."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+
+OLD = '''\
+def old(a):
+    """Do.
+
+    Args:
+        b: What is not there.
+    """
+
+
+def kept(a,
+         b):
+    """Do.
+
+    Args:
+        a: One.
+        b: Two.
+    """
+'''
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "m.py").write_text(OLD)
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def lint(capsys, source: Path, *flags: str) -> tuple[int, list[str]]:
+    status = main(["plan", str(source), "--lint", *flags])
+    return status, capsys.readouterr().out.splitlines()
+
+
+def test_contradictions_are_listed_with_file_and_line(source, capsys) -> None:
+    message = "old describes parameter b, which the signature lacks"
+    assert lint(capsys, source) == (1, [f"m.py:5: described-parameter: {message}"])
+
+
+def test_a_clean_source_passes(source, capsys) -> None:
+    (source / "m.py").write_text(OLD.replace("b: What", "a: What"))
+    assert lint(capsys, source) == (0, [])
+
+
+def test_old_debt_goes_into_a_baseline(source, tmp_path, capsys) -> None:
+    baseline = tmp_path / "baseline.txt"
+    assert lint(capsys, source, "--baseline", str(baseline), "--update-baseline")[0] == 0
+    assert lint(capsys, source, "--baseline", str(baseline))[0] == 0
+    (source / "m.py").write_text("x = 1\n\n\n" + OLD)  # further down, and the same
+    assert lint(capsys, source, "--baseline", str(baseline))[0] == 0
+    (source / "m.py").write_text(OLD.replace("         b):", "         c):"))
+    status, lines = lint(capsys, source, "--baseline", str(baseline))
+    assert status == 1
+    assert [line.partition(": ")[0] for line in lines] == ["m.py:15", f"1 more are in {baseline}"]
+
+
+def test_only_changed_lines_count_where_that_is_asked(source, capsys) -> None:
+    git(source, "init", "-b", "main")
+    git(source, "add", ".")
+    git(source, "commit", "-m", "first")
+    assert lint(capsys, source, "--since", "main") == (0, [])
+    (source / "m.py").write_text("x = 1\n" + OLD.replace("(a,\n         b)", "(a)"))
+    status, lines = lint(capsys, source, "--since", "main")
+    assert (status, [line.partition(": ")[0] for line in lines]) == (1, ["m.py:15"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--baseline", "no/such/file"], "baseline 'no/such/file': No such file or directory"),
+        (["--update-baseline"], "--update-baseline takes --baseline FILE"),
+        (["--since", "--upload-pack=x"], "revision"),
+    ],
+)
+def test_flags_that_cannot_be_used(source, capsys, flags, said) -> None:
+    if flags[0] == "--since":
+        flags = [f"--since={flags[1]}"]
+    assert main(["plan", str(source), "--lint", *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_lint_flags_alone_are_refused(source, capsys) -> None:
+    assert main(["plan", str(source), "--since", "main"]) == 2
+    assert "go with --lint" in capsys.readouterr().err
