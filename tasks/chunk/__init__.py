@@ -28,7 +28,7 @@ from tasks.spread import Spread
 _LAYOUT = ("src", "lib")
 
 # Raised whenever the same file would parse into another Module or Outline.
-CHUNK_VERSION = 8
+CHUNK_VERSION = 9
 
 PARSER = (*sys.version_info[:2], version("griffelib"))
 

@@ -1,7 +1,8 @@
 """Docstrings that contradict their signature: what a human has to mend, with its line.
 
 Only what cannot be meant is reported: a parameter that does not exist, a simple type or a literal
-default that is another in the code, a result of what returns nothing.
+default that is another in the code, a result of what returns nothing. Not a default of None, for
+which docstrings give the value that then counts, nor `args1` of `*args`.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ def of_parameters(
     """
     by_name = {p.name: p for p in parameters}
     takes_any = any(p.kind == "var_keyword" for p in parameters)
+    repeated = tuple(p.name for p in parameters if p.kind == "var_positional")
     for name in parsed.parameters:
         line = lines.of(name)
         if name in by_name:
             yield from ((rule, line, text) for rule, text in _disagreements(parsed, by_name[name]))
-        elif not takes_any and name.isidentifier():
+        elif not takes_any and name.isidentifier() and not (repeated and name.startswith(repeated)):
             close = get_close_matches(name, by_name, 1)
             hint = f"; did you mean {close[0]}" if close else ""
             yield "described-parameter", line, f"describes parameter {name}, which the signature lacks{hint}"
@@ -71,7 +73,7 @@ def _disagreements(parsed: ParsedDocstring, parameter: Parameter) -> Iterator[tu
     default = parsed.defaults.get(parameter.name)
     if default is not None and parameter.default is not None:
         said, real = _literal(default), _literal(parameter.default)
-        if said is not None and real is not None and said != real:
+        if said and real and said != real and not {said[0], real[0]} & {"NoneType", "tuple"}:
             message = f"gives {parameter.name} the default {default}, and it is {parameter.default}"
             yield "described-default", message
 

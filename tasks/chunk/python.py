@@ -401,8 +401,10 @@ class _Chunker:
         body = self._body(node, receiver)
         text = _docstring(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
-        if text:
-            self._contradictions(node, name, parsed, parameters, returns, body)
+        if text and not any(_last(d) == "overload" for d in decorators):
+            overloads = self.pending_overloads.get(name, ())
+            known = (*parameters, *(p for overload in overloads for p in overload.parameters))
+            self._contradictions(node, name, parsed, None if kind == "property" else known, returns, body)
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
         if (
@@ -441,13 +443,15 @@ class _Chunker:
         node: FunctionNode,
         name: str,
         parsed: docstrings.ParsedDocstring,
-        parameters: tuple[Parameter, ...],
+        parameters: tuple[Parameter, ...] | None,
         returns: str | None,
         body: _Body,
     ) -> None:
-        """Note what the docstring of a function says that is not so."""
+        """Note what the docstring of a function says that is not so; a property's may be of what it gives."""
         lines = self._docstring_lines(node)
-        found = list(contradictions.of_parameters(parsed, parameters, lines))
+        found = (
+            list(contradictions.of_parameters(parsed, parameters, lines)) if parameters is not None else []
+        )
         if (parsed.returns or "return" in parsed.types) and not _is_stub(node):
             found += contradictions.of_result(returns, body.returns, lines)
         span = _first_line(node), node.body[0].end_lineno or node.lineno

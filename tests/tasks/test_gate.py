@@ -658,6 +658,26 @@ class C:
         """
         raise NotImplementedError
 
+    @property
+    def degree(self):
+        """A view.
+
+        Args:
+            node: Of the view.
+        """
+        return lambda node: 1
+
+    def repeated(self, *args, size=None):
+        """Do.
+
+        Parameters
+        ----------
+        args1, args2 : int
+            Some.
+        size : int, default 3
+            What None stands for.
+        """
+
     def generator(self):
         """Yield.
 
