@@ -90,6 +90,7 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
         if machine is not None and stamp and standing and stamp.is_of(inputs, standing.release):
             report_unchanged(report, stamp.report)
         else:
+            report.slots_before = pipeline.standing_slots()
             built = pipeline.build(snapshot, run)
             report_built(report, snapshot, built)
             pipeline.remember(pipeline.ledger(built))
@@ -124,16 +125,8 @@ def report_ingested(report: Report, snapshot: Snapshot) -> None:
 
 def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
     """Fill in what a build did."""
-    slots, published = built.rendered.slots, built.published
-    report.symbols = built.rendered.symbols
-    report.slots |= {
-        "human": slots.human,
-        "derived": slots.derived,
-        "model": slots.model,
-        "empty": slots.empty,
-    }
-    generated = built.generated
-    report.slots["dropped"] = generated.dropped
+    published, generated = built.published, built.generated
+    report.symbols, report.slots = built.rendered.symbols, built.slots
     report.generated, report.reused = generated.generated, generated.reused
     report.degraded, report.unwritten = generated.unwritten > 0, generated.unwritten
     report.engine = generated.engine
@@ -150,6 +143,7 @@ def report_unchanged(report: Report, before: Report) -> None:
     report.degraded, report.unwritten = before.degraded, before.unwritten
     report.pages = {"total": before.pages["total"], "written": 0, "removed": 0}
     report.gate, report.findings = before.gate, before.findings
+    report.slots_before = before.slots
     report.published = before.published
 
 

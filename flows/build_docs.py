@@ -150,6 +150,7 @@ def _build(source: OpenedSource, settings: Settings, report: Report) -> None:
     run = TaskRun(report)
     with Pipeline(source, settings, _TextsWritten()) as pipeline:
         before = pipeline.standing_ledger()
+        report.slots_before = pipeline.standing_slots()
         snapshot = run("ingest", None, pipeline.ingest)
         report_ingested(report, snapshot)
         built = pipeline.build(snapshot, run)

@@ -23,6 +23,7 @@ def explanation(report: Report, changes: list[Change]) -> str:
         f"| | {slots['human']:,} | {slots['derived']:,} | {slots['model']:,} "
         f"| {slots['empty']:,} | {slots['dropped']:,} |",
         "",
+        *_drift(report),
         f"{report.generated:,} symbols written by the model, {report.reused:,} answered from the cache.",
         "",
         *judged(report),
@@ -32,6 +33,14 @@ def explanation(report: Report, changes: list[Change]) -> str:
         f"- skipped `{_code(f.path)}`: {f.reason}, {_code(f.detail)}" for f in report.skipped_files[:_LISTED]
     ]
     return "\n".join(lines)
+
+
+def _drift(report: Report) -> list[str]:
+    if not report.drift:
+        return []
+    changes = ", ".join(f"{name} {by:+,}" for name, by in report.drift.items())
+    worse = " **It got worse**: a smaller share has a text, or a human's." if report.got_worse else ""
+    return [f"Since the last site: {changes}.{worse}", ""]
 
 
 def judged(report: Report) -> list[str]:

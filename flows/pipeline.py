@@ -80,6 +80,11 @@ class Built(Struct, frozen=True):
     judgement: Judgement
     published: Published
 
+    @property
+    def slots(self) -> dict[str, int]:
+        """How many texts are whose, how many are missing, and how many sentences were dropped."""
+        return {**msgspec.structs.asdict(self.rendered.slots), "dropped": self.generated.dropped}
+
 
 class Run(Protocol):
     """Runs one stage; where `key` is given, an earlier result of that key may stand for it."""
@@ -276,7 +281,8 @@ class Pipeline:
     def ledger(self, built: Built) -> Ledger:
         """The ledger of a build."""
         pages, release = built.rendered.pages, built.published.release
-        return self._ledger(built.snapshot, built.parsed, built.generated, pages, release)
+        ledger = self._ledger(built.snapshot, built.parsed, built.generated, pages, release)
+        return replace(ledger, slots=built.slots)
 
     def _ledger(
         self,
@@ -317,6 +323,15 @@ class Pipeline:
         except (OSError, msgspec.DecodeError):
             return None
         return ledger if standing is not None and ledger.release == standing.release else None
+
+    def standing_slots(self) -> dict[str, int] | None:
+        """How many texts of the standing site are whose, if there is one and it was built from here."""
+        try:
+            found = msgspec.json.decode(self._ledger_file.read_bytes(), type=_StandingSlots)
+        except (OSError, msgspec.DecodeError):
+            return None
+        standing = self.target.standing()
+        return found.slots if found.slots and standing and found.release == standing.release else None
 
     def remember(self, ledger: Ledger) -> None:
         """Keep a ledger for the next build's explanation."""
@@ -361,6 +376,13 @@ class Plan(Struct, frozen=True):
 
     changes: list[Change]
     cost: Cost | None
+
+
+class _StandingSlots(Struct):
+    """What of a Ledger a report compares with; the rest is not decoded."""
+
+    release: str
+    slots: dict[str, int] = {}
 
 
 class StageKeys(Struct, frozen=True):

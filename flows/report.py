@@ -24,6 +24,7 @@ class Report(Struct):
     slots: dict[str, int] = field(
         default_factory=lambda: {"human": 0, "derived": 0, "model": 0, "empty": 0, "dropped": 0}
     )
+    slots_before: dict[str, int] | None = None
     generated: int = 0
     reused: int = 0
     unwritten: int = 0
@@ -53,6 +54,27 @@ class Report(Struct):
                 {"outcome": outcome, "where": f.where, **msgspec.structs.asdict(f)} for f in found
             ]
 
+    @property
+    def drift(self) -> dict[str, int]:
+        """By origin, how many more texts there are than on the site that stood before, where that differs."""
+        before = self.slots_before or self.slots
+        return {name: n - before.get(name, 0) for name, n in self.slots.items() if n != before.get(name, 0)}
+
+    @property
+    def got_worse(self) -> bool:
+        """Whether a smaller share of what can have a text has one than before, or a smaller one a human's."""
+        if self.slots_before is None:
+            return False
+        before, now = _shares(self.slots_before), _shares(self.slots)
+        return any(share < earlier for share, earlier in zip(now, before, strict=True))
+
     def write(self, file: Path) -> None:
         """Write the report as JSON, whole or not at all."""
         write_whole(file, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+
+
+def _shares(slots: dict[str, int]) -> tuple[float, float]:
+    """Of all that can have a text: the share that has one, and the share that has a human's."""
+    texts = slots["human"] + slots["derived"] + slots["model"]
+    total = max(1, texts + slots["empty"])
+    return texts / total, slots["human"] / total

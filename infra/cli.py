@@ -286,7 +286,17 @@ def _summary(report: Report) -> str:
     site = f"{report.published['target']}/index.html" if report.published else ""
     drawn = f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed"
     done = f"{report.symbols} symbols; texts: {texts}; {drawn}{_of_model(report)}"
-    return f"{done}{skipped}{_findings(report, 'warnings')}{memory}{budget}\n{site}"
+    findings = _findings(report, "warnings")
+    return f"{done}{_drift(report)}{skipped}{findings}{memory}{budget}\n{site}"
+
+
+def _drift(report: Report) -> str:
+    """How the texts differ from those of the site that stood before; nothing if they do not."""
+    if not report.drift:
+        return ""
+    changes = ", ".join(f"{name} {by:+,}" for name, by in report.drift.items())
+    worse = "; a smaller share than before has a text, or a human's" if report.got_worse else ""
+    return f"\n  {'warning: ' if worse else ''}texts since the last site: {changes}{worse}"
 
 
 def _findings(report: Report, outcome: str) -> str:

@@ -26,7 +26,8 @@ class Ledger(Struct, frozen=True):
 
     `release` is the one it tells of. `parameters` digests settings and templates that every
     page depends on; `prose` the repository's own pages, with the pictures they may show.
-    `texts` says, by path and symbol, what the model was asked.
+    `texts` says, by path and symbol, what the model was asked. `slots` counts the site's texts by origin,
+    and the sentences that were dropped.
     """
 
     release: str
@@ -36,6 +37,7 @@ class Ledger(Struct, frozen=True):
     pages: dict[str, PageEntry]
     origin: TextOrigin | None = None
     texts: dict[str, dict[str, TextEntry]] = {}
+    slots: dict[str, int] = {}
 
 
 class Change(Struct, frozen=True):

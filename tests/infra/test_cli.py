@@ -78,7 +78,7 @@ def test_what_a_build_prints_and_reports(source, docmill, tmp_path):
     assert site == f"{tmp_path}/site/index.html"
     assert report.keys() == {
         *("source", "degraded", "error", "symbols", "slots", "generated", "reused", "pages", "skipped_files"),
-        *("stages", "engine", "published", "unwritten", "gate", "findings"),
+        *("stages", "engine", "published", "unwritten", "gate", "findings", "slots_before"),
     }
     assert report["source"] == {"location": str(source), "revision": None}
     assert [stage["name"] for stage in report["stages"]] == [
@@ -178,3 +178,15 @@ def test_what_is_no_length_of_time_is_refused(capsys, seconds):
         main(["model", "tune", f"--seconds={seconds}"])
     assert ended.value.code == 2
     assert f"--seconds: {seconds} is no length of time" in capsys.readouterr().err
+
+
+def test_a_build_tells_how_its_texts_differ_from_the_last_sites(source, docmill):
+    assert docmill(source)[1]["slots_before"] is None
+    (source / "more.py").write_text("def undocumented(): ...\n")
+    _, report, printed = docmill(source)
+    assert report["slots"]["empty"] - report["slots_before"]["empty"] == 2  # the module's and the function's
+    assert "warning: texts since the last site: empty +2; a smaller share" in printed.out
+    (source / "more.py").write_text('"""More."""\n\n\ndef documented():\n    """It is."""\n')
+    _, report, printed = docmill(source)
+    assert "  texts since the last site: human +2, empty -2\n" in printed.out
+    assert "since the last site" not in docmill(source)[2].out
