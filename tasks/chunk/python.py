@@ -141,6 +141,8 @@ class _Chunker:
             return " ".join(piece.split())
 
     def _optional_text(self, node: ast.AST | None) -> str | None:
+        if isinstance(node, ast.NamedExpr | ast.Yield | ast.YieldFrom):  # brackets are not part of the node
+            return f"({self._text(node)})"
         return None if node is None else self._text(node)
 
     # --- statements of a module or class body

@@ -174,12 +174,10 @@ def _against_source(name: str, page: Page, root: str, sources: Mapping[str, str]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a source's invalid escapes are its own affair
-            code = Code(text)
+            yield from Comparison(name, page, Code(text)).run()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         message = f"{page.path} cannot be parsed, so that nothing can be said of it"
         yield Finding("unknown-symbol", "docmill", page.path, message, name, 1, page.path)
-        return
-    yield from Comparison(name, page, code).run()
 
 
 def _first_difference(shown: str, text: str) -> int:
@@ -204,7 +202,8 @@ def _links(
 ) -> list[Finding]:
     """Dead links of pages, and of the files that describe the site."""
     findings = list(_source_links(facts))
-    keys = {name: _links_key(job, files, facts) for name, job in jobs.items()}
+    sources = {file.path: file.digest for file in (*snapshot.code, *snapshot.prose)}
+    keys = {name: _links_key(job, files, facts, sources) for name, job in jobs.items()}
     listings = {name: files[name] for name in LISTINGS}
     all_anchors = digest(sorted((name, fact.anchors) for name, fact in facts.items()))
     listed = key("gate-listings", 1, gate_digest(), {n: f.digest for n, f in listings.items()}, all_anchors)
@@ -213,7 +212,7 @@ def _links(
     if unjudged or listed not in known:
         names = set(jobs) if listed not in known else {t for j in unjudged for t in facts[j.name].targets}
         anchors = _anchors(names, jobs, files, cache)
-        for job, found in _dead(unjudged, anchors, facts, snapshot, cache):
+        for job, found in _dead(unjudged, anchors, facts, snapshot.root, sources, cache):
             known[keys[job.name]] = msgspec.json.encode(found)
         if listed not in known:
             known[listed] = msgspec.json.encode(_dead_listings(listings, anchors, cache))
@@ -223,11 +222,14 @@ def _links(
     return findings
 
 
-def _links_key(job: PageJob, files: Mapping[str, SiteFile], facts: Mapping[str, Facts]) -> str:
+def _links_key(
+    job: PageJob, files: Mapping[str, SiteFile], facts: Mapping[str, Facts], sources: Mapping[str, str]
+) -> str:
     targets = [
         (facts[t].anchors, facts[t].summary) if t in facts else t in files for t in facts[job.name].targets
     ]
-    return key("gate-links", 1, gate_digest(), job.name, job.digest, targets)
+    source = sources.get(facts[job.name].path)  # where a human's link stands
+    return key("gate-links", 1, gate_digest(), job.name, job.digest, targets, source)
 
 
 def _source_links(facts: Mapping[str, Facts]) -> Iterator[Finding]:
@@ -254,15 +256,15 @@ def _dead(
     jobs: Iterable[PageJob],
     anchors: Mapping[str, Anchors | None],
     facts: Mapping[str, Facts],
-    snapshot: Snapshot,
+    root: str,
+    sources: Mapping[str, str],
     cache: ResultCache,
 ) -> Iterator[tuple[PageJob, list[Finding]]]:
-    sources = {file.path: file.digest for file in (*snapshot.code, *snapshot.prose)}
     for job, leads in _all_leads(jobs, cache):
         path = facts[job.name].path
         found = list(dead_links(job.name, path, leads.links, anchors, ""))
         if found and path in sources:  # whose are they
-            text = read_file(snapshot.root, path, sources[path]).decode("utf-8-sig")
+            text = read_file(root, path, sources[path]).decode("utf-8-sig")
             found = list(dead_links(job.name, path, leads.links, anchors, text))
         for target, summary in leads.listed:
             if target in facts and facts[target].summary != summary:

@@ -177,11 +177,17 @@ def _own_nodes(function: Function) -> Iterator[ast.AST]:
 
 def raised(function: Function) -> set[str]:
     """The exceptions of all `raise` statements, as they are written there."""
-    found = set()
-    for node in ast.walk(function):
-        if isinstance(node, ast.Raise) and node.exc is not None:
-            found.add(ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc))
-    return found
+    raises = (node.exc for node in ast.walk(function) if isinstance(node, ast.Raise))
+    return {_dotted(node.func if isinstance(node, ast.Call) else node) for node in raises if node is not None}
+
+
+def _dotted(node: ast.expr) -> str:
+    """A dotted name; "" of anything else."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
 
 
 # --- trees compared
@@ -210,9 +216,14 @@ def same(one: ast.AST | None, other: ast.AST | None) -> bool:
 def expression(text: str) -> ast.expr | None:
     """The tree of an expression; None of what is none."""
     try:
-        return ast.parse(f"({text}\n)", mode="eval").body
+        return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError):
+        pass
+    try:  # what stands alone only in brackets: `*Ts`, `a := 1`
+        body = ast.parse(f"({text},)", mode="eval").body
     except (SyntaxError, ValueError):
         return None
+    return body.elts[0] if isinstance(body, ast.Tuple) and len(body.elts) == 1 else None
 
 
 def head(text: str, keyword: str) -> ast.stmt | None:

@@ -172,7 +172,7 @@ def _symbol(section: etree._Element) -> ShownSymbol:
 def _source_line(section: etree._Element) -> int:
     for link in section.iterfind("./*/a[@class='source']"):
         number = link.get("data-line") or (link.get("href") or "").rpartition("#L")[2]
-        return int(number) if number.isdigit() else 0
+        return int(number) if number.isdecimal() else 0
     return 0
 
 

@@ -425,6 +425,9 @@ async def made(
     yield 1
 
 
+def starred(*args: *Ts, a=(b := 1), c=(lambda: (yield)), d=-1 if a else 2, e=f"{a!r:>{b}}"): ...
+
+
 def no_parameters_but_a_name_so_long_that_its_signature_is_longer_than_a_line_can_be_expected_to_be(): ...
 
 
