@@ -19,7 +19,7 @@ from flows.pipeline import Built, Pipeline, Plan
 from flows.report import Report
 from flows.settings import Settings, cache_home
 from models.machine import machine_digest
-from tasks.documents import Contradiction, Snapshot
+from tasks.documents import Contradiction, SkippedFile, Snapshot
 from tasks.files import write_whole
 from tasks.ingest import OpenedSource
 from tasks.keys import digest
@@ -83,7 +83,8 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
         report_ingested(report, snapshot)
         machine = machine_digest(settings.model, cache_home()) if settings.model != "none" else ""
         made_by = [settings.model_dump(mode="json"), code_digest(), machine]
-        inputs = digest([snapshot.digest, *made_by, still_valid(pipeline.waivers, pipeline.today)])
+        waivers = pipeline.waivers, still_valid(pipeline.waivers, pipeline.today)
+        inputs = digest([snapshot.digest, *made_by, waivers])
         stamp_file = cache_home() / "stamps" / f"{digest(str(pipeline.target.path))}.json"
         standing = pipeline.target.standing()
         stamp = _stamp(stamp_file)
@@ -107,14 +108,19 @@ def plan(source: OpenedSource, settings: Settings, progress: Progress) -> Plan:
 
 def lint(
     source: OpenedSource, settings: Settings, since: OpenedSource | None, progress: Progress
-) -> list[Contradiction]:
-    """Docstrings that contradict their signature, of changed lines only where `since` is given."""
+) -> tuple[list[Contradiction], list[SkippedFile]]:
+    """Docstrings that contradict their signature, of changed lines only where `since` is given; and what
+    could not be read.
+    """
     from tasks.lint import in_changed_lines
 
     run = TimedRun(Report(source={}), progress)
     with Pipeline(source, settings) as pipeline:
-        found = run("chunk", None, pipeline.chunk, run("ingest", None, pipeline.ingest)).contradictions
-    return found if since is None else list(in_changed_lines(found, source.root, since.root))
+        snapshot = run("ingest", None, pipeline.ingest)
+        parsed = run("chunk", None, pipeline.chunk, snapshot)
+    found = sorted(parsed.contradictions, key=lambda one: (one.path, one.line))
+    kept = found if since is None else list(in_changed_lines(found, source.root, since.root))
+    return kept, [*snapshot.skipped, *parsed.skipped]
 
 
 def report_ingested(report: Report, snapshot: Snapshot) -> None:

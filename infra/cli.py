@@ -353,7 +353,9 @@ def _lint(arguments: argparse.Namespace) -> int:
     since = None
     if arguments.since is not None:
         since = open_source(arguments.source, arguments.since, cache_home())
-    found = lint(*_opened(arguments), since, _Terminal())
+    found, skipped = lint(*_opened(arguments), since, _Terminal())
+    for file in skipped:
+        print(f"docmill: skipped {_line(file.path)}: {file.reason}, {_line(file.detail)}", file=sys.stderr)
     if arguments.update_baseline and baseline is not None:
         write_whole(baseline, baseline_of(found))
         print(f"{baseline}: {len(found):,} docstrings that contradict their signature")

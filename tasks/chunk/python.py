@@ -128,6 +128,11 @@ class _Chunker:
 
     def _text(self, node: ast.AST) -> str:
         """The node's source on one line."""
+        if isinstance(node, ast.NamedExpr | ast.Yield | ast.YieldFrom):  # brackets are not part of the node
+            return f"({self._piece(node)})"
+        return self._piece(node)
+
+    def _piece(self, node: ast.AST) -> str:
         start = self.offsets[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
         end = self.offsets[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
         piece = self.data[start:end].decode()
@@ -141,8 +146,6 @@ class _Chunker:
             return " ".join(piece.split())
 
     def _optional_text(self, node: ast.AST | None) -> str | None:
-        if isinstance(node, ast.NamedExpr | ast.Yield | ast.YieldFrom):  # brackets are not part of the node
-            return f"({self._text(node)})"
         return None if node is None else self._text(node)
 
     # --- statements of a module or class body
@@ -406,7 +409,9 @@ class _Chunker:
         if text and not any(_last(d) == "overload" for d in decorators):
             overloads = self.pending_overloads.get(name, ())
             known = (*parameters, *(p for overload in overloads for p in overload.parameters))
-            self._contradictions(node, name, parsed, None if kind == "property" else known, returns, body)
+            # What a decorator takes, the signature does not tell.
+            plain = kind != "property" and all(_is_labelled(d, node.name) for d in decorators)
+            self._contradictions(node, name, parsed, known if plain else None, returns, body)
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
         if (

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TypeVar
 
 import msgspec
+from lxml import etree
 from msgspec import Struct
 
 from tasks.documents import Checked, Finding, SiteFile, Snapshot
@@ -106,7 +107,8 @@ def gate_digest() -> str:
     code = sorted(
         (f.name, digest_bytes(f.read_bytes())) for f in package_files("tasks.gate").iterdir() if f.is_file()
     )
-    return digest([code, version("lxml"), sys.version_info[:2]])
+    libraries = [version("lxml"), etree.LIBXML_VERSION, version("markdown-it-py")]
+    return digest([code, libraries, sys.version_info[:2]])
 
 
 def _facts_key(job: PageJob) -> str:
@@ -174,7 +176,9 @@ def _against_source(name: str, page: Page, root: str, sources: Mapping[str, str]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a source's invalid escapes are its own affair
-            yield from Comparison(name, page, Code(text)).run()
+            # As deep on the stack as where symbols are parsed, or less: what was parsed there can be here.
+            (code,) = on_fresh_stack(Code, [text])
+            yield from Comparison(name, page, code).run()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         message = f"{page.path} cannot be parsed, so that nothing can be said of it"
         yield Finding("unknown-symbol", "docmill", page.path, message, name, 1, page.path)

@@ -10,7 +10,7 @@ import builtins
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from msgspec import Struct
 
@@ -48,7 +48,6 @@ class Code:
             SyntaxError, RecursionError, MemoryError: As ast.parse.
         """
         self.source = source
-        self.lines = source.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         self.tree = ast.parse(source)
         self.definitions: dict[str, list[Definition]] = defaultdict(list)
         self._enter(self.tree.body, "", in_class=False)
@@ -88,9 +87,13 @@ class Code:
     def _add(self, scope: str, name: str, node: ast.AST, line: int, in_class: bool) -> None:
         self.definitions[f"{scope}{name}"].append(Definition(node, line, in_class))
 
-    def words(self, first: int = 1, last: int | None = None) -> frozenset[str]:
-        """All names in some lines of the source, and those that Python itself has."""
-        return _BUILTINS.union(_WORD.findall("\n".join(self.lines[first - 1 : last])))
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """All names in the source and in what its strings say, and those that Python itself has."""
+        strings = (
+            n.value for n in ast.walk(self.tree) if isinstance(n, ast.Constant) and type(n.value) is str
+        )
+        return _BUILTINS.union(_WORD.findall(self.source), *map(_WORD.findall, strings))
 
 
 def _statements_in(node: ast.AST) -> list[ast.AST]:
@@ -151,9 +154,14 @@ def _arguments(given: ast.arguments) -> Iterator[Argument]:
         yield Argument(f"**{given.kwarg.arg}", "", given.kwarg.annotation, None)
 
 
-def is_decorated(node: Function | ast.ClassDef, name: str) -> bool:
+def is_decorated(node: Function, name: str) -> bool:
     """Whether one of the decorators goes by a name, from whatever module."""
-    return name in map(_decorator_name, node.decorator_list)
+    return name in decorated_with(node)
+
+
+def decorated_with(node: Function) -> list[str]:
+    """The last names of the decorators."""
+    return [_decorator_name(decorator) for decorator in node.decorator_list]
 
 
 def _decorator_name(decorator: ast.expr) -> str:
@@ -210,6 +218,16 @@ def same(one: ast.AST | None, other: ast.AST | None) -> bool:
         elif type(a) is not type(b) or a != b:
             return False
     return True
+
+
+def same_type_parameters(one: ast.AST, other: ast.AST) -> bool:
+    """Whether two definitions are generic in the same way (PEP 695, from Python 3.12 on)."""
+    return same_all(getattr(one, "type_params", []), getattr(other, "type_params", []))
+
+
+def same_all(some: Sequence[ast.AST], others: Sequence[ast.AST]) -> bool:
+    """Whether two lists of trees say the same."""
+    return len(some) == len(others) and all(map(same, some, others))
 
 
 @lru_cache(maxsize=10_000)

@@ -14,11 +14,14 @@ from tasks.gate.code import (
     Definition,
     Function,
     callers_arguments,
+    decorated_with,
     expression,
     head,
     is_decorated,
     raised,
     same,
+    same_all,
+    same_type_parameters,
     yields,
 )
 from tasks.gate.page import Page, ShownParameter, ShownSymbol, ShownText
@@ -28,6 +31,7 @@ _WORD = re.compile(r"[^\W\d]\w*")
 # What reads as code wherever it stands: a call, an underscore, an inner capital.
 _CODE_LIKE = re.compile(r"[^\W\d][\w.]*\(\)|\w*_\w+|\w*[a-z][A-Z]\w*")
 _CUT = "…"
+_LONG_VALUE = 100  # characters
 
 
 class Comparison:
@@ -43,7 +47,7 @@ class Comparison:
             if symbol.name:
                 self._symbol(symbol)
             elif symbol.model_texts:
-                self._model_texts(symbol, self.code.words() | set(_WORD.findall(self.page.words)))
+                self._model_texts(symbol, self.code.words | set(_WORD.findall(self.page.words)))
         return self.findings
 
     def _found(
@@ -74,6 +78,12 @@ class Comparison:
             message = f"{symbol.name} leads to line {symbol.source_line} and is defined in line {lines}"
             self._found("stale-line", symbol, message)
         else:
+            name = _ORDINAL.sub("", symbol.name)
+            if _ORDINAL.sub("", symbol.heading) != name:
+                self._found("wrong-signature", symbol, f"{name} is headed {_short(symbol.heading)!r}")
+            if not _is_of_kind(symbol.kind, here[0]):
+                self._found("wrong-signature", symbol, f"{name} is no {symbol.kind}")
+                return
             match here[0].node:
                 case ast.FunctionDef() | ast.AsyncFunctionDef():
                     self._function(symbol, here[0], definitions)
@@ -82,16 +92,12 @@ class Comparison:
                 case node:
                     self._attribute(symbol, node)
             if symbol.model_texts:
-                last = max(getattr(d.node, "end_lineno", 0) or 0 for d in here)
-                self._model_texts(symbol, self.code.words(symbol.source_line, last))
+                self._model_texts(symbol, self.code.words)
 
     def _function(self, symbol: ShownSymbol, here: Definition, definitions: list[Definition]) -> None:
         documented, overloads = _overloaded(here, definitions)
         node = documented.node
         assert isinstance(node, Function)
-        if symbol.kind in ("class", "attribute"):
-            self._found("wrong-signature", symbol, f"{symbol.name} is a function, no {symbol.kind}")
-            return
         expected = [*overloads, node]
         if len(symbol.signatures) != len(expected):
             message = f"{symbol.name} has {len(expected)} signatures, and {len(symbol.signatures)} are shown"
@@ -100,10 +106,7 @@ class Comparison:
             if not _is_head_of(text, definition):
                 self._found("wrong-signature", symbol, f"no signature of {symbol.name}: {_short(text)}")
         self._decorators(symbol, node)
-        if symbol.kind == "property":
-            if not node.decorator_list:
-                self._found("wrong-signature", symbol, f"{symbol.name} is no property")
-        else:
+        if symbol.kind != "property":
             self._parameters(symbol, callers_arguments(documented))
         self._returns(symbol, node)
         derived = [exception for exception in symbol.raises if not exception.of_a_human]
@@ -144,8 +147,10 @@ class Comparison:
         if label != ("Yields" if generates else "Returns"):
             verb = "yields" if generates else "returns"
             self._found("wrong-returns", symbol, f"{symbol.name} {verb}, and {label!r} is shown")
-        if shown and (node.returns is None or not same(expression(shown), node.returns)):
-            self._found("wrong-returns", symbol, f"{symbol.name} does not return {_short(shown)}")
+        if bool(shown) != (node.returns is not None) or (shown and not same(expression(shown), node.returns)):
+            self._found(
+                "wrong-returns", symbol, f"{symbol.name} does not return {_short(shown) or 'just that'}"
+            )
 
     def _decorators(self, symbol: ShownSymbol, node: Function | ast.ClassDef) -> None:
         real = iter(node.decorator_list)
@@ -161,8 +166,9 @@ class Comparison:
             if (
                 not isinstance(shown, ast.ClassDef)
                 or shown.name != node.name
-                or not _same_all(shown.bases, node.bases)
-                or not _same_all(shown.keywords, node.keywords)
+                or not same_all(shown.bases, node.bases)
+                or not same_all(shown.keywords, node.keywords)
+                or not same_type_parameters(shown, node)
             ):
                 self._found("wrong-signature", symbol, f"no signature of {symbol.name}: {_short(text)}")
         if not symbol.signatures and (node.bases or node.keywords):
@@ -170,8 +176,10 @@ class Comparison:
         self._no_parameters(symbol)
 
     def _attribute(self, symbol: ShownSymbol, node: ast.AST) -> None:
+        if len(symbol.signatures) != 1:
+            self._found("wrong-signature", symbol, f"{symbol.name} is shown without what it is")
         for text in symbol.signatures:
-            if not _is_assignment_of(text, node):
+            if not _is_assignment_of(text, symbol.name.rpartition(".")[2], node):
                 self._found("wrong-signature", symbol, f"{symbol.name} is not assigned so: {_short(text)}")
         self._no_parameters(symbol)
 
@@ -230,31 +238,58 @@ def _is_head_of(text: str, node: Function) -> bool:
         and shown.name == node.name
         and same(shown.args, node.args)
         and same(shown.returns, node.returns)
+        and same_type_parameters(shown, node)
     )
 
 
-def _is_assignment_of(text: str, node: ast.AST) -> bool:
-    """Whether `name: type = value` is what a statement says; a value may be left out or cut."""
-    name, _, value = text.partition(f" = {_CUT}")
+def _is_of_kind(kind: str, definition: Definition) -> bool:
+    node = definition.node
+    if isinstance(node, ast.ClassDef):
+        return kind == "class"
+    if not isinstance(node, Function):
+        return kind == "attribute"
+    if kind == "property":
+        return definition.in_class and any(
+            name.endswith("property") or name in ("setter", "getter", "deleter")
+            for name in decorated_with(node)
+        )
+    return kind == ("method" if definition.in_class else "function")
+
+
+def _is_assignment_of(text: str, name: str, node: ast.AST) -> bool:
+    """Whether `name: type = value` is what a statement says; a long value may be cut."""
+    is_cut = text.endswith(f" = {_CUT}")
     try:
-        shown = ast.parse(name if not value else text).body[0]
+        shown = ast.parse(text.removesuffix(f" = {_CUT}")).body[0]
     except (SyntaxError, ValueError, IndexError):
         return False
-    annotation = getattr(node, "annotation", None)
     match shown:
-        case ast.Expr(value=ast.Name()):
-            return annotation is None
-        case ast.AnnAssign(annotation=type_, value=None):
-            return annotation is not None and same(type_, annotation)
-        case ast.AnnAssign(annotation=type_, value=given):
-            return annotation is not None and same(type_, annotation) and same(given, _value(node))
-        case ast.Assign(value=given):
-            return annotation is None and same(given, _value(node))
-    return False
+        case ast.Expr(value=ast.Name(id=found)):
+            annotation, value = None, None
+        case ast.AnnAssign(target=ast.Name(id=found), annotation=annotation, value=value):
+            pass
+        case ast.Assign(targets=[ast.Name(id=found)], value=value):
+            annotation = None
+        case _:
+            return False
+    if found != _ORDINAL.sub("", name) or not same(annotation, getattr(node, "annotation", None)):
+        return False
+    real = getattr(node, "value", None)
+    if is_cut:
+        return real is not None and _is_long(real)
+    return same(value, real) or (value is None and _takes_a_part(node))
 
 
-def _value(node: ast.AST) -> ast.AST | None:
-    return getattr(node, "value", None)
+def _is_long(value: ast.expr) -> bool:
+    """Whether a value is more than a page shows; a line's end counts as much as can stand before it."""
+    lines = (value.end_lineno or value.lineno) - value.lineno
+    return lines > 0 or (value.end_col_offset or 0) - value.col_offset > _LONG_VALUE
+
+
+def _takes_a_part(node: ast.AST) -> bool:
+    """Whether an assignment unpacks its value, so that none of its names takes the whole."""
+    targets = getattr(node, "targets", [])
+    return any(isinstance(target, ast.Tuple | ast.List) for target in targets)
 
 
 def _differs(row: ShownParameter, argument: Argument) -> str:
@@ -273,10 +308,6 @@ def _differs(row: ShownParameter, argument: Argument) -> str:
     if row.required != needed:
         return "is required" if needed else "is not required"
     return ""
-
-
-def _same_all(shown: list[ast.expr] | list[ast.keyword], real: list[ast.expr] | list[ast.keyword]) -> bool:
-    return len(shown) == len(real) and all(same(a, b) for a, b in zip(shown, real, strict=True))
 
 
 def _short(text: str) -> str:

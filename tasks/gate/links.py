@@ -15,7 +15,7 @@ from tasks.documents import Finding
 from tasks.gate.page import Link
 
 _LINE = re.compile(r"L([1-9]\d*)")
-_LLMS_LINK = re.compile(r"^- \[.*?\]\(([^)\s]*)\)", re.MULTILINE)
+_LLMS_LINK = re.compile(r"^- \[(?:[^\]\\]|\\.)*\]\((\S*?)\)(?=:|$)", re.MULTILINE)
 
 
 class Anchors(Struct):
@@ -64,9 +64,15 @@ def dead_links(
         what = f"{link.target}#{link.anchor}" if link.anchor else link.target
         missing = "the site has no such file" if found is _NOWHERE else "that page has no such anchor"
         line = _line_of(link, source) if link.written else 0
+        # docmill links names to where they are documented, and puts an article's links right to the file.
+        of_a_human = {
+            "docstring": True,
+            "name": line > 0,
+            "article": found is not _NOWHERE,
+        }
         yield Finding(
             "dead-link",
-            "human" if line else "docmill",
+            "human" if of_a_human.get(link.within) else "docmill",
             path or page,
             f"a link leads to {what}; {missing}",
             page,

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from html import unescape
+from typing import Literal
 from urllib.parse import unquote
 
 from lxml import etree
@@ -21,10 +22,15 @@ _LINE_ID = re.compile(rb'<i id="(L\d+)"></i>')
 _TAG = re.compile(rb"<[^>]*>")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _LINKS = {"a": "href", "img": "src", "link": "href", "script": "src"}
-_TEXT_OF_A_HUMAN = (
-    "//main//div[@class='prose' or @class='summary']//a"
-    " | //main//table[@class='params']//td[2]//a | //main//dd/a | //article//a"
+_IN_A_DOCSTRING = (
+    "//main//div[@class='prose' or @class='summary']//a | //main//table[@class='params']//td[2]//a"
+    " | //main//dd/a"
 )
+
+
+# The text of a human in which a link stands.
+Within = Literal["", "docstring", "name", "article"]
+_NONE: Within = ""
 
 
 class ShownParameter(Struct):
@@ -57,12 +63,13 @@ class ShownText(Struct):
 class ShownSymbol(Struct):
     """All that a page says of one symbol; `name` is its anchor, "" for the module itself.
 
-    `returns` is the label and the type under it. `line` and `source_line` are those of the page and
-    of the source; 0 where the page names none.
+    `heading` is what stands over it, `returns` the label and the type under it. `line` and `source_line`
+    are those of the page and of the source; 0 where the page names none.
     """
 
     name: str
     kind: str
+    heading: str
     line: int
     source_line: int
     signatures: list[str]
@@ -76,12 +83,14 @@ class ShownSymbol(Struct):
 class Link(Struct, array_like=True):
     """A link within the site: the file and the anchor that it leads to, and the line that it stands in.
 
-    Of a link in a human's text, `written` is what the page has; it may be the human's or docmill's.
+    Of a link in a human's text, `within` says in which: a docstring or an article. Around a name in code it
+    may be docmill's all the same. `written` is what such a link has on the page.
     """
 
     target: str
     anchor: str
     line: int
+    within: Within = ""
     written: str = ""
 
 
@@ -178,7 +187,8 @@ def _source_line(section: etree._Element) -> int:
 
 def _described(element: etree._Element, name: str, kind: str, source_line: int) -> ShownSymbol:
     """What stands directly in an element; members are elements of their own."""
-    symbol = ShownSymbol(name, kind, _line(element), source_line, [], [], [], None, [], [])
+    heading = _text(element.find("./*[@class='name']/a"))
+    symbol = ShownSymbol(name, kind, heading, _line(element), source_line, [], [], [], None, [], [])
     for child in element:
         match child.tag, child.get("class"):
             case "pre", "sig":
@@ -237,18 +247,24 @@ def _model_text(element: etree._Element) -> ShownText | None:
 
 
 def _links(page: str, root: etree._Element) -> Iterator[Link]:
-    of_humans = set(root.xpath(_TEXT_OF_A_HUMAN))
+    in_texts: dict[etree._Element, Within] = dict.fromkeys(root.xpath("//article//a"), "article")
+    in_texts |= {a: "name" if _is_around_a_name(a) else "docstring" for a in root.xpath(_IN_A_DOCSTRING)}
     for tag, attribute in _LINKS.items():
         for element in root.iterfind(f".//{tag}[@{attribute}]"):
             written = element.get(attribute, "")
             target, anchor, within = _target(page, written)
             if within:
-                yield Link(target, anchor, _line(element), written if element in of_humans else "")
+                text = in_texts.get(element, _NONE)
+                yield Link(target, anchor, _line(element), text, written if text else "")
     for element in root.iterfind(".//p[@data-base]"):  # a script makes a link of each name
         target, anchor, _ = _target(page, element.get("data-base", ""))
         link = element.find("a")
         for name in (link.tail or "").split() if link is not None else ():
             yield Link(target, f"{anchor}.{name}", _line(element))
+
+
+def _is_around_a_name(link: etree._Element) -> bool:
+    return [child.tag for child in link] == ["code"] and not link.text and not link[0].tail
 
 
 @lru_cache(maxsize=4096)

@@ -306,7 +306,7 @@ class PageView:
         itself = f"#{anchor(symbol.name)}"
         if not opened or len(symbol.signature) <= 88 or symbol.kind in ("attribute", "class"):
             return self._linked(symbol.signature, itself)
-        _, _, tail = symbol.signature.rpartition(")")
+        tail = f" -> {symbol.returns}" if symbol.returns else ""
         body = rest[: len(rest) - len(tail) - 1]
         if not body:
             return self._linked(symbol.signature, itself)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -108,10 +109,10 @@ class SiteFiles:
     def _llms(self) -> str:
         """An overview for language models (llmstxt.org): title, then links with a phrase each."""
         lines = [f"# {self.site.title}", "", "## Modules", ""]
-        lines += [f"- [{m.name}]({m.href}){_phrase(m.headline)}" for m in self._modules]
+        lines += [f"- [{_titled(m.name)}]({m.href}){_phrase(m.headline)}" for m in self._modules]
         pages = self._prose_references()
         if pages:
-            lines += ["", "## Pages", "", *(f"- [{p.title}]({p.href})" for p in pages)]
+            lines += ["", "## Pages", "", *(f"- [{_titled(p.title)}]({p.href})" for p in pages)]
         return "\n".join(lines) + "\n"
 
     # --- the repository's own pages
@@ -229,6 +230,11 @@ def navigation(modules: list[Child]) -> list[Any]:
 def _script(name: str, value: Any) -> bytes:
     """A script that sets a global; `</script>` in it cannot end an element, for none holds it."""
     return f"window.{name}=".encode() + msgspec.json.encode(value) + b";\n"
+
+
+def _titled(text: str) -> str:
+    """Text of a repository inside the brackets of a Markdown link."""
+    return re.sub(r"([\\\[\]])", r"\\\1", text)
 
 
 def _phrase(headline: Slot | None) -> str:

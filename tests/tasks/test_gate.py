@@ -132,6 +132,29 @@ def wrong_result(html: str, rng: random.Random) -> str | None:
     return replaced(html, match, 1, "Quaternion") if match else None
 
 
+def lost_result(html: str, rng: random.Random) -> str | None:
+    match = one_of(r"<dl class=\"facts\"><dt>(?:Returns|Yields)( <code>.*?</code>)</dt>", html, rng)
+    return replaced(html, match, 1, "") if match else None
+
+
+def lost_value(html: str, rng: random.Random) -> str | None:
+    match = one_of(r'<pre class="sig">\w+(?:: [^<=]+)?( = [^<]{1,60})</pre>', html, rng)
+    return replaced(html, match, 1, "") if match else None
+
+
+def renamed_heading(html: str, rng: random.Random) -> str | None:
+    match = one_of(
+        r'<section [^>]*>\n<h\d class="name">.*?<a href="#[^"]*">(?:<span>[^<]*</span>)?(\w+)</a>', html, rng
+    )
+    return replaced(html, match, 1, "renamed") if match else None
+
+
+def another_kind(html: str, rng: random.Random) -> str | None:
+    match = one_of(SECTION, html, rng)
+    kinds = {"class", "function", "method", "property", "attribute"} - {match[1]} if match else ()
+    return replaced(html, match, 1, rng.choice(sorted(kinds))) if match else None
+
+
 def generator_or_not(html: str, rng: random.Random) -> str | None:
     match = one_of(r"<dl class=\"facts\"><dt>(Returns|Yields)", html, rng)
     return replaced(html, match, 1, {"Returns": "Yields", "Yields": "Returns"}[match[1]]) if match else None
@@ -203,6 +226,10 @@ CORRUPTIONS: dict[Corruption, set[str]] = {
     wrong_base: {"wrong-signature"},
     wrong_value: {"wrong-signature"},
     wrong_result: {"wrong-returns"},
+    lost_result: {"wrong-returns"},
+    lost_value: {"wrong-signature"},
+    renamed_heading: {"wrong-signature"},
+    another_kind: {"wrong-signature"},
     generator_or_not: {"wrong-returns"},
     invented_exception: {"unknown-exception"},
     dead_page: {"dead-link", "stale-line"},
@@ -573,6 +600,28 @@ def test_a_dead_link_in_a_readme_warns(tmp_path, docmill) -> None:
     )
     status, report, _ = docmill(source)
     assert (status, report["gate"]["waived"]) == (0, 1)
+
+
+def test_a_humans_links_are_the_humans_however_they_are_written(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "README.md").write_text(
+        "# T\n\n[x](#caf%C3%A9) [y](#a&amp;b) [z](#x\\_y) <a href='#z&quot;q'>x</a> [v][r]\n\n[r]: #de&amp;f\n"
+    )
+    (source / "m.py").write_text(
+        'def f():\n    """See [x](#a&amp;b), [y](#caf\\u00e9) and [a](b\\\\_c.md)."""\n'
+    )
+    status, report, _ = docmill(source)
+    assert (status, {f["outcome"] for f in report["findings"]}) == (0, {"warnings"})
+    assert len(report["findings"]) == 8
+
+
+def test_names_of_files_with_brackets(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    (source / "p").mkdir(parents=True)
+    (source / "p" / "](x).py").write_text('x = (y := 3)\nz: (w := 1) = 2\n\n\nclass A(x, y=(v := 1)): "x"\n')
+    (source / "A [b](c) d.md").write_text("# Title\n")
+    assert docmill(source)[0] == 0
 
 
 def test_a_dead_link_of_a_docstring_is_its_authors(tmp_path, docmill) -> None:
