@@ -606,7 +606,7 @@ def test_a_humans_links_are_the_humans_however_they_are_written(tmp_path, docmil
     source = tmp_path / "source"
     source.mkdir()
     (source / "README.md").write_text(
-        "# T\n\n[x](#caf%C3%A9) [y](#a&amp;b) [z](#x\\_y) <a href='#z&quot;q'>x</a> [v][r]\n\n[r]: #de&amp;f\n"
+        "[x](#caf%C3%A9) [y](#a&amp;b) [z](#x\\_y) <a href='#z&quot;q'>x</a> [v][r]\n\n[r]: #de&amp;f\n"
     )
     (source / "m.py").write_text(
         'def f():\n    """See [x](#a&amp;b), [y](#caf\\u00e9) and [a](b\\\\_c.md)."""\n'
