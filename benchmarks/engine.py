@@ -37,6 +37,7 @@ MODELS = HERE / ".models"
 SOURCE = "sympy"
 WARM_UP = 128
 BLOCK = 32  # tokens in a page of generate_batch's KV cache
+LONGEST = 900  # seconds for one contender's round; what takes longer is left out
 
 
 @dataclass(frozen=True)
@@ -412,7 +413,9 @@ def in_own_process(
     if isinstance(how, Peer):
         program = [python_of(how.name), HERE / "peers" / f"run_{how.name}.py", "run", forms.whole]
     command = [*program, prompts, new, share]
-    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [str(c) for c in command], stdout=subprocess.PIPE, text=True, check=True, timeout=LONGEST
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -435,9 +438,13 @@ def measure(model: str, device: str, rounds: int, most: int, only: list[str]) ->
     for _ in range(rounds):
         for name, how in taking_part.items():
             share = max(1, how.share // workload.spared) if device == "cpu" else how.share
-            found[name].append(in_own_process(name, forms, prompts, workload.new, share, device))
-            print(f"{model:<8} {name:<38} {found[name][-1]}", file=sys.stderr, flush=True)
-    return {name: median(runs) for name, runs in found.items()}
+            try:
+                found[name].append(in_own_process(name, forms, prompts, workload.new, share, device))
+                said: Any = found[name][-1]
+            except subprocess.TimeoutExpired:
+                said = f"left out: not done after {LONGEST} s"
+            print(f"{model:<8} {name:<38} {said}", file=sys.stderr, flush=True)
+    return {name: median(runs) for name, runs in found.items() if runs}
 
 
 def python_of(peer: str) -> Path:
