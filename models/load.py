@@ -65,19 +65,22 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exp
 _PROMPT_MARK = "docmill-prompt-goes-here"
 
 
+# Mean log-probability of a text's tokens below which it is not shown; None for no such limit.
+Floor = Annotated[float, Field(le=0)] | None
+
+
 class ModelMeta(BaseModel):
     """What a model was trained for, as `docmill.json` in its folder says; empty for a chat or plain model."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     prompt: Annotated[str | None, Field(description="name of the prompt that it was trained on")] = None
-    kinds: tuple[str, ...] = ()
-    slots: tuple[str, ...] = ()
+    asks: Annotated[
+        dict[str, dict[str, Floor]], Field(description="by kind of symbol and of slot, what it is asked for")
+    ] = {}
     max_prompt_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_answer_tokens: Annotated[int | None, Field(ge=1)] = None
     int8_products: Annotated[bool, Field(description="measured to lose nothing in models.int8")] = False
-    min_logprob: Annotated[
-        float | None, Field(le=0, description="mean log-probability below which it is silent")
-    ] = None
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ gives the same bytes, and therefore the same key and the same answer.
 A function is shown by its code, under the head of its class. What has parts is shown by them: an outline is
 a head and a line for each member, with the member's summary where there is one.
 
-In scope: removing what must not be read, shortening literals, eliding what does not fit, masking a name.
-Not in scope: tokens (the caller says what fits), where summaries come from, frames and chat templates.
+In scope: removing what must not be read, shortening literals, eliding what does not fit, masking a name, what
+stands before the text of a slot.
+Not in scope: tokens (the caller says what fits), where summaries come from, chat templates.
 """
 
 import ast
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import indent
 from typing import Any, TypeVar
 
@@ -21,7 +22,19 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 
 PROMPT_VERSION = 3  # part of every key of generated text: raise it when the text below changes
-SUMMARY_SEPARATOR = "<|summary|>"  # one token of the bundled model, between the code and its summary
+
+# A model that was trained for slots has a token for each kind of them: what follows it is such a text.
+SUMMARY_SEPARATOR = "<|summary|>"
+SLOT_MARKS = {
+    "summary": SUMMARY_SEPARATOR,
+    "param": "<|param|>",
+    "returns": "<|returns|>",
+    "raises": "<|raises|>",
+}
+# At most, of the model's own; in the order of a page.
+SLOT_TOKENS = {"summary": 48, "description": 96, "param": 32, "returns": 32, "raises": 32}
+_MARK_TOKENS = 2  # a mark and a colon
+
 NEUTRAL_NAME = "func"
 NEUTRAL_CLASS, NEUTRAL_MODULE = "Class", "module"
 
@@ -37,6 +50,34 @@ _INDENTATION = "    "
 _BLOCKS = ("body", "orelse", "finalbody")
 _Node = TypeVar("_Node", bound=ast.AST)
 _Literal = ast.List | ast.Tuple | ast.Set | ast.Dict
+
+
+def slot_opening(slot: str) -> str:
+    """Return what stands before a slot's text: `<|summary|>`, `<|param|>x:`, `<|raises|>KeyError:`."""
+    kind, _, name = slot.partition(".")
+    return SLOT_MARKS[kind] + (f"{name}:" if name else "")
+
+
+def slot_groups(slots: Iterable[str], most: int, heading: int = _MARK_TOKENS) -> Iterator[list[str]]:
+    """Split slots, in their order, into those that one answer has room for.
+
+    Args:
+        slots: As in a Doc: `summary`, `param.x`, …
+        most: Tokens of an answer.
+        heading: Tokens that stand before a text, at most, beside a name.
+    """
+    group: list[str] = []
+    used = 0
+    for slot in slots:
+        kind, _, name = slot.partition(".")
+        tokens = SLOT_TOKENS[kind] + heading + len(name.encode())  # no token is shorter than a byte
+        if group and used + tokens > most:
+            yield group
+            group, used = [], 0
+        group.append(slot)
+        used += tokens
+    if group:
+        yield group
 
 
 class PromptError(ValueError):
@@ -186,6 +227,11 @@ def masked(node: Function) -> Function:
             part.attr = NEUTRAL_NAME
     tree.name = NEUTRAL_NAME
     return tree
+
+
+def masked_class(node: ast.ClassDef) -> ast.ClassDef:
+    """Return a copy of `node` whose own name is a neutral one."""
+    return _changed(node, {"name": NEUTRAL_CLASS})
 
 
 def _is_own_instance(value: ast.expr) -> bool:

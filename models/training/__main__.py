@@ -11,7 +11,7 @@ from pathlib import Path
 from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-LAYERS, WIDTH = 4, 256
+LAYERS, WIDTH, TOKENS = 4, 256, 72
 
 
 def main() -> None:
@@ -25,21 +25,24 @@ def main() -> None:
         pairs.prepare(wheels, data)
     taught = pairs.load(data / "train.jsonl")[:: arguments.every]
     if not (tokens / "tokenizer.json").exists():
-        tokenizer.train((text for pair in taught for text in (pair.code, pair.summary)), tokens)
+        tokenizer.train((text for pair in taught for text in (pair.code, *pair.texts.values())), tokens)
     held_back = pairs.load(data / "validation.jsonl")
     padding = tokenizer.Encoder(tokens).padding
-    plan = train.Plan(runs, arguments.minutes, LAYERS, WIDTH, padding, workers=os.cpu_count() or 1)
+    plan = train.Plan(
+        runs, round(arguments.tokens * 1e6), LAYERS, WIDTH, padding, workers=os.cpu_count() or 1
+    )
     if not train.is_finished(plan):
         train.run(plan, tokenizer.examples(taught, tokens), tokenizer.examples(held_back, tokens))
     export.assemble(runs / "best", tokens, whole)
-    certainty = evaluate.median_certainty(whole, held_back)
-    export.store(whole, certainty, evaluate.SUBJECTS, arguments.out)
+    floors = evaluate.floors(whole, held_back)
+    export.store(whole, floors, arguments.out)
     test, others = pairs.load(data / "test.jsonl"), work / "baselines.json"
     if not others.exists():
         evaluate.baselines(taught, test, others)
-    figures = evaluate.run(arguments.out, others, test, work / "evaluation.json")
-    export.store(whole, certainty, evaluate.worth_asking(figures), arguments.out)
-    card.write(arguments.out, figures, runs / "curve.json", taught, arguments.minutes)
+    figures = evaluate.run(arguments.out, others, test, floors, work / "evaluation.json")
+    worth_asking = evaluate.worth_asking(figures)
+    export.store(whole, {t: floor for t, floor in floors.items() if t in worth_asking}, arguments.out)
+    card.write(arguments.out, figures, runs / "curve.json", taught)
 
 
 def _arguments() -> argparse.Namespace:
@@ -50,7 +53,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=BUNDLED, help="folder of the finished model")
     parser.add_argument(
-        "--minutes", type=float, default=85, help="time for training itself, pauses not counted"
+        "--tokens",
+        type=float,
+        default=TOKENS,
+        metavar="N",
+        help="millions of tokens that are read in training",
     )
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="use every Nth pair only: a trial of the chain"

@@ -5,33 +5,39 @@ In scope: the text. Not in scope: measuring (evaluate), the curve (train).
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from models.training.corpus import Package, packages
-from models.training.evaluate import ONE_FOR_ALL, SUBJECTS
-from models.training.pairs import Pair, Subject
+from models.training.evaluate import GOOD_ENOUGH, ONE_FOR_ALL, TASKS, Task, tasks_of, worth_asking
+from models.training.pairs import Pair
 from models.training.tokenizer import MAX_PROMPT_TOKENS, VOCABULARY
-from models.training.train import CODE_SHARE, CODE_WEIGHT, MASKED_SHARE, SEED
+from models.training.train import CODE_SHARE, CODE_WEIGHT, MASKED_SHARE, SEED, SLOT_WEIGHT
 
 CARD = "README.md"
-_PLURAL: dict[Subject, str] = {
-    "function": "functions",
-    "class": "classes",
-    "module": "modules and packages",
+_PLURAL = {
+    "function.summary": "summaries of functions",
+    "class.summary": "summaries of classes",
+    "module.summary": "summaries of modules and packages",
+    "function.param": "parameters",
+    "function.returns": "results",
+    "function.raises": "exceptions",
 }
+_METRICS = {"bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L"}
 
 _TEXT = """\
 # docmill's bundled model
 
 A decoder-only language model that reads one Python function, or the outline of a class, module or package,
-and writes one sentence about it. It is what docmill uses unless it is told otherwise; every sentence it wrote
-carries the model's mark on the page.
+and writes one sentence for each slot that it is asked for: a summary; and of a function what a parameter is,
+what is returned, and when an exception is raised. It is what docmill uses unless it is told otherwise; every
+sentence it wrote carries the model's mark on the page.
 
 - **Input**: a function's code under the head of its class, or an outline (the head, and a line for each
   member with its summary, if there is one), as `models/prompts.py` writes them (no docstring, no comment, no
-  formatting; elided to {prompt_tokens} tokens), then the separator token. **Output**: one sentence.
+  formatting; elided to {prompt_tokens} tokens). **Output**: after each slot's mark, and its name, one
+  sentence and the end token. Marks and names are given to it, never written by it.
 - **Shape**: Llama, {layers} layers, {width} wide, {heads} heads over {kv_heads} key/value heads,
   {parameters:.1f} M parameters, byte-level BPE tokenizer of {vocabulary:,} tokens.
 - **Stored** as int8 through optimum-quanto (embedding in bfloat16): {megabytes:.1f} MB in all.
@@ -39,52 +45,53 @@ carries the model's mark on the page.
 
 ## How good it is
 
-{pairs}
-of {test_names},
-none of which it saw in training, against the first sentence of the human docstring. The metric is CodeXGLUE's
-smoothed sentence BLEU-4, lower case, without the final full stop; other test sets give other figures.
-"Masked": the subject's own name is hidden, so that only the code can tell.
+Measured on {texts} of {test_names}, none of which it saw in training, against what a human wrote there.
+BLEU is CodeXGLUE's smoothed sentence BLEU-4, chrF is chrF2, ROUGE-L the F-measure; all in lower case, without
+the final full stop, means over the texts; other test sets give other figures. "Masked": the subject's own
+name is hidden, so that only the code can tell.
 
-{table}
+{tables}
 
-{verdict}
+The controls say how little such a score means: a sentence that fits nothing in particular, but sounds like
+this documentation, earns much of it.
 
-The controls say how little such a score means: a sentence that fits no function in particular, but sounds
-like this documentation, earns most of it.
+## When it is silent
 
-Greedy decoding in float32 from the int8 weights. Of the functions, ordered by the model's own mean
-log-probability,
-{surest}.
-Below {min_logprob:.2f}, the median on the validation packages, docmill lets it be silent (`min_logprob` in
-docmill.json).
+A text is shown only where the model's mean log-probability is above a floor. Floors are set on
+{validation_names}: the lowest above which the texts reach {good_enough:.0f} BLEU. What never does, and what
+does not beat both baselines by every metric with the name and without, is not asked for.
+
+{verdicts}
+
+On the test packages, greedy decoding in float32 from the int8 weights:
+
+{curves}
 
 ## What it cannot do
 
-- It is small and has read {tokens:.0f} M tokens, in {minutes:.0f} minutes on two cores: its sentences are
-  fluent and often wrong, above all on algorithms, on long functions, and where the name says nothing. They
-  are hints.
+- It is small and has read {tokens:.0f} M tokens: its sentences are fluent and often wrong, above all on
+  algorithms, on long functions, and where the name says nothing. They are hints.
 - It sees one function at a time, of its class only the head, and neither its callers nor what it calls.
-- It writes summaries only: no parameters, no return values; Python, in English.
-- It repeats the habits of the packages below ("Return True if ...", "Initialize the ..."), mistakes included.
+- Python, in English. It repeats the habits of the packages below ("Return True if ...", "Initialize the
+  ..."), mistakes included.
 
 ## How it was trained
 
 `python -m models.training` makes it again: it downloads the packages pinned in `models/training/corpus.toml`
 as wheels, reads them without running them, and takes each function, class, module and package with the first
-sentence of its docstring:
-{taught}.
+sentence of what its docstring says of it and of its parameters, result and exceptions: {taught}.
 Left out: tests, stubs, copies of other projects, sentences that say nothing about the code, what is equal but
 for its name, and what is nearly equal to something in the validation or test packages. In every other outline
 no member has a summary, as where nobody wrote any.
 
-In {masked_share:.0%} of the examples the name is masked. Loss on the summary, and on a random
-{code_share:.0%} of the code's tokens with weight {code_weight}. Muon for the matrices in the layers, AdamW
-for the rest, learning rates falling to zero over {minutes:.0f} minutes. The schedule follows the clock, so a
-second run sees the same examples in the same order (seed {seed}) but ends at another step. The checkpoint
-with the lowest loss on {validation_names} was kept; the test packages took no part in any choice.
+In {masked_share:.0%} of the examples the name is masked. Loss on the texts, those of parameters, results and
+exceptions with weight {slot_weight}, and on a random {code_share:.0%} of the code's tokens with weight
+{code_weight}. Muon for the matrices in the layers, AdamW for the rest, learning rates falling to zero.
+It took {minutes:.0f} minutes on two cores; seed {seed}; the checkpoint with the lowest loss on
+{validation_names} was kept. The test packages took no part in any choice.
 
-| minutes | step | tokens | validation loss | name masked |
-|---|---|---|---|---|
+| minutes | step | tokens | validation loss | name masked | further slots |
+|---|---|---|---|---|---|
 {curve}
 
 ## Sources
@@ -93,13 +100,14 @@ with the lowest loss on {validation_names} was kept; the test packages took no p
 """
 
 
-def write(folder: Path, figures: dict[str, Any], curve: Path, taught: list[Pair], minutes: float) -> None:
+def write(folder: Path, figures: dict[str, Any], curve: Path, taught: list[Pair]) -> None:
     """Write the card into the model's `folder`."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     points = json.loads(curve.read_text(encoding="utf-8"))
     of_split = {
         split: [p for p in packages() if p.split == split] for split in ("train", "validation", "test")
     }
+    of_task = {task: found for task in TASKS if (found := figures["tasks"][str(task)])["texts"]}
     text = _TEXT.format(
         prompt_tokens=MAX_PROMPT_TOKENS,
         layers=config["num_hidden_layers"],
@@ -109,19 +117,20 @@ def write(folder: Path, figures: dict[str, Any], curve: Path, taught: list[Pair]
         parameters=figures["parameters"] / 1e6,
         vocabulary=VOCABULARY,
         megabytes=sum(path.stat().st_size for path in folder.iterdir() if path.name != CARD) / 1e6,
-        pairs=_counted({subject: figures[subject]["pairs"] for subject in SUBJECTS}),
+        texts=_counted({task: found["texts"] for task, found in of_task.items()}),
         test_names=_names(of_split["test"]),
         validation_names=_names(of_split["validation"]),
-        table=_table({subject: figures[subject]["bleu"] for subject in SUBJECTS}),
-        verdict="\n".join(_verdict(subject, figures[subject]["bleu"]) for subject in SUBJECTS),
-        surest=_surest(figures["function"]["surest"]),
-        min_logprob=figures["min_logprob"],
-        minutes=minutes,
+        tables="\n\n".join(_table(task, found) for task, found in of_task.items()),
+        good_enough=GOOD_ENOUGH,
+        verdicts="\n".join(_verdicts(figures)),
+        curves=_curves(of_task),
         tokens=points[-1]["tokens"] / 1e6,
-        taught=_counted(Counter(pair.subject for pair in taught)),
+        taught=_counted(Counter(task for pair in taught for task in tasks_of(pair))),
         masked_share=MASKED_SHARE,
+        slot_weight=SLOT_WEIGHT,
         code_share=CODE_SHARE,
         code_weight=CODE_WEIGHT,
+        minutes=points[-1]["minutes"],
         seed=SEED,
         curve=_curve(points),
         sources="\n".join(f"- {p.name} {p.version} ({p.licence})" for p in of_split["train"]),
@@ -129,47 +138,72 @@ def write(folder: Path, figures: dict[str, Any], curve: Path, taught: list[Pair]
     (folder / CARD).write_text(text, encoding="utf-8")
 
 
-def _counted(number: Mapping[Subject, int]) -> str:
-    counts = [f"{number[subject]:,} {_PLURAL[subject]}" for subject in SUBJECTS]
-    return f"{', '.join(counts[:-1])} and {counts[-1]}"
+def _counted(number: Mapping[Task, int]) -> str:
+    counts = [f"{count:,} {_PLURAL[str(task)]}" for task, count in number.items()]
+    return f"{', '.join(counts[:-1])} and {counts[-1]}" if counts[1:] else counts[0]
 
 
-def _table(bleu: dict[Subject, dict[str, list[float]]]) -> str:
+def _table(task: Task, found: Mapping[str, Any]) -> str:
+    """The scores of all contenders at one task, and the model's lead over the baselines."""
     labels = {
         "name": "the name, split into words",
         "neighbour": "nearest neighbour among what it was taught (TF-IDF of the words)",
-        "shuffled": "control: this model's sentences dealt out at random",
+        "shuffled": "control: this model's texts dealt out at random",
         "constant": f"control: “{ONE_FOR_ALL}” for everything",
         "model": "**this model**",
     }
-    columns = [f"{_PLURAL[subject]} | masked" for subject in SUBJECTS]
+    title = f"{_PLURAL[str(task)].capitalize()} ({found['texts']:,})"
+    heads = [f"{name} | masked" for name in _METRICS.values()]
     rows = [
-        " | ".join([label, *(f"{score:.1f}" for subject in SUBJECTS for score in bleu[subject][who])])
+        [label, *(f"{score:.1f}" for metric in _METRICS for score in found["scores"][who][metric])]
         for who, label in labels.items()
     ]
-    return "\n".join([f"| | {' | '.join(columns)} |", "|---" * 7 + "|", *(f"| {row} |" for row in rows)])
-
-
-def _verdict(subject: Subject, bleu: dict[str, list[float]]) -> str:
-    lost = [
-        f"{label} {setting}"
-        for other, label in (("name", "the split-up name"), ("neighbour", "the nearest neighbour"))
-        for index, setting in enumerate(("with the name as it is", "with the name masked"))
-        if bleu["model"][index] <= bleu[other][index]
+    rows += [
+        [
+            f"lead over {label}, 95 % of resamples",
+            *(
+                f"{low:+.1f} to {high:+.1f}"
+                for metric in _METRICS
+                for low, high in found["lead"][other][metric]
+            ),
+        ]
+        for other, label in (("name", "the name"), ("neighbour", "the neighbour"))
     ]
-    if lost:
-        return f"For {_PLURAL[subject]} it **does not beat** {' or '.join(lost)}, so docmill does not ask it."
-    return f"For {_PLURAL[subject]} it beats both baselines, with the name as it is and masked."
+    lines = [f"| {title} | {' | '.join(heads)} |", "|---" * 7 + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _surest(surest: dict[float, float]) -> str:
-    return ", ".join(f"the surest {share:.0%} score {score:.1f}" for share, score in surest.items())
+def _verdicts(figures: Mapping[str, Any]) -> Iterable[str]:
+    better = worth_asking(figures)
+    floors = figures["floors"]
+    for task in TASKS:
+        name = _PLURAL[str(task)].capitalize()
+        if str(task) not in floors:
+            yield f"- {name}: never good enough; **not asked for**."
+        elif task not in better:
+            yield f"- {name}: **does not beat both baselines**; not asked for."
+        else:
+            said = figures["tasks"][str(task)]["said"]
+            yield (
+                f"- {name}: above {floors[str(task)]:.2f}, which of the test packages' are "
+                f"{said['share']:.0%}, with {said['bleu']:.1f} BLEU."
+            )
+
+
+def _curves(of_task: Mapping[Task, Mapping[str, Any]]) -> str:
+    """Coverage against quality, a column for each task."""
+    names = [_PLURAL[str(task)] for task in of_task]
+    lines = [f"| the surest | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for points in zip(*(found["curve"] for found in of_task.values()), strict=True):
+        share = f"{points[0]['share']:.0%}"
+        lines.append(" | ".join([f"| {share}", *(f"{point['bleu']:.1f}" for point in points)]) + " |")
+    return "\n".join(lines)
 
 
 def _curve(points: list[dict[str, float]]) -> str:
     return "\n".join(
         f"| {point['minutes']:.0f} | {point['step']:,} | {point['tokens'] / 1e6:.1f} M | {point['loss']:.3f} "
-        f"| {point['loss_masked']:.3f} |"
+        f"| {point['loss_masked']:.3f} | {point['loss_slots']:.3f} |"
         for point in points
     )
 

@@ -1,198 +1,304 @@
-"""How good the bundled model's sentences are, beside two baselines that know no language model.
+"""How good the bundled model's texts are, beside two baselines that know no language model.
 
-In scope: the metric, the baselines, the table. Not in scope: the test pairs (pairs), speed (benchmarks).
+In scope: the baselines, the controls, coverage against quality, the floors below which the model is silent.
+Not in scope: the metrics (models.metrics), the pairs (pairs), speed (benchmarks).
 
-The metric is CodeXGLUE's for code summarization: sentence BLEU-4, lower case, one added to the counts of all
-but the single words, averaged over the pairs. https://github.com/microsoft/CodeXGLUE
+What is measured is a `Task`: the summaries of functions, of classes, of modules; and of functions what is
+said of parameters, results and exceptions. Each is measured with the name as it is and with it masked.
 """
 
 import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from models.config import ModelConfig
+from models.config import GenerationConfig, ModelConfig
+from models.engine import Engine, Frame, Request
 from models.load import LoadedModel, load
-from models.prompts import NEUTRAL_NAME
+from models.metrics import METRICS, lead, scores
+from models.prompts import NEUTRAL_NAME, SLOT_TOKENS, slot_groups, slot_opening
 from models.training.pairs import Pair, Subject
-from models.training.tokenizer import MAX_SUMMARY_TOKENS, Encoder
+from models.training.tokenizer import FORCED_TOKENS, MAX_ANSWER_TOKENS, MAX_PROMPT_TOKENS, Encoder
 
 # Written with the test packages in sight, most of whose functions are networkx's: the hardest control.
 ONE_FOR_ALL = "Return a list of the given nodes in the graph."
-SUBJECTS: tuple[Subject, ...] = ("function", "class", "module")
-SURE_SHARES = (0.1, 0.25, 0.5)
+SETTINGS = ("named", "masked")
+GOOD_ENOUGH = 18.0  # BLEU of what is said, on the validation packages; what keeps below it is not said
+_LEAST_SHARE = 0.05  # of the texts of a task that have to be that good, or it is not asked for
+_SHARES = tuple(share / 20 for share in range(1, 21))
 
-_ROWS = 32
-_ORDER = 4
-_METRIC_TOKEN = re.compile(r"[^\W_]+|_|[^\w\s]")
 _CODE_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 
 
-def median_certainty(model: Path, pairs: list[Pair]) -> float:
-    """Return the mean log-probability that half of the model's sentences for `pairs` reach."""
-    loaded = _load(model)
-    _, certainty = summarize(loaded, Encoder(model), pairs)
-    return float(np.median(certainty))
+class Task(NamedTuple):
+    """One kind of text: of which subject, and which slot without its name."""
+
+    subject: Subject
+    slot: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}.{self.slot}"
+
+
+TASKS = (
+    Task("function", "summary"),
+    Task("class", "summary"),
+    Task("module", "summary"),
+    Task("function", "param"),
+    Task("function", "returns"),
+    Task("function", "raises"),
+)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that a model wrote, and the mean log-probability of its tokens."""
+
+    text: str
+    certainty: float
+
+
+def tasks_of(pair: Pair) -> Iterator[Task]:
+    """The tasks that a pair is an example of, once for each of its texts."""
+    return (Task(pair.subject, slot.partition(".")[0]) for slot in pair.texts)
+
+
+Texts = list[dict[str, Text]]  # for each pair, by slot
+Answers = list[dict[str, str]]
+
+
+# --- what is compared
+
+
+def write(loaded: LoadedModel, encoder: Encoder, pairs: list[Pair], *, masked: bool = False) -> Texts:
+    """Return the model's greedy text for every slot that a human filled; nothing for what is too long."""
+    generation = GenerationConfig(
+        max_prompt_tokens=MAX_PROMPT_TOKENS + FORCED_TOKENS, max_new_tokens=MAX_ANSWER_TOKENS, stop=()
+    )
+    engine = Engine(loaded, generation)
+    found: Texts = [{} for _ in pairs]
+    for completion, (index, slots) in engine_answers(engine, _requests(encoder, pairs, masked)):
+        for slot, text, certainty in zip(slots, completion.texts, completion.logprobs, strict=True):
+            found[index][slot] = Text(text.strip(), certainty)
+    return found
+
+
+def _requests(encoder: Encoder, pairs: list[Pair], masked: bool) -> Iterator[tuple[str, int, list[str]]]:
+    for index, pair in enumerate(pairs):
+        if (prompt := encoder.prompt(pair, masked=masked)) is not None:
+            yield from ((prompt, index, slots) for slots in slot_groups(pair.texts, MAX_ANSWER_TOKENS))
+
+
+def engine_answers(engine: Engine, wanted: Iterable[tuple[str, int, list[str]]]) -> Iterator[tuple[Any, Any]]:
+    """Yield each completion with the pair's number and the slots that it is for."""
+    asked: dict[str, tuple[int, list[str]]] = {}
+
+    def requests() -> Iterator[Request]:
+        for number, (prompt, index, slots) in enumerate(wanted):
+            asked[str(number)] = index, slots
+            frames = (Frame(slot_opening(slot), SLOT_TOKENS[slot.partition(".")[0]]) for slot in slots)
+            yield Request(str(number), prompt, tuple(frames))
+
+    for completion in engine.generate(requests()):
+        yield completion, asked.pop(completion.id)
 
 
 def baselines(taught: list[Pair], test: list[Pair], path: Path) -> None:
-    """Write to `path` what needs no language model: sentences for each test pair, named and masked."""
-    answers = {subject: _baselines(_of(subject, taught), _of(subject, test)) for subject in SUBJECTS}
+    """Write to `path` what needs no language model: for each test pair, by slot, named and masked."""
+    answers: dict[str, list[Answers]] = {"name": [_names(test), _names(test, masked=True)], "neighbour": []}
+    for masked in (False, True):
+        code = _masked_code if masked else _code
+        by_subject = {
+            subject: Neighbours([(code(pair), pair.texts) for pair in taught if pair.subject == subject])
+            for subject in {task.subject for task in TASKS}
+        }
+        answers["neighbour"].append([by_subject[p.subject].nearest(code(p), p.texts) for p in test])
     path.write_text(json.dumps(answers) + "\n", encoding="utf-8")
 
 
-def _baselines(taught: list[Pair], test: list[Pair]) -> dict[str, list[list[str]]]:
-    summaries = [pair.summary for pair in taught]
-    named = Neighbours([pair.code for pair in taught], summaries).nearest(pair.code for pair in test)
-    masked = Neighbours([pair.masked_code for pair in taught], summaries).nearest(
-        pair.masked_code for pair in test
-    )
-    names = [sentence_of(pair.name.rpartition(".")[2]) for pair in test]
-    return {"name": [names, [sentence_of(NEUTRAL_NAME)] * len(test)], "neighbour": [named, masked]}
+def _code(pair: Pair) -> str:
+    return pair.code
 
 
-def run(model: Path, others: Path, test: list[Pair], report: Path) -> dict[str, Any]:
-    """Return the figures for `model` beside the answers of the `others`; keep every sentence in `report`."""
-    loaded, encoder = _load(model), Encoder(model)
-    answers = json.loads(others.read_text(encoding="utf-8"))
+def _masked_code(pair: Pair) -> str:
+    return pair.masked_code
+
+
+def _names(pairs: list[Pair], *, masked: bool = False) -> Answers:
+    """A slot's own name, split into words; a summary's and a result's is that of the function."""
+    own = [NEUTRAL_NAME if masked else pair.name.rpartition(".")[2] for pair in pairs]
+    return [
+        {slot: sentence_of(slot.partition(".")[2] or name) for slot in pair.texts}
+        for pair, name in zip(pairs, own, strict=True)
+    ]
+
+
+def controls(written: list[Texts], pairs: list[Pair]) -> dict[str, list[Answers]]:
+    """Return what scores without reading the code: the model's texts dealt at random, and one for all."""
+    shuffled: list[Answers] = []
+    for texts in written:
+        dealt: Answers = [{} for _ in pairs]
+        for task in TASKS:
+            places = list(_places(task, pairs))
+            order = np.random.default_rng(0).permutation(len(places))
+            for (index, slot), other in zip(places, (places[n] for n in order), strict=True):
+                given = texts[other[0]].get(other[1])
+                dealt[index][slot] = given.text if given else ""
+        shuffled.append(dealt)
+    return {"shuffled": shuffled, "constant": [[dict.fromkeys(p.texts, ONE_FOR_ALL) for p in pairs]] * 2}
+
+
+def _places(task: Task, pairs: list[Pair]) -> Iterator[tuple[int, str]]:
+    """Where a task's texts are: the pair's number, and the slot."""
+    for index, pair in enumerate(pairs):
+        if pair.subject == task.subject:
+            yield from ((index, slot) for slot in pair.texts if slot.partition(".")[0] == task.slot)
+
+
+# --- figures
+
+
+def run(
+    model: Path, others: Path, test: list[Pair], floors: Mapping[Task, float], report: Path
+) -> dict[str, Any]:
+    """Return the figures for `model` beside the answers of the `others`; keep every text in `report`."""
+    loaded, encoder = load_exactly(model), Encoder(model)
+    written = [write(loaded, encoder, test), write(loaded, encoder, test, masked=True)]
+    answers = json.loads(others.read_text(encoding="utf-8")) | controls(written, test)
+    answers["model"] = [_plain(texts) for texts in written]
     figures: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
-        "min_logprob": loaded.meta.min_logprob,
+        "floors": {str(task): floor for task, floor in floors.items()},
+        "tasks": {
+            str(task): figures_of(task, test, answers, written[0], floors.get(task, 0.0)) for task in TASKS
+        },
     }
-    sentences: list[dict[str, Any]] = []
-    for subject in SUBJECTS:
-        pairs = _of(subject, test)
-        written, certainty = summarize(loaded, encoder, pairs)
-        written_masked, _ = summarize(loaded, encoder, pairs, masked=True)
-        by_all = answers[subject] | controls(written, written_masked) | {"model": [written, written_masked]}
-        references = [pair.summary for pair in pairs]
-        figures[subject] = {
-            "pairs": len(pairs),
-            "bleu": {who: [mean_bleu(given, references) for given in both] for who, both in by_all.items()},
-            "surest": {share: _surest(share, written, certainty, references) for share in SURE_SHARES},
+    texts = [
+        {
+            "package": pair.package,
+            "subject": pair.subject,
+            "name": pair.name,
+            "slot": slot,
+            "human": human,
+            "model": answers["model"][0][index].get(slot, ""),
+            "masked": answers["model"][1][index].get(slot, ""),
+            "certainty": round(written[0][index][slot].certainty, 3) if slot in written[0][index] else None,
         }
-        sentences += [
-            {
-                "package": pair.package,
-                "subject": subject,
-                "name": pair.name,
-                "human": pair.summary,
-                "model": mine,
-                "masked": masked,
-                "certainty": round(sure, 3),
-            }
-            for pair, mine, masked, sure in zip(pairs, written, written_masked, certainty, strict=True)
-        ]
-    report.write_text(json.dumps(figures | {"sentences": sentences}, indent=1) + "\n", encoding="utf-8")
+        for index, pair in enumerate(test)
+        for slot, human in pair.texts.items()
+    ]
+    report.write_text(json.dumps(figures | {"texts": texts}, indent=1) + "\n", encoding="utf-8")
     return figures
 
 
-def worth_asking(figures: dict[str, Any]) -> list[Subject]:
-    """Return the subjects on which the model beats both baselines, with the name and without."""
-    return [
-        subject
-        for subject in SUBJECTS
-        if all(
-            figures[subject]["bleu"]["model"][setting] > figures[subject]["bleu"][other][setting]
+def figures_of(
+    task: Task, pairs: list[Pair], answers: Mapping[str, list[Answers]], written: Texts, floor: float
+) -> dict[str, Any]:
+    """Return a task's scores by contender, metric and setting, its lead, its curve, what is said."""
+    places = list(_places(task, pairs))
+    if not places:
+        return {"texts": 0}
+    references = [pairs[index].texts[slot] for index, slot in places]
+    of_each = {
+        (who, metric, setting): scores(metric, [given[n][i].get(s, "") for i, s in places], references)
+        for who, given in answers.items()
+        for metric in METRICS
+        for n, setting in enumerate(SETTINGS)
+    }
+    certainty = np.array([certainty_of(written, place) for place in places])
+    bleu, said = of_each["model", "bleu", "named"], certainty >= floor
+    return {
+        "texts": len(places),
+        "scores": {
+            who: {m: [float(of_each[who, m, s].mean()) for s in SETTINGS] for m in METRICS} for who in answers
+        },
+        "lead": {
+            other: {
+                m: [lead(of_each["model", m, s], of_each[other, m, s]) for s in SETTINGS] for m in METRICS
+            }
             for other in ("name", "neighbour")
-            for setting in (0, 1)
+        },
+        "curve": curve(certainty, bleu),
+        "said": {"share": float(said.mean()), "bleu": float(bleu[said].mean()) if said.any() else 0.0},
+    }
+
+
+def certainty_of(written: Texts, place: tuple[int, str]) -> float:
+    """How sure the model is of a text; not at all of what it did not write."""
+    text = written[place[0]].get(place[1])
+    return text.certainty if text else -math.inf
+
+
+def curve(certainty: np.ndarray, bleu: np.ndarray) -> list[dict[str, float]]:
+    """Coverage against quality: of the surest share of the texts, the least certainty and the mean BLEU."""
+    order = np.argsort(-certainty, kind="stable")
+    points = []
+    for share in _SHARES:
+        chosen = order[: max(1, round(share * len(order)))]
+        points.append(
+            {"share": share, "floor": float(certainty[chosen[-1]]), "bleu": float(bleu[chosen].mean())}
+        )
+    return points
+
+
+def floors(model: Path, pairs: list[Pair]) -> dict[Task, float]:
+    """Return for each task the certainty above which its texts are good enough, by the validation pairs.
+
+    Tasks that never are good enough are left out.
+    """
+    written = write(load_exactly(model), Encoder(model), pairs)
+    found = {}
+    for task in TASKS:
+        places = [place for place in _places(task, pairs) if place[1] in written[place[0]]]
+        texts = [written[index][slot] for index, slot in places]
+        order = sorted(range(len(texts)), key=lambda n: -texts[n].certainty)
+        bleu = scores(
+            "bleu", [texts[n].text for n in order], [pairs[places[n][0]].texts[places[n][1]] for n in order]
+        )
+        means = np.cumsum(bleu) / np.arange(1, len(bleu) + 1)
+        good = np.flatnonzero(means >= GOOD_ENOUGH)
+        if len(good) and good[-1] + 1 >= _LEAST_SHARE * len(bleu):
+            found[task] = texts[order[good[-1]]].certainty
+    return found
+
+
+def worth_asking(figures: Mapping[str, Any]) -> list[Task]:
+    """Return the tasks at which the model beats both baselines by every metric, with the name and without."""
+    return [
+        task
+        for task in TASKS
+        if (of_task := figures["tasks"][str(task)])["texts"]
+        and all(
+            mine > theirs
+            for other in ("name", "neighbour")
+            for metric in METRICS
+            for mine, theirs in zip(
+                of_task["scores"]["model"][metric], of_task["scores"][other][metric], strict=True
+            )
         )
     ]
 
 
-def _of(subject: Subject, pairs: list[Pair]) -> list[Pair]:
-    return [pair for pair in pairs if pair.subject == subject]
-
-
-def controls(written: list[str], written_masked: list[str]) -> dict[str, list[list[str]]]:
-    """Return what scores without reading the code: the model's sentences dealt at random, and one for all."""
-    order = np.random.default_rng(0).permutation(len(written))
-    shuffled = [[sentences[index] for index in order] for sentences in (written, written_masked)]
-    return {"shuffled": shuffled, "constant": [[ONE_FOR_ALL] * len(written)] * 2}
-
-
-def _load(model: Path) -> LoadedModel:
+def load_exactly(model: Path) -> LoadedModel:
+    """Return a model that computes in float32, so that every machine gets the same figures."""
     return load(ModelConfig(model=str(model), device="cpu", dtype="float32"))
 
 
-def summarize(
-    loaded: LoadedModel, encoder: Encoder, pairs: list[Pair], *, masked: bool = False
-) -> tuple[list[str], list[float]]:
-    """Return the model's greedy sentence for each pair, and the mean log-probability of its tokens."""
-    prompts = encoder.prompts(pairs, masked=masked)
-    order = sorted(range(len(pairs)), key=lambda index: len(prompts[index] or ()))
-    sentences, certainty = [""] * len(pairs), [-math.inf] * len(pairs)
-    asked = [index for index in order if prompts[index]]
-    for start in range(0, len(asked), _ROWS):
-        rows = asked[start : start + _ROWS]
-        for index, (sentence, logprob) in zip(
-            rows, _continue(loaded, encoder, [prompts[i] or [] for i in rows]), strict=True
-        ):
-            sentences[index], certainty[index] = sentence, logprob
-    return sentences, certainty
+def _plain(texts: Texts) -> Answers:
+    return [{slot: text.text for slot, text in of_pair.items()} for of_pair in texts]
 
 
-@torch.inference_mode()
-def _continue(loaded: LoadedModel, encoder: Encoder, prompts: list[list[int]]) -> list[tuple[str, float]]:
-    length = max(map(len, prompts))
-    ids = torch.tensor([[encoder.padding] * (length - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    output = loaded.model.generate(
-        ids,
-        attention_mask=mask,
-        do_sample=False,
-        max_new_tokens=MAX_SUMMARY_TOKENS,
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
-    new = output.sequences[:, length:]
-    scores = torch.stack(output.logits, 1).float().log_softmax(-1).gather(-1, new[..., None])[..., 0]
-    real = new != encoder.padding
-    certainty = (scores * real).sum(1) / real.sum(1)
-    return list(zip(map(loaded.decode, new.tolist()), certainty.tolist(), strict=True))
-
-
-def _surest(share: float, candidates: list[str], certainty: list[float], references: list[str]) -> float:
-    order = sorted(range(len(candidates)), key=lambda index: -certainty[index])
-    chosen = order[: max(1, round(share * len(order)))]
-    return mean_bleu([candidates[index] for index in chosen], [references[index] for index in chosen])
-
-
-def bleu(candidate: str, reference: str) -> float:
-    """Return the smoothed sentence BLEU-4 of one candidate against one reference, from 0 to 1."""
-    mine, theirs = (_METRIC_TOKEN.findall(text.lower()) for text in (candidate, reference))
-    logarithm = 0.0
-    for size in range(1, _ORDER + 1):
-        added = size > 1
-        matches = (_grams(mine, size) & _grams(theirs, size)).total() + added
-        possible = max(len(mine) - size + 1, 0) + added
-        if not matches:
-            return 0.0
-        logarithm += math.log(matches / possible) / _ORDER
-    brevity = min(0.0, 1 - (len(theirs) + 1) / (len(mine) + 1))
-    return math.exp(logarithm + brevity)
-
-
-def mean_bleu(candidates: list[str], references: list[str]) -> float:
-    """Return the mean over the pairs, in percent; the full stop that ends every sentence earns nothing."""
-    pairs = zip(candidates, references, strict=True)
-    return 100 * float(
-        np.mean([bleu(mine.removesuffix("."), theirs.removesuffix(".")) for mine, theirs in pairs])
-    )
-
-
-def _grams(tokens: list[str], size: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1))
+# --- the baselines
 
 
 def sentence_of(name: str) -> str:
-    """Return a function's name as a sentence: `read_csvFile` is "Read csv file."."""
+    """Return a name as a sentence: `read_csvFile` is "Read csv file."."""
     return " ".join(words(name)).capitalize() + "."
 
 
@@ -202,13 +308,16 @@ def words(code: str) -> list[str]:
 
 
 class Neighbours:
-    """Finds the taught function whose code is most like a given one: cosine of TF-IDF over its words."""
+    """Finds the taught code that is most like a given one, cosine of TF-IDF over its words, and its texts.
 
-    def __init__(self, codes: list[str], summaries: list[str]) -> None:
-        self._summaries = summaries
-        counts = [Counter(words(code)) for code in codes]
+    For a parameter or an exception those are looked at first that have one of the same name.
+    """
+
+    def __init__(self, taught: list[tuple[str, dict[str, str]]]) -> None:
+        self._texts = [texts for _, texts in taught]
+        counts = [Counter(words(code)) for code, _ in taught]
         frequency = Counter(word for count in counts for word in count)
-        self._idf = {word: math.log(len(codes) / number) for word, number in frequency.items()}
+        self._idf = {word: math.log(len(taught) / number) for word, number in frequency.items()}
         postings: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
         for index, count in enumerate(counts):
             for word, weight in self._vector(count).items():
@@ -218,17 +327,27 @@ class Neighbours:
             word: (np.array(indexes, dtype=np.int32), np.array(weights, dtype=np.float32))
             for word, (indexes, weights) in postings.items()
         }
+        having: dict[str, list[int]] = defaultdict(list)
+        for index, texts in enumerate(self._texts):
+            for name in {*texts, *(slot.partition(".")[0] for slot in texts)}:
+                having[name].append(index)
+        self._having = {name: np.array(indexes) for name, indexes in having.items()}
 
-    def nearest(self, codes: Iterable[str]) -> list[str]:
-        """Return for each code the summary of its nearest neighbour."""
-        return [self._nearest(code) for code in codes]
-
-    def _nearest(self, code: str) -> str:
-        scores = np.zeros(len(self._summaries), dtype=np.float32)
+    def nearest(self, code: str, slots: Iterable[str]) -> dict[str, str]:
+        """Return for each slot the text of the nearest neighbour that has one."""
+        similar = np.zeros(len(self._texts), dtype=np.float32)
         for word, weight in self._vector(Counter(words(code))).items():
             indexes, weights = self._postings[word]
-            scores[indexes] += weight * weights
-        return self._summaries[int(scores.argmax())]
+            similar[indexes] += weight * weights
+        return {slot: self._text(slot, similar) for slot in slots}
+
+    def _text(self, slot: str, similar: np.ndarray) -> str:
+        kind = slot.partition(".")[0]
+        having = self._having.get(slot, self._having.get(kind))
+        if having is None:
+            return ""
+        texts = self._texts[int(having[similar[having].argmax()])]
+        return texts.get(slot) or next(text for name, text in texts.items() if name.partition(".")[0] == kind)
 
     def _vector(self, count: Counter[str]) -> dict[str, float]:
         weights = {

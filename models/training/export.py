@@ -6,14 +6,15 @@ In scope: putting the folder together. Not in scope: the int8 format (models.qua
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from models.load import META_FILE, TOKENIZER_FILES
 from models.quantize import MANIFEST, quantize_folder
 from models.training.card import CARD
+from models.training.evaluate import Task
 from models.training.pairs import Subject
-from models.training.tokenizer import MAX_PROMPT_TOKENS
+from models.training.tokenizer import MAX_ANSWER_TOKENS, MAX_PROMPT_TOKENS
 
 _KINDS: dict[Subject, list[str]] = {
     "function": ["function", "method", "property"],
@@ -21,9 +22,9 @@ _KINDS: dict[Subject, list[str]] = {
     "module": ["module", "package"],
 }
 _DESCRIPTION = {
-    "prompt": "code-summary",  # the code and the separator of models.prompts
-    "slots": ["summary"],
+    "prompt": "code-slots",  # the code and the marks of models.prompts
     "max_prompt_tokens": MAX_PROMPT_TOKENS,
+    "max_answer_tokens": MAX_ANSWER_TOKENS,
     "int8_products": True,  # docs/decisions has the figures
 }
 
@@ -36,13 +37,17 @@ def assemble(weights: Path, tokenizer: Path, folder: Path) -> None:
             shutil.copyfile(tokenizer / name, folder / name)
 
 
-def store(whole: Path, min_logprob: float, subjects: Iterable[Subject], target: Path) -> None:
+def store(whole: Path, floors: Mapping[Task, float], target: Path) -> None:
     """Write the model in `whole` to `target` as int8; other files there stay.
 
-    It is asked for those subjects only, and silent below `min_logprob`.
+    It is asked for those tasks only, and silent where it is less sure than their floor.
     """
-    kinds = [kind for subject in subjects for kind in _KINDS[subject]]
-    description = _DESCRIPTION | {"kinds": kinds, "min_logprob": round(min_logprob, 3)}
+    asks: dict[str, dict[str, float]] = {}
+    for task, floor in floors.items():
+        for kind in _KINDS[task.subject]:
+            if kind != "property" or task.slot == "summary":
+                asks.setdefault(kind, {})[task.slot] = round(floor, 3)
+    description = _DESCRIPTION | {"asks": asks}
     (whole / META_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as scratch:
         small = quantize_folder(whole, Path(scratch) / "int8")

@@ -1,13 +1,13 @@
-"""Pairs of code and summary: what the bundled model is taught and measured with.
+"""Pairs of code and texts: what the bundled model is taught and measured with.
 
-In scope: reading functions, classes and modules from source without running it, the first sentence of their
-docstring, leaving out noise, removing what the splits have in common.
-Not in scope: how code becomes a prompt (models.prompts), tokens (tokenizer).
+In scope: reading functions, classes and modules from source without running it, pairing each with what its
+docstring says, removing what the splits have in common.
+Not in scope: which texts of a docstring are worth learning (docstrings), how code becomes a prompt
+(models.prompts), tokens (tokenizer).
 """
 
 import ast
 import hashlib
-import inspect
 import json
 import re
 import warnings
@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import Literal
 
 from models.prompts import (
-    NEUTRAL_CLASS,
     NEUTRAL_MODULE,
     Function,
     PromptError,
     class_head,
     definitions,
     masked,
+    masked_class,
     members,
     normalized,
     outline,
 )
 from models.training.corpus import Package, Split, packages, sources
+from models.training.docstrings import summary, texts_of
 
-_SHORTEST, _LONGEST = 3, 25  # words of a summary
 _SAME_NAME_AND_SUMMARY = 3  # copies of `close`: "Close the connection." that are worth learning from
 _SAME_SUMMARY = 50
 _OF_ONE_PACKAGE = 10_000
@@ -40,21 +40,6 @@ _SHINGLE = 5  # words of code
 _NEAR_DUPLICATE = 0.7  # share of the larger function's shingles that both have
 _COMMON_SHINGLE = 50  # a shingle in more held-out functions than this tells nothing
 
-_SENTENCE_END = re.compile(r"(?<![ .(]\w)(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)(?<!cf)(?<!Eq)[.!?](?=\s|$)")
-_ROLE = re.compile(r":(?:\w+:)?\w+:`[~!]?(?:([^`<]+?)\s*<[^`>]*>|([^`]*))`")
-_MARKUP = re.compile(r"``?|\*\*|\\")
-_NOT_A_SENTENCE = re.compile(
-    r"https?:|>>>|::|---| : |[<>{}|\[\]=]|^\W|:$"
-    r"|^(args|returns?|parameters?|raises|yields?|examples?|notes?)\b\s*:",
-    re.IGNORECASE,
-)
-_SAYS_NOTHING = re.compile(
-    r"^(test|tests|todo|fixme|see|same as|inherit|overrid|overload|internal|private|deprecated|docstring|noqa"
-    r"|copyright|initiali[sz]e self|alias|wrapper|placeholder|dummy|constructor|no-?op|do nothing"
-    r"|does nothing|not implemented|implements? |helper|magic|dunder)\b",
-    re.IGNORECASE,
-)
-_ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "\xa0": " "})
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -66,7 +51,8 @@ class Pair:
     """What a model reads and what a human wrote about it.
 
     `code` is the normalized source of a function, or the outline of a class, module or package. `owner` is
-    the head of a method's class.
+    the head of a method's class. `texts` are the human's by slot: `summary`, and of a function `param.x`,
+    `returns` and `raises.E`, in that order.
     """
 
     package: str
@@ -75,20 +61,7 @@ class Pair:
     owner: str
     code: str
     masked_code: str
-    summary: str
-
-
-def summary(docstring: str) -> str | None:
-    """Return the cleaned first sentence of `docstring`, or None where it says nothing about the code."""
-    paragraph = inspect.cleandoc(docstring).split("\n\n", 1)[0].translate(_ASCII)
-    text = _MARKUP.sub("", _ROLE.sub(lambda match: match[1] or match[2], " ".join(paragraph.split())))
-    text = _SENTENCE_END.split(text, maxsplit=1)[0].strip()
-    words = text.split()
-    if not text or not text.isascii() or not _SHORTEST <= len(words) <= _LONGEST:
-        return None
-    if _NOT_A_SENTENCE.search(text) or _SAYS_NOTHING.search(text):
-        return None
-    return text[0].upper() + text[1:] + "."
+    texts: dict[str, str]
 
 
 def read(files: Iterable[tuple[str, str]], package: str) -> Iterator[Pair]:
@@ -140,13 +113,32 @@ def _summary_of(node: Function | ast.ClassDef | ast.Module) -> str | None:
 
 
 def _of_function(node: Function, owner: str, package: str) -> Pair | None:
-    text = _summary_of(node)
-    if text is None or node.name.startswith("test") or _is_stub(node):
+    docstring = ast.get_docstring(node, clean=False)
+    if docstring is None or node.name.startswith("test") or _is_stub(node):
+        return None
+    texts = texts_of(docstring, _parameters(node, bool(owner)), _raised(node))
+    if not texts:
         return None
     try:
-        return Pair(package, "function", node.name, owner, normalized(node), normalized(masked(node)), text)
+        return Pair(package, "function", node.name, owner, normalized(node), normalized(masked(node)), texts)
     except PromptError:
         return None
+
+
+def _parameters(node: Function, in_class: bool) -> list[str]:
+    """Return the names of the parameters, without the instance or class that a method gets."""
+    plain = [*node.args.posonlyargs, *node.args.args]
+    is_static = any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in node.decorator_list)
+    others = [node.args.vararg, *node.args.kwonlyargs, node.args.kwarg]
+    return [a.arg for a in (*plain[in_class and not is_static :], *others) if a is not None]
+
+
+def _raised(node: Function) -> list[str]:
+    """Return the exceptions that the function itself raises, as written."""
+    statements = [part.exc for part in ast.walk(node) if isinstance(part, ast.Raise)]
+    classes = [raised.func if isinstance(raised, ast.Call) else raised for raised in statements]
+    names = [ast.unparse(c) for c in classes if isinstance(c, ast.Name | ast.Attribute)]
+    return list(dict.fromkeys(name for name in names if name.rpartition(".")[2][:1].isupper()))
 
 
 def _of_class(node: ast.ClassDef, package: str) -> Pair | None:
@@ -158,7 +150,7 @@ def _of_class(node: ast.ClassDef, package: str) -> Pair | None:
         for member in node.body
         if isinstance(member, Function | ast.ClassDef) and (summary := _summary_of(member)) is not None
     }
-    neutral = class_head(node).replace(f"class {node.name}", f"class {NEUTRAL_CLASS}", 1)
+    neutral = class_head(masked_class(node))
     return _of_outline("class", node.name, class_head(node), neutral, lines, known, text, package)
 
 
@@ -193,7 +185,8 @@ def _of_outline(
     """Return the pair of an outline; every other one is without summaries, as where nobody wrote any."""
     bare = outline(head, lines, {})
     known = summaries if _digest(bare)[0] % 2 else {}
-    return Pair(package, subject, name, "", outline(head, lines, known), outline(neutral, lines, known), text)
+    codes = outline(head, lines, known), outline(neutral, lines, known)
+    return Pair(package, subject, name, "", *codes, {"summary": text})
 
 
 def _is_stub(node: Function) -> bool:
@@ -236,7 +229,8 @@ def _limited(pairs: Iterable[Pair]) -> list[Pair]:
     seen: Counter[object] = Counter()
     kept = []
     for pair in pairs:
-        keys = {(pair.name, pair.summary): _SAME_NAME_AND_SUMMARY, pair.summary: _SAME_SUMMARY}
+        said = pair.texts.get("summary") or next(iter(pair.texts.values()))
+        keys = {(pair.name, said): _SAME_NAME_AND_SUMMARY, said: _SAME_SUMMARY}
         if all(seen[key] < limit for key, limit in keys.items()):
             seen.update(keys.keys())
             kept.append(pair)

@@ -1,4 +1,4 @@
-"""The bundled model's tokenizer: byte-level BPE over code and summaries, and pairs as token sequences.
+"""The bundled model's tokenizer: byte-level BPE over code and texts, and pairs as token sequences.
 
 In scope: training the tokenizer, the layout of an example.
 Not in scope: which pairs there are (pairs), batches (train).
@@ -19,15 +19,25 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from models.prompts import SUMMARY_SEPARATOR, Function, PromptError, elided, elided_outline, placed
+from models.prompts import (
+    SLOT_MARKS,
+    SLOT_TOKENS,
+    Function,
+    PromptError,
+    elided,
+    elided_outline,
+    placed,
+    slot_opening,
+)
 from models.training.pairs import Pair
 
 VOCABULARY = 8192
-MAX_PROMPT_TOKENS = 160  # with the separator
-MAX_SUMMARY_TOKENS = 48
+MAX_PROMPT_TOKENS = 160
+FORCED_TOKENS = 48  # of what opens the first slot
+MAX_ANSWER_TOKENS = 192  # all slots of a request, with what stands before them
 PADDING, END = "<|padding|>", "<|end|>"
-_SPECIAL = [PADDING, END, SUMMARY_SEPARATOR]  # the first tokens of the vocabulary
-END_ID = _SPECIAL.index(END)
+_SPECIAL = [PADDING, END, *SLOT_MARKS.values()]  # the first tokens of the vocabulary
+END_ID, SUMMARY_ID = _SPECIAL.index(END), _SPECIAL.index(SLOT_MARKS["summary"])
 
 _CHUNK = 2000  # pairs that a process encodes at a time
 _PIECES = Regex(r"\n *|self\.| ?[A-Z]?[a-z]+| ?[A-Z]+(?![a-z])| ?[0-9]{1,3}| ?[^\sA-Za-z0-9]+ ?|\s+")
@@ -54,7 +64,7 @@ def train(texts: Iterable[str], folder: Path) -> None:
         tokenizer_object=tokenizer,
         eos_token=END,
         pad_token=PADDING,
-        additional_special_tokens=[SUMMARY_SEPARATOR],
+        additional_special_tokens=list(SLOT_MARKS.values()),
         clean_up_tokenization_spaces=False,
     )
     wrapped.save_pretrained(folder)
@@ -62,11 +72,21 @@ def train(texts: Iterable[str], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Example:
-    """One pair as tokens: the prompt, its form with the name masked, and the summary with its end."""
+    """One pair as tokens: the prompt, its form with the name masked, and what follows either.
+
+    `answer` is slot after slot: what opens it, then its text, whose tokens are marked by an offset of the
+    vocabulary's size.
+    """
 
     prompt: np.ndarray
     masked_prompt: np.ndarray
-    summary: np.ndarray
+    answer: np.ndarray
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where in the answer the slots begin."""
+        is_text = self.answer >= VOCABULARY
+        return np.flatnonzero(~is_text & np.concatenate([[True], is_text[:-1]]))
 
 
 class Encoder:
@@ -74,29 +94,30 @@ class Encoder:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._separator, self._end, self.padding = map(self._special, (SUMMARY_SEPARATOR, END, PADDING))
+        self.padding = self._special(PADDING)
 
     def examples(self, pairs: list[Pair]) -> list[Example]:
-        prompts, masked_prompts = self.prompts(pairs), self.prompts(pairs, masked=True)
-        summaries = [self._ids(pair.summary)[:MAX_SUMMARY_TOKENS] for pair in pairs]
-        return [
-            Example(_array(prompt), _array(masked), _array([*summary, self._end]))
-            for prompt, masked, summary in zip(prompts, masked_prompts, summaries, strict=True)
-            if prompt and masked
-        ]
+        """Return the examples of those pairs whose code can become a prompt."""
+        return [example for pair in pairs if (example := self._example(pair)) is not None]
 
-    def prompts(self, pairs: list[Pair], *, masked: bool = False) -> list[list[int] | None]:
-        """Return each prompt's tokens with the separator, elided to fit; None where that cannot be done."""
-        return [self._prompt(pair, pair.masked_code if masked else pair.code) for pair in pairs]
+    def _example(self, pair: Pair) -> Example | None:
+        prompt, masked = (self.prompt(pair, masked=masked) for masked in (False, True))
+        if prompt is None or masked is None:
+            return None
+        answer: list[int] = []
+        for slot, text in pair.texts.items():
+            answer += self._ids(slot_opening(slot))
+            answer += [token + VOCABULARY for token in self._ids(text)[: _most_tokens(slot)]]
+        return Example(_array(self._ids(prompt)), _array(self._ids(masked)), _array(answer))
 
-    def _prompt(self, pair: Pair, code: str) -> list[int] | None:
-        ids = self._ids(placed(code, pair.owner))
-        if len(ids) >= MAX_PROMPT_TOKENS:
-            try:
-                ids = self._ids(self._elided(pair, code))
-            except PromptError:
-                return None
-        return [*ids, self._separator]
+    def prompt(self, pair: Pair, *, masked: bool = False) -> str | None:
+        """Return what the model reads of a pair, elided to fit; None where that cannot be done."""
+        code = pair.masked_code if masked else pair.code
+        whole = placed(code, pair.owner)
+        try:
+            return whole if self._fits(whole) else self._elided(pair, code)
+        except PromptError:
+            return None
 
     def _elided(self, pair: Pair, code: str) -> str:
         if pair.subject == "function":
@@ -132,6 +153,10 @@ def _function(code: str) -> Function:
     (node,) = ast.parse(code).body
     assert isinstance(node, Function)
     return node
+
+
+def _most_tokens(slot: str) -> int:
+    return SLOT_TOKENS[slot.partition(".")[0]] - 1  # one for its end
 
 
 def _array(ids: list[int]) -> np.ndarray:

@@ -1,16 +1,15 @@
-"""Training of the bundled model: a small Llama-shaped decoder that continues code with its summary.
+"""Training of the bundled model: a small Llama-shaped decoder that continues code with texts about it.
 
 In scope: the model's shape, batches, the loss, the optimizers, checkpoints, the curve.
 Not in scope: where examples come from (pairs, tokenizer), how good the result is (evaluate).
 
-The schedule follows the clock, so that the run takes the minutes it was given on whatever machine; two runs
-with one seed see the same examples in the same order, but not for the same number of steps. One worker
-process per core, each with one thread, keeps every core busy on a machine that is shared.
+The schedule follows the tokens, so that a run may be killed, go on later, and share its machine: it makes the
+same steps. One worker process per core, each with one thread, keeps every core busy.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,32 @@ from torch.nn import functional
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from models.training.tokenizer import END_ID, MAX_PROMPT_TOKENS, MAX_SUMMARY_TOKENS, VOCABULARY, Example
+from models.training.tokenizer import (
+    END_ID,
+    MAX_ANSWER_TOKENS,
+    MAX_PROMPT_TOKENS,
+    SUMMARY_ID,
+    VOCABULARY,
+    Example,
+)
 
-SEED = 20261122
+SEED = 20261123
 MASKED_SHARE = 0.3  # of the examples: with the name hidden, only the code can tell
 CODE_SHARE = 0.15  # of the code's tokens that take part in the loss; the output layer is what they cost
 CODE_WEIGHT = 0.3
-TOKENS_PER_BATCH = 4096  # of one worker
+SLOT_WEIGHT = 0.5  # of the tokens of parameters, results and exceptions: there are more of them
+WHOLE_SHARE, FIRST_SHARE = 0.5, 0.2  # of the examples: all slots, the first alone; else the later ones
+TOKENS_PER_BATCH = 8192  # of one worker
 POOL = 4096  # examples sorted by length together
 VALIDATION_PAIRS = 1000  # at least, if there are as many
 
 _MATRIX_RATE, _EMBEDDING_RATE = 0.02, 0.004
 _WARM_UP_STEPS = 50
 _LARGEST_GRADIENT = 1.0
-_SECONDS_BETWEEN = {"line": 20, "checkpoint": 240, "validation": 480}
+_SECONDS_BETWEEN = {"line": 20, "checkpoint": 240}
+_VALIDATIONS = 20  # of a run
 _IGNORED = -100
+_WIDTHS = 16  # a batch is padded to a multiple of this many tokens: few shapes
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class Plan:
     """What a run is to do."""
 
     folder: Path
-    minutes: float
+    tokens: int  # to be read, padding included
     layers: int
     width: int
     padding: int  # token
@@ -55,11 +65,11 @@ class Plan:
 class Progress:
     """Where a run stands; kept in the checkpoint."""
 
-    seconds: float = 0.0
+    tokens: int = 0
     step: int = 0
     epoch: int = 0
     batches: int = 0  # of this epoch, of every worker
-    tokens: int = 0
+    seconds: float = 0.0  # pauses not counted
     best: float = float("inf")
 
 
@@ -71,7 +81,7 @@ def new_model(plan: Plan) -> LlamaForCausalLM:
         num_hidden_layers=plan.layers,
         num_attention_heads=plan.width // 32,
         num_key_value_heads=2,
-        max_position_embeddings=MAX_PROMPT_TOKENS + MAX_SUMMARY_TOKENS,
+        max_position_embeddings=MAX_PROMPT_TOKENS + MAX_ANSWER_TOKENS,
         tie_word_embeddings=True,
         bos_token_id=None,
         pad_token_id=plan.padding,
@@ -94,9 +104,9 @@ def run(plan: Plan, train: list[Example], validation: list[Example]) -> None:
 
 
 def is_finished(plan: Plan) -> bool:
-    """Whether the run has had its minutes."""
+    """Whether the run has read its tokens."""
     state = _saved(plan)
-    return state is not None and state["progress"]["seconds"] >= plan.minutes * 60
+    return state is not None and state["progress"]["tokens"] >= plan.tokens
 
 
 def _meeting(plan: Plan) -> Path:
@@ -131,13 +141,13 @@ class Trainer:
         self._last = dict.fromkeys(_SECONDS_BETWEEN, self.progress.seconds)
 
     def train(self, train: list[Example], validation: list[Example]) -> None:
-        budget = self.plan.minutes * 60
+        """Go on until the tokens of the plan are read."""
         start = time.monotonic() - self.progress.seconds
-        while self.progress.seconds < budget:
+        while self.progress.tokens < self.plan.tokens:
             for batch in self._batches(train):
-                loss = self._step(batch, self.progress.seconds / budget)
-                self._share_clock(time.monotonic() - start)
-                if self.progress.seconds >= budget:
+                loss = self._step(batch)
+                self.progress.seconds = time.monotonic() - start
+                if self.progress.tokens >= self.plan.tokens:
                     break
                 if self.rank == 0:
                     self._look_after(loss, validation)
@@ -151,7 +161,7 @@ class Trainer:
     def _look_after(self, loss: float, validation: list[Example]) -> None:
         if self._is_due("line"):
             print(f"{self._position()} loss {loss:.3f}", flush=True)
-        if self._is_due("validation"):
+        if self.progress.tokens - self._validated >= self.plan.tokens / _VALIDATIONS:
             self._validate(validation)
         if self._is_due("checkpoint"):
             self._checkpoint()
@@ -162,8 +172,13 @@ class Trainer:
             self._last[what] = self.progress.seconds
         return due
 
-    def _step(self, batch: list[np.ndarray], done: float) -> float:
-        self._set_rates(done)
+    @property
+    def _validated(self) -> float:
+        """After how many tokens the last validation was."""
+        return self.curve[-1]["tokens"] if self.curve else 0
+
+    def _step(self, batch: list[np.ndarray]) -> float:
+        self._set_rates(self.progress.tokens / self.plan.tokens)
         ids, targets, weights = _tensors(
             batch, self.plan.padding, self.progress.step * self.plan.workers + self.rank
         )
@@ -175,8 +190,15 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
-        self.progress.tokens += ids.numel() * self.plan.workers
+        self.progress.tokens += self._total(ids.numel())
         return loss.item()
+
+    @staticmethod
+    def _total(number: int) -> int:
+        """The sum of what each worker has, so that all go by the same count."""
+        total = torch.tensor([number])
+        dist.all_reduce(total)
+        return int(total.item())
 
     def _batches(self, examples: list[Example]) -> Iterator[list[np.ndarray]]:
         """Yield this worker's batches for what is left of the epoch."""
@@ -195,12 +217,6 @@ class Trainer:
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = peak * warm * max(0.0, 1 - done)
 
-    def _share_clock(self, seconds: float) -> None:
-        """Let every worker go by the first one's clock, so that all make the same number of steps."""
-        clock = torch.tensor([seconds], dtype=torch.float64)
-        dist.broadcast(clock, 0)
-        self.progress.seconds = clock.item()
-
     def _average_gradients(self) -> None:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -214,7 +230,7 @@ class Trainer:
     def _validate(self, validation: list[Example]) -> None:
         some = validation[:: max(1, len(validation) // VALIDATION_PAIRS)]
         as_it_is, masked = (
-            summary_loss(self.model, some, self.plan.padding, masked) for masked in (False, True)
+            text_loss(self.model, some, self.plan.padding, masked, _summary) for masked in (False, True)
         )
         point = {
             "minutes": round(self.progress.seconds / 60, 1),
@@ -222,6 +238,7 @@ class Trainer:
             "tokens": self.progress.tokens,
             "loss": round(as_it_is, 4),
             "loss_masked": round(masked, 4),
+            "loss_slots": round(text_loss(self.model, some, self.plan.padding, False, _further_slots), 4),
         }
         self.curve.append(point)
         print(f"{self._position()} validation {point}", flush=True)
@@ -274,44 +291,93 @@ def _epoch(examples: list[Example], random: np.random.Generator) -> list[list[np
     """Return all examples once, in batches of similar length and in random order."""
     order = random.permutation(len(examples))
     hidden = random.random(len(examples)) < MASKED_SHARE
+    asked = random.random(len(examples))
     batches = []
     for start in range(0, len(order), POOL):
-        pool = [_sequence(examples[index], bool(hidden[index])) for index in order[start : start + POOL]]
-        batches += _cut(sorted(pool, key=len), TOKENS_PER_BATCH)
+        pool = (
+            _sequence(examples[i], bool(hidden[i]), _asked(examples[i], asked[i]))
+            for i in order[start : start + POOL]
+        )
+        batches += _cut(sorted(pool, key=lambda sequence: sequence.shape[1]), TOKENS_PER_BATCH)
     return [batches[index] for index in random.permutation(len(batches))]
 
 
-def _sequence(example: Example, masked: bool) -> np.ndarray:
-    """Return an example's tokens, those of the summary marked by an offset of the vocabulary's size."""
-    prompt = example.masked_prompt if masked else example.prompt
-    return np.concatenate([prompt.astype(np.int64), example.summary.astype(np.int64) + VOCABULARY])
+def _asked(example: Example, drawn: float) -> slice:
+    """The slots that are asked for this time, as a part of the answer.
+
+    All of them, the first one alone (nothing else is missing), or later ones (the others are there, or were
+    asked for before).
+    """
+    count = len(example.starts)
+    if count == 1 or drawn < WHOLE_SHARE:
+        return _slots(example, 0, count)
+    if drawn < WHOLE_SHARE + FIRST_SHARE:
+        return _slots(example, 0, 1)
+    rest = (drawn - WHOLE_SHARE - FIRST_SHARE) / (1 - WHOLE_SHARE - FIRST_SHARE)
+    return _slots(example, 1 + int(rest * (count - 1)), count)
+
+
+def _slots(example: Example, first: int, end: int) -> slice:
+    """Some slots as a part of the answer, as many of them as a request has room for; it may be empty."""
+    edges = [*example.starts.tolist(), len(example.answer)]
+    begin = edges[first]
+    return slice(begin, max(edge for edge in edges[first : end + 1] if edge - begin <= MAX_ANSWER_TOKENS))
+
+
+def _summary(example: Example) -> slice:
+    return _slots(example, 0, int(example.answer[0] == SUMMARY_ID))
+
+
+def _further_slots(example: Example) -> slice:
+    return _slots(example, int(example.answer[0] == SUMMARY_ID), len(example.starts))
+
+
+def _sequence(example: Example, masked: bool, asked: slice) -> np.ndarray:
+    """Return an example as two rows: its tokens, and what is to come after each.
+
+    What is to come is marked by an offset: none for code, the vocabulary's size for a summary, twice that
+    for the text of another slot. A text's last token has the end to come, which itself is never read; what
+    opens a slot is given, and nothing to be learned.
+    """
+    prompt = (example.masked_prompt if masked else example.prompt).astype(np.int16)
+    answer = example.answer[asked].astype(np.int16)
+    is_text = answer >= VOCABULARY
+    following = np.where(is_text[1:], answer[1:], np.where(is_text[:-1], END_ID + VOCABULARY, _IGNORED))
+    following = np.append(following, END_ID + VOCABULARY)
+    starts = np.flatnonzero(~is_text & np.concatenate([[True], is_text[:-1]]))
+    after_summary = int([*starts, len(answer)][1]) if answer[0] == SUMMARY_ID else 0
+    following[after_summary:] += np.where(following[after_summary:] >= VOCABULARY, VOCABULARY, 0)
+    to_come = np.concatenate([prompt[1:], [_IGNORED], following])
+    return np.stack([np.concatenate([prompt, answer % VOCABULARY]), to_come]).astype(np.int16)
 
 
 def _cut(sequences: list[np.ndarray], tokens: int) -> list[list[np.ndarray]]:
     batches: list[list[np.ndarray]] = [[]]
     for sequence in sequences:  # sorted, so the last one is the longest
-        if (len(batches[-1]) + 1) * len(sequence) > tokens:
+        if (len(batches[-1]) + 1) * _padded(sequence.shape[1]) > tokens:
             batches.append([])
         batches[-1].append(sequence)
     return [batch for batch in batches if batch]
+
+
+def _padded(length: int) -> int:
+    return -(-length // _WIDTHS) * _WIDTHS
 
 
 def _tensors(
     batch: list[np.ndarray], padding: int, seed: int, code_share: float = CODE_SHARE
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return ids, the next token where it counts for the loss, and how much it counts."""
-    length = max(map(len, batch))
-    marked = np.full((len(batch), length), _IGNORED)
+    length = _padded(max(sequence.shape[1] for sequence in batch))
+    ids = np.full((len(batch), length), padding)
+    to_come = np.full((len(batch), length), _IGNORED)
     for row, sequence in enumerate(batch):
-        marked[row, : len(sequence)] = sequence
-    ids = np.where(marked < 0, padding, marked % VOCABULARY)
-    following = np.full_like(marked, _IGNORED)
-    following[:, :-1] = marked[:, 1:]
-    is_summary = following >= VOCABULARY
-    is_code = (following >= 0) & ~is_summary
+        ids[row, : sequence.shape[1]], to_come[row, : sequence.shape[1]] = sequence
+    of_text = np.where(to_come >= 2 * VOCABULARY, SLOT_WEIGHT, np.where(to_come >= VOCABULARY, 1.0, 0.0))
+    is_code = (to_come >= 0) & (to_come < VOCABULARY)
     is_code &= np.random.default_rng([SEED, seed]).random(is_code.shape) < code_share
-    targets = np.where(is_summary | is_code, following % VOCABULARY, _IGNORED)
-    weights = is_summary / max(is_summary.sum(), 1) + CODE_WEIGHT * is_code / max(is_code.sum(), 1)
+    targets = np.where((of_text > 0) | is_code, to_come % VOCABULARY, _IGNORED)
+    weights = of_text / max(of_text.sum(), 1) + CODE_WEIGHT * is_code / max(is_code.sum(), 1)
     return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(weights.astype(np.float32))
 
 
@@ -329,13 +395,20 @@ def _loss(
 
 
 @torch.inference_mode()
-def summary_loss(model: LlamaForCausalLM, examples: list[Example], padding: int, masked: bool) -> float:
-    """Return the mean loss per token of the summaries."""
-    sequences = sorted((_sequence(example, masked) for example in examples), key=len)
+def text_loss(
+    model: LlamaForCausalLM,
+    examples: list[Example],
+    padding: int,
+    masked: bool,
+    asked: Callable[[Example], slice],
+) -> float:
+    """Return the mean loss per token of the texts in the `asked` part of the answers."""
+    parts = [(example, asked(example)) for example in examples]
+    sequences = [_sequence(example, masked, part) for example, part in parts if part.start < part.stop]
     total, tokens = 0.0, 0
-    for batch in _cut(sequences, TOKENS_PER_BATCH):
+    for batch in _cut(sorted(sequences, key=lambda sequence: sequence.shape[1]), TOKENS_PER_BATCH):
         ids, targets, weights = _tensors(batch, padding, 0, code_share=0.0)
         count = int((targets != _IGNORED).sum())
         total += _loss(model, ids, targets, weights).item() * count
         tokens += count
-    return total / tokens
+    return total / max(tokens, 1)

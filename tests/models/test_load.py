@@ -171,19 +171,12 @@ def test_one_changed_byte_changes_the_fingerprint(folder, name):
 def test_what_a_model_is_for_comes_from_its_folder(folder):
     assert load_cpu(folder).meta.prompt is None
     (folder / "docmill.json").write_text(
-        json.dumps(
-            {"prompt": "code-summary", "kinds": ["function"], "slots": ["summary"], "min_logprob": -1.5}
-        )
+        json.dumps({"prompt": "code-slots", "asks": {"function": {"summary": -1.5, "param": None}}})
     )
     meta = load_cpu(folder).meta
-    assert (meta.prompt, meta.kinds, meta.slots, meta.min_logprob) == (
-        "code-summary",
-        ("function",),
-        ("summary",),
-        -1.5,
-    )
-    (folder / "docmill.json").write_text('{"min_logprob": "high"}')
-    with pytest.raises(CorruptModelError, match="min_logprob"):
+    assert (meta.prompt, meta.asks) == ("code-slots", {"function": {"summary": -1.5, "param": None}})
+    (folder / "docmill.json").write_text('{"asks": {"function": {"summary": "high"}}}')
+    with pytest.raises(CorruptModelError, match=r"asks\.function\.summary"):
         load_cpu(folder)
 
 

@@ -1,5 +1,3 @@
-import json
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +8,9 @@ from models.config import ModelConfig
 from models.load import load
 from models.prompts import SUMMARY_SEPARATOR, placed
 from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
-from models.training.pairs import Pair, summary
+from models.training.docstrings import summary, texts_of
+from models.training.evaluate import Task
+from models.training.pairs import Pair
 
 HELD_OUT = {"networkx", "click", "requests", "attrs", "httpx", "werkzeug"}
 PERMISSIVE = ("MIT", "BSD-", "Apache-2.0", "PSF-", "ISC")
@@ -27,7 +27,7 @@ def make_pairs(count):
             "class Store:",
             f"def {verb}_{noun}(self, x{index}):\n    return self.{noun}.{verb}(x{index})",
             f"def func(self, x{index}):\n    return self.{noun}.{verb}(x{index})",
-            f"{verb.capitalize()} the {noun}.",
+            {"summary": f"{verb.capitalize()} the {noun}.", f"param.x{index}": f"Number {verb} of it."},
         )
         for index, (verb, noun) in enumerate((verb, noun) for verb in verbs for noun in nouns)
     ][:count]
@@ -42,7 +42,7 @@ def make_outlines():
             "",
             f"{subject} {noun}:\n    def open(): Open the {noun}.\n    def close()",
             f"{subject} X:\n    def open(): Open the {noun}.\n    def close()",
-            f"All about a {noun}.",
+            {"summary": f"All about a {noun}."},
         )
         for subject in ("class", "module")
         for noun in ("file", "pool", "socket", "table", "graph")
@@ -101,6 +101,68 @@ def test_what_says_nothing_about_the_code_is_left_out(docstring):
     assert summary(docstring) is None
 
 
+GOOGLE = """Read a table.
+
+    Args:
+        path (str): Where the `file` is. More of it.
+        strict (bool, optional): Whether to fail, defaults to True
+        gone: No such parameter.
+        *names: See above.
+        noise: x
+
+    Returns:
+        list[str]: the rows that were read
+
+    Raises:
+        OSError: If the file cannot be read.
+        KeyError: Nobody raises it.
+    """
+NUMPY = """Read a table.
+
+    Parameters
+    ----------
+    path : str
+        Where the `file` is. More of it.
+    strict : bool, optional
+        Whether to fail, defaults to True
+
+    Returns
+    -------
+    rows : list
+        the rows that were read
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+SPHINX = """Read a table.
+
+    :param path: Where the ``file`` is. More of it.
+    :param bool strict: Whether to fail, defaults to True
+    :returns: the rows that were read
+    :raises OSError: If the file cannot be read.
+    """
+
+
+@pytest.mark.parametrize("docstring", [GOOGLE, NUMPY, SPHINX])
+def test_what_a_docstring_says_of_parameters_results_and_exceptions(docstring):
+    assert texts_of(
+        docstring, ["path", "strict", "names", "noise"], ["shutil.Error", "builtins.OSError"]
+    ) == {
+        "summary": "Read a table.",
+        "param.path": "Where the file is.",
+        "param.strict": "Whether to fail.",
+        "returns": "The rows that were read.",
+        "raises.builtins.OSError": "If the file cannot be read.",
+    }
+
+
+def test_a_docstring_that_says_nothing_of_a_function_may_describe_its_parameters():
+    docstring = "See base class.\n\n    Args:\n        path: Where the file is.\n"
+    assert texts_of(docstring, ["path"], []) == {"param.path": "Where the file is."}
+
+
 def test_functions_are_read_without_docstring_and_stubs_are_not():
     source = '''
 class Pool:
@@ -124,7 +186,7 @@ def test_pool():
         "class Pool:",
         "def close(self):\n    self.close()",
         "def func(self):\n    self.func()",
-        "Close all connections.",
+        {"summary": "Close all connections."},
     )
 
 
@@ -145,7 +207,7 @@ def test_classes_modules_and_packages_are_read_as_outlines():
         ("p/sub/__init__.py", '"""See base class."""\n'),
     ]
     found = {pair.name: pair for pair in pairs.read(files, "p") if pair.subject != "function"}
-    assert {pair.summary for pair in found.values()} == {
+    assert {pair.texts["summary"] for pair in found.values()} == {
         "A pool of things.",
         "Things that are pooled.",
         "All of the things.",
@@ -168,7 +230,8 @@ def test_classes_modules_and_packages_are_read_as_outlines():
 
 def test_near_duplicates_of_held_out_functions_are_removed():
     body = "\n".join(f"    total += weights[{index}] * values[{index}]" for index in range(20))
-    held_out = Pair("test", "function", "f", "", "", f"def func(weights, values):\n{body}", "Sum it all up.")
+    texts = {"summary": "Sum it all up."}
+    held_out = Pair("test", "function", "f", "", "", f"def func(weights, values):\n{body}", texts)
     near = Pair(
         "train",
         "function",
@@ -176,7 +239,7 @@ def test_near_duplicates_of_held_out_functions_are_removed():
         "",
         "",
         held_out.masked_code.replace("weights[3]", "ws[3]"),
-        "Sum it all up.",
+        texts,
     )
     other = make_pairs(1)[0]
     assert pairs.apart_from([held_out], [near, other]) == [other]
@@ -185,8 +248,12 @@ def test_near_duplicates_of_held_out_functions_are_removed():
 # tokenizer, training, storage: a tiny model, end to end
 
 
-def plan(folder, minutes):
-    return train.Plan(folder / "run", minutes, layers=1, width=64, padding=0, workers=1)
+def plan(folder, tokens):
+    return train.Plan(folder / "run", tokens, layers=1, width=64, padding=0, workers=1)
+
+
+TOKENS = 60_000
+FLOORS = dict.fromkeys(evaluate.TASKS, -1.5)
 
 
 @pytest.fixture(scope="module")
@@ -194,24 +261,28 @@ def trained(tmp_path_factory):
     threads = torch.get_num_threads()
     folder = tmp_path_factory.mktemp("training")
     taught = make_pairs(25) + make_outlines()
-    tokenizer.train((text for pair in taught for text in (pair.code, pair.summary)), folder / "tokenizer")
+    texts = (text for pair in taught for text in (pair.code, *pair.texts.values()))
+    tokenizer.train(texts, folder / "tokenizer")
     encoder = tokenizer.Encoder(folder / "tokenizer")
     examples = encoder.examples(taught)
-    train.run(plan(folder, 0.05), examples, examples[:5])
+    train.run(plan(folder, TOKENS), examples, examples[:5])
     export.assemble(folder / "run" / "best", folder / "tokenizer", folder / "whole")
-    export.store(folder / "whole", -1.5, evaluate.SUBJECTS, folder / "model")
+    export.store(folder / "whole", FLOORS, folder / "model")
     yield folder, taught
     torch.set_num_threads(threads)  # a worker takes one
 
 
-def test_examples_are_code_separator_summary_end(trained):
+def test_an_example_is_code_and_slots_whose_text_is_marked(trained):
     folder, taught = trained
     encoder = tokenizer.Encoder(folder / "tokenizer")
     (example,) = encoder.examples(taught[:1])
-    separator = encoder.tokenizer.token_to_id(SUMMARY_SEPARATOR)
-    assert example.prompt[-1] == separator and separator not in example.prompt[:-1]
     assert encoder.tokenizer.decode(example.prompt.tolist()) == placed(taught[0].code, taught[0].owner)
-    assert encoder.tokenizer.decode(example.summary.tolist()) == taught[0].summary
+    given = [t if t < tokenizer.VOCABULARY else -1 for t in example.answer.tolist()]
+    written = [t - tokenizer.VOCABULARY for t in example.answer.tolist() if t >= tokenizer.VOCABULARY]
+    assert encoder.tokenizer.decode(written) == "Open the file.Number open of it."
+    assert given[0] == encoder.tokenizer.token_to_id(SUMMARY_SEPARATOR)
+    opened = [token for token in given[example.starts[1] :] if token >= 0]
+    assert encoder.tokenizer.decode(opened, skip_special_tokens=False) == "<|param|>x0:"
 
 
 def test_long_code_is_elided_to_the_prompts_length(trained):
@@ -219,111 +290,163 @@ def test_long_code_is_elided_to_the_prompts_length(trained):
     code = "def f():\n" + "\n".join(f"    x{index} = {index}" for index in range(500))
     lines = "module m:" + "".join(f"\n    def f{index}()" for index in range(500))
     long = [replace(make_pairs(1)[0], code=code), replace(make_outlines()[0], code=lines)]
-    for prompt in tokenizer.Encoder(folder / "tokenizer").prompts(long):
-        assert tokenizer.MAX_PROMPT_TOKENS - 20 < len(prompt) <= tokenizer.MAX_PROMPT_TOKENS
+    for example in tokenizer.Encoder(folder / "tokenizer").examples(long):
+        assert tokenizer.MAX_PROMPT_TOKENS - 20 < len(example.prompt) < tokenizer.MAX_PROMPT_TOKENS
 
 
 def test_a_signature_that_is_too_long_has_no_prompt(trained):
     folder, _ = trained
     code = f"def f({', '.join(f'argument{index}' for index in range(500))}):\n    pass"
     long = replace(make_pairs(1)[0], code=code)
-    assert tokenizer.Encoder(folder / "tokenizer").prompts([long]) == [None]
+    assert tokenizer.Encoder(folder / "tokenizer").examples([long]) == []
 
 
 def test_the_folder_loads_and_reads_as_it_was_taught(trained):
     folder, taught = trained
     loaded = load(ModelConfig(model=str(folder / "model"), dtype="float32", device="cpu"))
-    assert loaded.meta.prompt == "code-summary"
-    assert loaded.meta.min_logprob == -1.5
+    assert loaded.meta.prompt == "code-slots"
+    assert loaded.meta.asks["method"] == {"summary": -1.5, "param": -1.5, "returns": -1.5, "raises": -1.5}
+    assert loaded.meta.asks["property"] == loaded.meta.asks["class"] == {"summary": -1.5}
     assert loaded.meta.max_prompt_tokens == tokenizer.MAX_PROMPT_TOKENS
+    assert loaded.meta.max_answer_tokens == tokenizer.MAX_ANSWER_TOKENS
     for pair in (taught[3], taught[-1]):
-        prompt = placed(pair.code, pair.owner)
-        asked = loaded.encode(prompt, trusted=False) + loaded.encode(SUMMARY_SEPARATOR, trusted=True)
-        assert asked == tokenizer.Encoder(folder / "model").prompts([pair])[0]
+        (example,) = tokenizer.Encoder(folder / "model").examples([pair])
+        assert loaded.encode(placed(pair.code, pair.owner), trusted=False) == example.prompt.tolist()
+    assert loaded.encode("<|param|>x0:", trusted=True)[0] > tokenizer.END_ID
     assert loaded.end_tokens == {tokenizer.END_ID}
 
 
 def test_a_finished_run_is_known_as_such(trained):
     folder, _ = trained
-    assert train.is_finished(plan(folder, 0.05))
-    assert not train.is_finished(plan(folder, 10))
-    assert not train.is_finished(plan(folder / "nothing", 0.05))
+    assert train.is_finished(plan(folder, TOKENS))
+    assert not train.is_finished(plan(folder, 10 * TOKENS))
+    assert not train.is_finished(plan(folder / "nothing", TOKENS))
 
 
-def test_a_run_goes_on_from_its_checkpoint(trained):
+def test_a_killed_run_makes_the_same_steps_as_one_that_was_not(trained, tmp_path, monkeypatch):
     folder, taught = trained
     encoder = tokenizer.Encoder(folder / "tokenizer")
     examples = encoder.examples(taught)
-    before = json.loads((folder / "run" / "curve.json").read_text())
-    train.run(plan(folder, 0.08), examples, examples[:5])
-    after = json.loads((folder / "run" / "curve.json").read_text())
-    assert after[: len(before)] == before
-    assert after[-1]["step"] > before[-1]["step"]
+    threads = torch.get_num_threads()
+    monkeypatch.setitem(train._SECONDS_BETWEEN, "checkpoint", 0)
+    step, steps = train.Trainer._step, 0
+
+    def killed_after_five(self, batch):
+        nonlocal steps
+        if (steps := steps + 1) > 5:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(train.Trainer, "_step", killed_after_five)
+        train.run(plan(tmp_path, TOKENS), examples, examples[:5])
+    torch.distributed.destroy_process_group()
+    train.run(plan(tmp_path, TOKENS), examples, examples[:5])
+    torch.set_num_threads(threads)
+    ended = [
+        torch.load(run / "run" / "checkpoint.pt", weights_only=True)["model"] for run in (folder, tmp_path)
+    ]
+    assert all(torch.equal(ended[0][name], ended[1][name]) for name in ended[0])
 
 
 def test_the_card_carries_the_measured_figures(trained):
     folder, taught = trained
     test = taught[:5] + taught[-10:]
     evaluate.baselines(taught, test, folder / "baselines.json")
-    figures = evaluate.run(folder / "model", folder / "baselines.json", test, folder / "evaluation.json")
-    assert all(figures[s]["bleu"]["neighbour"] == [100.0, 100.0] for s in ("function", "class", "module"))
-    card.write(folder / "model", figures, folder / "run" / "curve.json", taught, 0.05)
+    others, report = folder / "baselines.json", folder / "evaluation.json"
+    figures = evaluate.run(folder / "model", others, test, FLOORS, report)
+    tasks = figures["tasks"]
+    assert all(
+        tasks[name]["scores"]["neighbour"][metric] == [100.0, 100.0]
+        for name in ("function.summary", "class.summary", "module.summary", "function.param")
+        for metric in ("bleu", "rouge_l")
+    )
+    assert tasks["function.returns"] == {"texts": 0}
+    card.write(folder / "model", figures, folder / "run" / "curve.json", taught)
     text = (folder / "model" / "README.md").read_text()
-    assert " | 100.0" * 6 + " |" in text and "For classes it **does not beat** the" in text
-    assert "\n5 functions, 5 classes and 5 modules and packages\nof attrs" in text
-    assert "\n25 functions, 5 classes and 5 modules and packages.\nLeft out" in text
-    better = {"model": [9, 9], "name": [8, 0], "neighbour": [8, 8]}
-    for name, subjects in (("name", ["function"]), ("neighbour", ["function"])):
-        worse = better | {name: [9, 8]}
-        found = {"function": {"bleu": better}, "class": {"bleu": worse}, "module": {"bleu": worse}}
-        assert evaluate.worth_asking(found) == subjects
-    export.store(folder / "whole", -1.5, ["function", "class"], folder / "model")
-    meta = load(ModelConfig(model=str(folder / "model"))).meta
-    assert meta.kinds == ("function", "method", "property", "class")
+    assert " | 100.0" * 6 + " |" in text
+    assert "- Summaries of classes: **does not beat both baselines**; not asked for." in text
+    assert "5 summaries of functions, 5 summaries of classes" in text
+    assert "25 summaries of functions, 25 parameters, 5 summaries of classes" in text
     assert "- django " in text and "- networkx " not in text
     load(ModelConfig(model=str(folder / "model")))  # the card is none of the files that must not change
 
 
-def test_the_loss_counts_the_summary_and_a_share_of_the_code():
-    prompt, said = np.array([5, 6, 7, 2]), np.array([8, 9, 1]) + tokenizer.VOCABULARY
-    ids, targets, weights = train._tensors(
-        [np.concatenate([prompt, said])], padding=0, seed=0, code_share=0.0
-    )
-    assert ids.tolist() == [[5, 6, 7, 2, 8, 9, 1]]
-    assert targets.tolist() == [[-100, -100, -100, 8, 9, 1, -100]]
-    assert weights.sum().item() == pytest.approx(1)
-    _, targets, weights = train._tensors([np.concatenate([prompt, said])], padding=0, seed=0, code_share=1.0)
-    assert targets.tolist() == [[6, 7, 2, 8, 9, 1, -100]]
+def test_a_task_that_loses_to_a_baseline_by_any_metric_is_not_asked_for():
+    better = {metric: [9, 9] for metric in ("bleu", "chrf", "rouge_l")}
+    worse = {metric: [8, 0] for metric in better}
+    found = {str(task): {"texts": 0} for task in evaluate.TASKS}
+    scores = {"model": better, "name": worse, "neighbour": worse}
+    found["function.summary"] = {"texts": 1, "scores": scores}
+    found["class.summary"] = {"texts": 1, "scores": scores | {"name": worse | {"chrf": [8, 9]}}}
+    found["function.param"] = {"texts": 1, "scores": scores | {"neighbour": worse | {"rouge_l": [9, 8]}}}
+    assert evaluate.worth_asking({"tasks": found}) == [Task("function", "summary")]
+
+
+def test_below_its_floor_nothing_of_the_validation_packages_is_good_enough(trained, monkeypatch):
+    folder, taught = trained
+    monkeypatch.setattr(evaluate, "GOOD_ENOUGH", 0.0)
+    everything = evaluate.floors(folder / "whole", taught)
+    assert Task("function", "param") in everything and Task("function", "returns") not in everything
+    monkeypatch.setattr(evaluate, "GOOD_ENOUGH", 101.0)
+    assert evaluate.floors(folder / "whole", taught) == {}
+
+
+def test_only_what_was_worth_it_is_asked_for(trained, tmp_path):
+    folder, _ = trained
+    export.store(folder / "whole", {Task("class", "summary"): -0.5}, tmp_path / "model")
+    assert load(ModelConfig(model=str(tmp_path / "model"))).meta.asks == {"class": {"summary": -0.5}}
+
+
+def test_what_opens_a_slot_is_given_and_what_ends_it_is_never_read():
+    v = tokenizer.VOCABULARY
+    answer = np.array([2, 20 + v, 21 + v, 3, 30, 31, 40 + v], dtype=np.uint16)
+    example = tokenizer.Example(np.array([5, 6, 7]), np.array([5, 99, 7]), answer)
+    whole = train._sequence(example, False, slice(0, 7))
+    assert whole[0].tolist() == [5, 6, 7, 2, 20, 21, 3, 30, 31, 40]
+    end = tokenizer.END_ID
+    summary_to_come, slot_to_come = [20 + v, 21 + v, end + v], [-100, -100, 40 + 2 * v, end + 2 * v]
+    assert whole[1].tolist() == [6, 7, -100, *summary_to_come, *slot_to_come]
+    later = train._sequence(example, True, train._further_slots(example))
+    assert later.tolist() == [[5, 99, 7, 3, 30, 31, 40], [99, 7, -100, *slot_to_come]]
+    assert train._sequence(example, False, train._summary(example))[1].tolist() == [
+        6,
+        7,
+        -100,
+        *summary_to_come,
+    ]
+
+
+def test_some_examples_are_of_the_first_slot_alone_and_some_of_later_ones():
+    v = tokenizer.VOCABULARY
+    example = tokenizer.Example(np.array([5]), np.array([5]), np.array([2, 20 + v, 3, 30, v, 3, 31, v]))
+    drawn = np.random.default_rng(0).random(200)
+    asked = {(part.start, part.stop) for part in (train._asked(example, number) for number in drawn)}
+    assert asked == {(0, 8), (0, 2), (2, 8), (5, 8)}
+
+
+def test_an_answer_holds_only_whole_slots():
+    v = tokenizer.VOCABULARY
+    slot = [3, 30, *[40 + v] * 30]
+    example = tokenizer.Example(np.array([5]), np.array([5]), np.array(slot * 10))
+    part = train._asked(example, 0.0)
+    assert part == slice(0, tokenizer.MAX_ANSWER_TOKENS // len(slot) * len(slot))
+
+
+def test_the_loss_counts_texts_and_a_share_of_the_code():
+    v = tokenizer.VOCABULARY
+    example = tokenizer.Example(np.array([5, 6, 7]), np.array([5]), np.array([2, 8 + v, 9 + v, 3, 4 + v]))
+    sequence = train._sequence(example, False, slice(0, 5))
+    ids, targets, weights = train._tensors([sequence], padding=0, seed=0, code_share=0.0)
+    assert ids[0, :8].tolist() == [5, 6, 7, 2, 8, 9, 3, 4] and ids.shape[1] % 16 == 0
+    assert targets[0, :8].tolist() == [-100, -100, -100, 8, 9, 1, 4, 1]
+    assert weights[0, 3:8].tolist() == pytest.approx([0.25, 0.25, 0.25, 0.125, 0.125])
+    _, targets, weights = train._tensors([sequence], padding=0, seed=0, code_share=1.0)
+    assert targets[0, :8].tolist() == [6, 7, -100, 8, 9, 1, 4, 1]
     assert weights.sum().item() == pytest.approx(1 + train.CODE_WEIGHT)
 
 
 # evaluation
-
-
-def test_bleu_of_an_equal_sentence_is_one():
-    assert evaluate.bleu("Return the name.", "return the name .") == pytest.approx(1)
-
-
-def test_bleu_agrees_with_values_computed_by_hand():
-    # words 2/3, pairs (1+1)/(2+1), triples (0+1)/(1+1), fours (0+1)/(0+1); brevity exp(1 - 5/4)
-    expected = (2 / 3 * 2 / 3 * 1 / 2) ** 0.25 * math.exp(-0.25)
-    assert evaluate.bleu("return the cat", "Return the dog today") == pytest.approx(expected)
-    # five words, two of them matched once each although "the" is said twice; no pair matches
-    expected = (2 / 5 * 1 / 5 * 1 / 4 * 1 / 3) ** 0.25
-    assert evaluate.bleu("the a the b c", "c x y the") == pytest.approx(expected)
-
-
-def test_the_final_full_stop_earns_nothing():
-    assert evaluate.mean_bleu(["One."], ["Two three."]) == 0
-    assert evaluate.mean_bleu(["One two."], ["One two."]) == pytest.approx(100)
-
-
-def test_bleu_without_a_common_word_is_zero():
-    assert evaluate.bleu("one two", "three four") == 0
-
-
-def test_underscores_are_words_of_the_metric():
-    assert evaluate.bleu("read_csv", "read csv") < 1
 
 
 def test_a_name_becomes_a_sentence():
@@ -332,10 +455,18 @@ def test_a_name_becomes_a_sentence():
 
 
 def test_the_nearest_neighbour_shares_the_rare_words():
-    known = [
-        "def f(self): return self.pool",
-        "def g(self): return self.graph",
-        "def h(self): return self.name",
-    ]
-    neighbours = evaluate.Neighbours(known, ["pool", "graph", "name"])
-    assert neighbours.nearest(["def x(self): return len(self.graph)"]) == ["graph"]
+    known = {
+        "def f(self): return self.pool": {"summary": "pool", "param.size": "f's", "param.name": "n"},
+        "def g(self): return self.graph": {"summary": "graph", "param.node": "g's"},
+        "def h(self): return self.name": {"returns": "name"},
+    }
+    neighbours = evaluate.Neighbours(list(known.items()))
+    slots = ("summary", "param.node", "param.size", "param.new", "returns", "raises.KeyError")
+    assert neighbours.nearest("def x(self): return len(self.graph)", slots) == {
+        "summary": "graph",
+        "param.node": "g's",
+        "param.size": "f's",  # of the same name, wherever it is
+        "param.new": "g's",  # of none of that name, the nearest function's first
+        "returns": "name",
+        "raises.KeyError": "",
+    }
