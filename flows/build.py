@@ -19,7 +19,7 @@ from flows.pipeline import Built, Pipeline, Plan
 from flows.report import Report
 from flows.settings import Settings, cache_home
 from models.machine import machine_digest
-from tasks.documents import Contradiction, SkippedFile, Snapshot
+from tasks.documents import Contradiction, Finding, SkippedFile, Snapshot, SourceError
 from tasks.files import write_whole
 from tasks.ingest import OpenedSource
 from tasks.keys import digest
@@ -84,7 +84,7 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
         machine = machine_digest(settings.model, cache_home()) if settings.model != "none" else ""
         made_by = [settings.model_dump(mode="json"), code_digest(), machine]
         waivers = pipeline.waivers, still_valid(pipeline.waivers, pipeline.today)
-        inputs = digest([snapshot.digest, *made_by, waivers])
+        inputs = digest([snapshot.digest, *made_by, waivers, pipeline.overrides])
         stamp_file = cache_home() / "stamps" / f"{digest(str(pipeline.target.path))}.json"
         standing = pipeline.target.standing()
         stamp = _stamp(stamp_file)
@@ -121,6 +121,45 @@ def lint(
     found = sorted(parsed.contradictions, key=lambda one: (one.path, one.line))
     kept = found if since is None else list(in_changed_lines(found, source.root, since.root))
     return kept, [*snapshot.skipped, *parsed.skipped]
+
+
+def doubtful_overrides(
+    source: OpenedSource, settings: Settings, accept: bool, progress: Progress
+) -> tuple[int, list[Finding]]:
+    """How many overrides a source has, and those that a human should look at again.
+
+    With `accept`, each is first said to be of the code as it is now.
+
+    Raises:
+        SourceError: What is to be accepted is in a revision, which cannot be written to.
+    """
+    from tasks.overrides import OVERRIDES_FILE, accepted, stale_overrides
+
+    if accept and source.fetched:
+        raise SourceError("--accept writes into the source: give a folder, and no revision")
+    if accept:
+        codes = _codes_of_overridden(source, settings, progress)
+        write_whole(source.root / OVERRIDES_FILE, accepted(source.root, codes).encode())
+    run = TimedRun(Report(source={}), progress)
+    with Pipeline(source, settings) as pipeline:
+        parsed = run("chunk", None, pipeline.chunk, run("ingest", None, pipeline.ingest))
+        return len(pipeline.overrides), stale_overrides(source.root, parsed.doubts)
+
+
+def _codes_of_overridden(source: OpenedSource, settings: Settings, progress: Progress) -> dict[str, str]:
+    """By id, digests of the symbols' code in all files that have overrides."""
+    from tasks.chunk import load_modules
+    from tasks.chunk.overridden import code_of
+
+    run = TimedRun(Report(source={}), progress)
+    with Pipeline(source, settings) as pipeline:
+        parsed = run("chunk", None, pipeline.chunk, run("ingest", None, pipeline.ingest))
+        modules = load_modules(pipeline.cache, [chunk for chunk in parsed.chunks if chunk.overrides])
+    return {
+        f"{path}::{symbol.name}": code_of(symbol, module.symbols)
+        for path, module in modules.items()
+        for symbol in module.symbols
+    }
 
 
 def report_ingested(report: Report, snapshot: Snapshot) -> None:

@@ -28,6 +28,7 @@ from tasks.documents import (
     Checked,
     Contradiction,
     DocmillError,
+    Doubt,
     Finding,
     Generated,
     PageEntry,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from tasks.generate.answers import Answers
     from tasks.generate.cost import Cost
     from tasks.generate.writer import Writer
+    from tasks.overrides import Override
     from tasks.plan import Change, Ledger
     from tasks.render import Drawing
     from tasks.render.pages import Site
@@ -60,14 +62,15 @@ STAGES = ("ingest", "chunk", "generate", "render", "gate", "publish")
 
 
 class Parsed(Struct, frozen=True):
-    """What the chunk stage hands on: parsed files, the keys of their Links, the unparsable, and what
-    docstrings say against their signatures.
+    """What the chunk stage hands on: parsed files, the keys of their Links, the unparsable, what docstrings
+    say against their signatures, and overrides in doubt.
     """
 
     chunks: list[Chunk]
     links: dict[str, str]
     skipped: list[SkippedFile]
     contradictions: list[Contradiction]
+    doubts: list[Doubt]
 
 
 class Built(Struct, frozen=True):
@@ -137,6 +140,13 @@ class Pipeline:
 
         return read_waivers(self.source.root)
 
+    @cached_property
+    def overrides(self) -> tuple[Override, ...]:
+        """The texts that the source decides on outside of its code."""
+        from tasks.overrides import read_overrides
+
+        return read_overrides(self.source.root)
+
     # --- the pipeline
 
     def build(self, snapshot: Snapshot, run: Run) -> Built:
@@ -164,6 +174,7 @@ class Pipeline:
 
     def _fail_if_blocked(self, parsed: Parsed, checked: Checked) -> Judgement:
         """What was found, and what it means today; if it blocks, nothing is published."""
+        from tasks.overrides import stale_overrides
         from tasks.waivers import GateError, judge
 
         of_docstrings = (
@@ -172,7 +183,8 @@ class Pipeline:
             )
             for c in parsed.contradictions
         )
-        found = Checked(checked.pages, (*checked.findings, *of_docstrings))
+        of_overrides = stale_overrides(self.source.root, parsed.doubts)
+        found = Checked(checked.pages, (*checked.findings, *of_docstrings, *of_overrides))
         judgement = judge(found, self.waivers, self.settings.strict_human, self.today)
         if judgement.blocking:
             raise GateError(judgement)
@@ -192,7 +204,7 @@ class Pipeline:
 
         if self.settings.model != "none" and self.target.standing() is None:  # there will be texts to write
             import_ahead("tasks.generate.writer")
-        chunks = chunk(snapshot, self.cache, self.workers)
+        chunks = chunk(snapshot, self.cache, self.workers, self.overrides)
         outlines = load_outlines(self.cache, chunks)
         skipped = [outline.skipped for outline in outlines.values() if outline.skipped is not None]
         if len(skipped) == len(chunks):
@@ -202,8 +214,15 @@ class Pipeline:
                 (*snapshot.skipped, *skipped),
             )
         links = resolve(chunks, outlines, self.settings.private, self.cache, self.workers)
-        contradictions = [c for _, outline in sorted(outlines.items()) for c in outline.contradictions]
-        return Parsed(chunks, links, skipped, contradictions)
+        parsed = {path: outline for path, outline in sorted(outlines.items()) if outline.skipped is None}
+        contradictions = [c for outline in parsed.values() for c in outline.contradictions]
+        doubts = [doubt for outline in parsed.values() for doubt in outline.doubts]
+        doubts += [
+            Doubt(one.symbol, one.slot, "there is no such file that could be read")
+            for one in self.overrides
+            if one.path not in parsed
+        ]
+        return Parsed(chunks, links, skipped, contradictions, doubts)
 
     def generate(self, snapshot: Snapshot, parsed: Parsed) -> Generated:
         """Symbols → Docs, as far as a model writes them."""
@@ -353,7 +372,7 @@ class Pipeline:
         cache keeps its content.
         """
         made_by = key("stages", 1, code_digest(), self.cache.identity())
-        chunk = key("chunk", 1, made_by, snapshot.digest, self.settings.private)
+        chunk = key("chunk", 1, made_by, snapshot.digest, self.overrides, self.settings.private)
         return StageKeys(chunk, self._generate_key(chunk), self._site())
 
     def _generate_key(self, chunk: str) -> str | None:

@@ -96,8 +96,9 @@ class Symbol(Struct, frozen=True, omit_defaults=True):
     comments and formatting. `slots` holds what a human wrote and what the file
     itself lets one derive. `names` are the dotted names that the definition refers to,
     as written, including those of its signature; `mentions` those that its docstring refers to.
-    `decorators` are those that no label tells
-    of. `doc_types` are the types that the docstring gives parameters and, as `return`, the result.
+    `decorators` are those that no label tells of, `suppressed` the slots that a human wants
+    empty. `doc_types` are the types that the docstring gives parameters and, as `return`,
+    the result.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Symbol(Struct, frozen=True, omit_defaults=True):
     mentions: tuple[str, ...] = ()
     decorators: tuple[str, ...] = ()
     doc_types: dict[str, str] = {}
+    suppressed: tuple[str, ...] = ()
 
 
 class Module(Struct, frozen=True, omit_defaults=True):
@@ -167,13 +169,21 @@ class Contradiction(Struct, frozen=True):
         return f"{self.path}:{self.line}: {self.rule}: {self.symbol} {self.message}"
 
 
+class Doubt(Struct, frozen=True):
+    """An override of a symbol's slot that a human should look at again, and why."""
+
+    symbol: str
+    slot: str
+    why: str
+
+
 class Outline(Struct, frozen=True, omit_defaults=True):
     """The small companion of a Module that every build loads for every file.
 
     `texts` holds a digest of the slots of each documented member of a class, from which
     an override may take its text; `headline` is the module's own summary, which the
-    package above it shows. `contradictions` are those of its docstrings. A file that could not be
-    parsed has `skipped` instead.
+    package above it shows. `contradictions` are those of its docstrings, `doubts` those about
+    overrides of its texts. A file that could not be parsed has `skipped` instead.
     """
 
     surface: Surface | None = None
@@ -182,6 +192,7 @@ class Outline(Struct, frozen=True, omit_defaults=True):
     headline: str = ""
     texts: dict[str, str] = {}
     contradictions: tuple[Contradiction, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     skipped: SkippedFile | None = None
 
 

@@ -31,6 +31,7 @@ RULES = {
     "described-type": "a docstring gives a parameter the type that it is annotated with",
     "described-default": "a docstring gives a parameter the default that it has",
     "described-result": "a docstring describes a result of what returns something",
+    "stale-override": "an override is of a text that is there, and of the code that it was written for",
     "stale-waiver": "a waiver waives something, and has not expired",
 }
 

@@ -16,30 +16,34 @@ import msgspec
 from msgspec import Struct
 
 from tasks.chunk.newer_syntax import explain_syntax_error
+from tasks.chunk.overridden import overridden
 from tasks.chunk.python import ParsedModule, parse_module
-from tasks.documents import Module, Outline, SkippedFile, Snapshot, SourceFile, Surface, Symbol
+from tasks.documents import Doubt, Module, Outline, SkippedFile, Snapshot, SourceFile, Surface, Symbol
 from tasks.files import read_file
 from tasks.fresh_stack import on_fresh_stack
 from tasks.keys import digest, key
+from tasks.overrides import Override
 from tasks.result_cache import ResultCache
+from tasks.secrets import SECRETS_VERSION
 from tasks.spread import Spread
 
 # Folders that hold packages and are none.
 _LAYOUT = ("src", "lib")
 
 # Raised whenever the same file would parse into another Module or Outline.
-CHUNK_VERSION = 9
+CHUNK_VERSION = 10
 
-PARSER = (*sys.version_info[:2], version("griffelib"))
+PARSER = (*sys.version_info[:2], version("griffelib"), SECRETS_VERSION)
 
 
 class Chunk(Struct, frozen=True):
-    """One file to parse, and the keys of what comes of it."""
+    """One file to parse, the texts that are decided on outside of it, and the keys of what comes of both."""
 
     path: str
     name: str
     digest: str
     key: str
+    overrides: tuple[Override, ...] = ()
 
     @property
     def outline_key(self) -> str:
@@ -47,20 +51,25 @@ class Chunk(Struct, frozen=True):
         return f"{self.key}/outline"
 
 
-def chunks_of(files: Iterable[SourceFile], project: str) -> list[Chunk]:
+def chunks_of(files: Iterable[SourceFile], project: str, overrides: Iterable[Override] = ()) -> list[Chunk]:
     """Name each file's module, and the key of its parse.
 
     Args:
         files: The snapshot's Python files.
         project: The name that a package at the root of the source goes by.
+        overrides: Texts that are decided on outside of the code.
     """
     files = list(files)
     names = module_names([file.path for file in files], project)
-    return [Chunk(f.path, names[f.path], f.digest, _key(f, names[f.path])) for f in files]
+    of_path: dict[str, list[Override]] = {}
+    for override in overrides:
+        of_path.setdefault(override.path, []).append(override)
+    return [_chunk(file, names[file.path], tuple(of_path.get(file.path, ()))) for file in files]
 
 
-def _key(file: SourceFile, name: str) -> str:
-    return key("chunk", CHUNK_VERSION, PARSER, file.path, name, file.digest)
+def _chunk(file: SourceFile, name: str, overrides: tuple[Override, ...]) -> Chunk:
+    parsed = key("chunk", CHUNK_VERSION, PARSER, file.path, name, file.digest, *overrides)
+    return Chunk(file.path, name, file.digest, parsed, overrides)
 
 
 def module_names(paths: Iterable[str], project: str) -> dict[str, str]:
@@ -88,13 +97,15 @@ def _is_package(path: PurePosixPath, length: int, packages: set[str]) -> bool:
     return any("/".join(path.parts[:n]) in packages for n in range(1, length + 1))
 
 
-def chunk(snapshot: Snapshot, cache: ResultCache, spread: Spread) -> list[Chunk]:
+def chunk(
+    snapshot: Snapshot, cache: ResultCache, spread: Spread, overrides: Iterable[Override] = ()
+) -> list[Chunk]:
     """Parse what the cache does not hold yet.
 
     Returns:
         All files of the snapshot, those that could not be parsed included.
     """
-    chunks = chunks_of(snapshot.code, snapshot.name)
+    chunks = chunks_of(snapshot.code, snapshot.name, overrides)
     missing = cache.missing(c.outline_key for c in chunks)
     spread(chunk_files, [c for c in chunks if c.outline_key in missing], snapshot.root)
     return chunks
@@ -146,24 +157,26 @@ def _parse(source: str, chunk: Chunk) -> tuple[Module | None, Outline]:
         return None, Outline(skipped=explain_syntax_error(source, chunk.path, error))
     except (RecursionError, MemoryError):
         return None, Outline(skipped=SkippedFile(chunk.path, "nesting", "nested too deeply to be parsed"))
-    module = Module(chunk.path, chunk.name, tuple(parsed.symbols), parsed.local_imports)
-    return module, _outline(parsed, digest(module))
+    symbols, doubts = overridden(parsed.symbols, chunk.overrides)
+    module = Module(chunk.path, chunk.name, tuple(symbols), parsed.local_imports)
+    return module, _outline(parsed, module, doubts)
 
 
-def _outline(parsed: ParsedModule, module_digest: str) -> Outline:
+def _outline(parsed: ParsedModule, module: Module, doubts: tuple[Doubt, ...]) -> Outline:
     texts = {
         symbol.name: digest(symbol.slots)
-        for symbol in parsed.symbols
+        for symbol in module.symbols
         if symbol.kind in ("method", "property", "attribute") and _is_described(symbol)
     }
-    summary = parsed.symbols[0].slots.get("summary")
+    summary = module.symbols[0].slots.get("summary")
     return Outline(
         parsed.surface,
         digest(parsed.surface),
-        module_digest,
+        digest(module),
         summary.text if summary else "",
         texts,
         tuple(parsed.contradictions),
+        doubts,
     )
 
 

@@ -21,6 +21,7 @@ from tasks.chunk import contradictions, docstrings
 from tasks.chunk.special_methods import SPECIAL_METHODS
 from tasks.documents import Contradiction, Kind, Parameter, Slot, Surface, Symbol
 from tasks.keys import digest_bytes
+from tasks.secrets import has_secret
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = FunctionNode | ast.ClassDef
@@ -241,7 +242,7 @@ class _Chunker:
         if qualified in self.symbols:
             return
         value, annotation = getattr(node, "value", None), getattr(node, "annotation", None)
-        written = self._value_text(value) if is_whole else None
+        written = self._value_text(name, value) if is_whole else None
         returns = self._optional_text(annotation)
         signature = name + (f": {returns}" if returns else "") + (f" = {written}" if written else "")
         parts = [part for part in (value, annotation) if part is not None]
@@ -258,14 +259,14 @@ class _Chunker:
             names=tuple(_names_in(parts, set())),
         )
 
-    def _value_text(self, value: ast.expr | None) -> str | None:
-        """A value as written, or an ellipsis where it is too long to be shown."""
+    def _value_text(self, name: str, value: ast.expr | None) -> str | None:
+        """A value as written, or an ellipsis where it is too long to be shown, or a secret."""
         if value is None:
             return None
         if (value.end_lineno or value.lineno) - value.lineno > _TALLEST_VALUE:
             return "…"
         written = self._text(value)
-        return written if len(written) <= _LONGEST_VALUE else "…"
+        return "…" if len(written) > _LONGEST_VALUE or has_secret(f"{name} = {written}") else written
 
     def _export(self, value: ast.expr | None, replace_all: bool) -> None:
         """Note what `__all__` lists; a value that only a run could tell does not count."""
@@ -592,6 +593,8 @@ class _Chunker:
         if isinstance(raised, ast.Call):
             message = _message(raised.args[0]) if raised.args else ""
             raised = raised.func
+        if has_secret(message):
+            message = ""
         if (
             isinstance(raised, ast.Name | ast.Attribute)
             and (name := _dotted(raised))

@@ -31,7 +31,9 @@ def docs_of(
     for symbol in module.symbols:
         slots = dict(symbol.slots)
         for name, slot in inherited.get(symbol.name, {}).items():
-            wanted = name in symbol.expected or name == "description"
+            wanted = name in symbol.expected or (
+                name == "description" and "description" not in symbol.suppressed
+            )
             if wanted and (name not in slots or slots[name].origin == "derived"):
                 slots[name] = slot
         for name, text in completions.get(symbol.name, {}).items():

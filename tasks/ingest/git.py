@@ -179,7 +179,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 _REGULAR = ("100644", "100755")
 _LINK = "120000"
-_SETTINGS = ("docmill.toml", "docmill.waivers.toml")
+_SETTINGS = ("docmill.toml", "docmill.overrides.toml", "docmill.waivers.toml")
 
 
 class _Entry(NamedTuple):
@@ -210,7 +210,7 @@ def _is_read(entry: _Entry) -> bool:
 
 def _extracted(repository: Path, sha: str, entries: list[_Entry], trees: Path) -> Path:
     """The folder with a commit's files; it appears whole or not at all."""
-    target = trees / sha
+    target = trees / f"{sha}-{digest(_SETTINGS)[:8]}"  # an earlier docmill left out what it did not read
     if target.is_dir():
         os.utime(target)
         return target
