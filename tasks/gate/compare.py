@@ -31,7 +31,6 @@ _WORD = re.compile(r"[^\W\d]\w*")
 # What reads as code wherever it stands: a call, an underscore, an inner capital.
 _CODE_LIKE = re.compile(r"[^\W\d][\w.]*\(\)|\w*_\w+|\w*[a-z][A-Z]\w*")
 _CUT = "…"
-_LONG_VALUE = 100  # characters
 
 
 class Comparison:
@@ -257,7 +256,7 @@ def _is_of_kind(kind: str, definition: Definition) -> bool:
 
 
 def _is_assignment_of(text: str, name: str, node: ast.AST) -> bool:
-    """Whether `name: type = value` is what a statement says; a long value may be cut."""
+    """Whether `name: type = value` is what a statement says; an ellipsis stands for any value."""
     is_cut = text.endswith(f" = {_CUT}")
     try:
         shown = ast.parse(text.removesuffix(f" = {_CUT}")).body[0]
@@ -276,14 +275,8 @@ def _is_assignment_of(text: str, name: str, node: ast.AST) -> bool:
         return False
     real = getattr(node, "value", None)
     if is_cut:
-        return real is not None and _is_long(real)
+        return real is not None
     return same(value, real) or (value is None and _takes_a_part(node))
-
-
-def _is_long(value: ast.expr) -> bool:
-    """Whether a value is more than a page shows; a line's end counts as much as can stand before it."""
-    lines = (value.end_lineno or value.lineno) - value.lineno
-    return lines > 0 or (value.end_col_offset or 0) - value.col_offset > _LONG_VALUE
 
 
 def _takes_a_part(node: ast.AST) -> bool:

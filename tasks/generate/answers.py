@@ -103,13 +103,15 @@ class Answers:
 
     def answer(self, rendered: Rendered, raw: RawText) -> list[Wanted]:
         """Take an answer; return the requests that only waited for it."""
-        wanted, floor = rendered.wanted, self._writer.meta.min_logprob
+        wanted = rendered.wanted
+        floors = self._writer.meta.asks.get(wanted.asked.kind, {})
         self._unanswered[wanted.id] -= 1
         for frame, text, ended, logprob in zip(
             wanted.asked.frames, raw.texts, raw.ended, raw.logprobs, strict=True
         ):
             kept, lost = checked(text, rendered.prompt, ended)
             self.dropped += lost
+            floor = floors.get(frame.slot.partition(".")[0])
             if kept and (floor is None or logprob >= floor):
                 symbols = self.completions.setdefault(wanted.path, {})
                 symbols.setdefault(wanted.asked.symbol, {})[frame.slot] = kept

@@ -17,15 +17,14 @@ from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Frame, Request
 from models.limits import PromptLimit
 from models.load import LoadedModel, load
-from models.prompts import SUMMARY_SEPARATOR
+from models.prompts import SLOT_TOKENS, slot_opening
 from models.quantize import METHODS, prepared
 from models.tuning import remembered, shrink, tuned_engine
 from tasks.documents import SourceError, TextOrigin
 from tasks.generate.answers import Rendered
 from tasks.generate.asking import (
+    FIRST_HEADING,
     INSTRUCTION,
-    LONGEST_ANSWER,
-    SUMMARY_TOKENS,
     Manner,
     RawText,
     SlotFrame,
@@ -35,7 +34,6 @@ from tasks.generate.asking import (
 from tasks.keys import digest
 
 _LONGEST_PROMPT = 1024
-_FIRST_HEADING = 48  # tokens, at most: "Parameter", a name, a colon
 
 
 @dataclass(frozen=True)
@@ -60,20 +58,22 @@ def brief_of(loaded: LoadedModel) -> Brief:
 
 
 def _brief_of(loaded: LoadedModel) -> Brief:
-    if loaded.meta.prompt is not None:
-        prefix, opening, forced = "", SUMMARY_SEPARATOR, 0
-        manner = trained_manner(loaded.meta.kinds, loaded.meta.slots)
-        room, answer = loaded.meta.max_prompt_tokens or _LONGEST_PROMPT, SUMMARY_TOKENS
+    meta = loaded.meta
+    if meta.prompt is not None:
+        prefix, opening = "", slot_opening("summary")
+        manner = trained_manner(meta.asks, meta.max_answer_tokens or SLOT_TOKENS["summary"])
+        forced = 1 if all(slots == ("summary",) for slots in manner.slots.values()) else FIRST_HEADING
+        room = (meta.max_prompt_tokens or _LONGEST_PROMPT) - 1 + forced
     else:
         prefix, opening = loaded.render_chat(INSTRUCTION)
         manner = chat_manner(opening)
-        answer, forced = LONGEST_ANSWER, _FIRST_HEADING
-        room = min(_LONGEST_PROMPT, loaded.context - answer - len(loaded.encode_opening(prefix)))
-    generation = GenerationConfig(max_prompt_tokens=room, max_new_tokens=answer)
+        forced = len(loaded.encode(opening, trusted=True)) + FIRST_HEADING
+        room = min(
+            _LONGEST_PROMPT, loaded.context - manner.answer_tokens - len(loaded.encode_opening(prefix))
+        )
+    generation = GenerationConfig(max_prompt_tokens=room, max_new_tokens=manner.answer_tokens)
     # What is forced at the beginning of an answer counts as prompt.
-    return Brief(
-        manner, prefix, opening, generation, room - len(loaded.encode(opening, trusted=True)) - forced
-    )
+    return Brief(manner, prefix, opening, generation, room - forced)
 
 
 def load_model(model: str, quantize: str, device: str, home: Path) -> LoadedModel:

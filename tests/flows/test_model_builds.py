@@ -57,7 +57,8 @@ def model(tmp_path_factory, code) -> Path:  # noqa: F811
     code.add_special_tokens({"additional_special_tokens": [SUMMARY_SEPARATOR]})
     random_model("llama", folder, max_position_embeddings=512, vocab_size=len(code))
     code.save_pretrained(folder)
-    meta = {"prompt": "code-summary", "kinds": ["function", "method", "property"], "slots": ["summary"]}
+    asks = {kind: {"summary": None} for kind in ("function", "method", "property")}
+    meta = {"prompt": "code-slots", "asks": asks}
     (folder / "docmill.json").write_text(json.dumps(meta | {"max_prompt_tokens": 256}))
     return folder
 

@@ -52,8 +52,8 @@ def talkative(tmp_path_factory) -> Path:
         if (BUNDLED / name).exists():
             shutil.copy(BUNDLED / name, folder)
     meta = json.loads((BUNDLED / META_FILE).read_bytes())
-    del meta["min_logprob"]
-    meta["kinds"] = ["function", "method", "property", "class", "module", "package"]
+    kinds = ("function", "method", "property", "class", "module", "package")
+    meta["asks"] = {kind: {"summary": None} for kind in kinds}
     (folder / META_FILE).write_text(json.dumps(meta))
     return folder
 

@@ -10,7 +10,7 @@ from tasks.documents import Module
 from tasks.generate.asking import LONGEST_ANSWER, Asked, Manner, asked_of, chat_manner, trained_manner
 
 CHAT = chat_manner("<assistant>")
-TRAINED = trained_manner(("function", "method", "class", "module"), ("summary",))
+TRAINED = trained_manner(dict.fromkeys(("function", "method", "class", "module"), ("summary",)))
 
 SOURCE = '''
 import os
@@ -88,6 +88,7 @@ def test_every_missing_slot_is_a_frame_in_the_order_of_the_page():
     (request,) = asked(SOURCE, CHAT)["bare"]
     assert [(f.slot, f.text) for f in request.frames] == [
         ("summary", "<assistant>Summary:"),
+        ("description", "\nDetails:"),
         ("param.path", "\nParameter path:"),
         ("param.strict", "\nParameter strict:"),
         ("returns", "\nReturns:"),
@@ -109,6 +110,34 @@ def test_a_trained_model_is_asked_for_what_it_was_trained_for():
     assert "described" not in found and "Pool" not in found and "Pool.free" not in found
     (request,) = found["bare"]
     assert [(f.slot, f.text) for f in request.frames] == [("summary", SUMMARY_SEPARATOR)]
+    assert request.kind == "function"
+
+
+def test_a_trained_model_is_given_the_marks_and_names_of_slots():
+    manner = trained_manner({"function": ("summary", "param", "raises", "returns")}, 192)
+    (request,) = asked("def f(a, *b): return b", manner)["f"]
+    assert [(f.slot, f.text) for f in request.frames] == [
+        ("summary", "<|summary|>"),
+        ("param.a", "<|param|>a:"),
+        ("param.b", "<|param|>b:"),
+        ("returns", "<|returns|>"),
+    ]
+    requests = asked(f"def f({', '.join(f'p{n}' for n in range(9))}): pass", manner)["f"]
+    assert [len(request.frames) for request in requests] == [4, 5, 1]
+
+
+def test_what_has_too_long_a_name_is_not_asked_for():
+    (request,) = asked(f"def f({'x' * 33}, {'y' * 32}): pass", CHAT)["f"]
+    assert [f.slot for f in request.frames] == ["summary", "description", f"param.{'y' * 32}"]
+
+
+def test_names_can_be_hidden():
+    source = "class Pool(Base):\n    def close(self):\n        self.close()\n"
+    module = Module("p/a.py", "p.a", tuple(parse_module(source, "p/a.py", "p.a").symbols))
+    requests = asked_of(module, {"Pool", "Pool.close"}, source, CHAT, lambda text: True, hide_names=True)
+    shown = {request.symbol: prompt(request).splitlines() for request in requests}
+    assert shown["Pool.close"] == ["class Pool(Base):", "    def func(self):", "        self.func()"]
+    assert shown["Pool"][0] == "class Class(Base):"
 
 
 def test_a_method_is_shown_under_the_head_of_its_class():
@@ -164,7 +193,7 @@ def test_many_parameters_take_several_requests_and_each_slot_one_frame():
     names = [f"p{n}" for n in range(30)]
     requests = asked(f"def f({', '.join(names)}): return 1", CHAT)["f"]
     slots = [frame.slot for request in requests for frame in request.frames]
-    assert slots == ["summary", *(f"param.{name}" for name in names), "returns"]
+    assert slots == ["summary", "description", *(f"param.{name}" for name in names), "returns"]
     assert len(requests) > 1
     for request in requests:
         assert request.frames[0].text.startswith("<assistant>")

@@ -1,0 +1,85 @@
+"""Secrets in code: none is sent to a model, or shown in a text that docmill adds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.cli import main
+from tasks.secrets import has_secret, without_secrets
+from tests.conftest import tree_bytes
+
+# Made up, and put together here so that no scanner takes this file for a leak.
+AWS = "AKIA" + "QWERTYUIOPASDFGH"
+GITHUB = "ghp_" + "x7Kq2LmN9pRsT4vW8yZ1aB3cD5eF6gH0jK2l"
+SLACK = "xoxb-" + "123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx"
+JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9." + "eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P"
+KEY = "-----BEGIN RSA " + "PRIVATE KEY-----\\nMIIEowIBAAKCAQEA7bq9\\n-----END RSA PRIVATE KEY-----"
+HEX = "3f786850e387550fdab836ed7e6dc881de23001b"
+SECRETS = [AWS, GITHUB, SLACK, JWT, KEY, HEX]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_literal_that_holds_a_secret_is_hidden_as_a_whole(secret):
+    code = (
+        f"def f():\n    x = connect('before {secret} after', 'plain')\n    return x"
+        if secret != HEX
+        else (f"def f():\n    x = connect('{secret}', 'plain')\n    return x")
+    )
+    assert without_secrets(code) == "def f():\n    x = connect('...', 'plain')\n    return x"
+    assert has_secret(code)
+
+
+def test_a_password_is_told_by_its_name():
+    assert without_secrets("password = 'hunter2hunter'") == "password = '...'"
+    assert without_secrets("url = 'https://ann:hunter2@example.org'") == "url = '...'"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def get_token(key, password=None):\n    return key",
+        "raise KeyError('there is no such key: give the name of one')",
+        "'https://example.org/a/rather/long/path/to/a_file_with_a_name.html'",
+        "x = 'tasks.generate.asking.SlotFrame'",
+        "format = '%Y-%m-%dT%H:%M:%S.%f%z'",
+        "letters = 'the quick brown fox'",
+    ],
+)
+def test_what_is_no_secret_stays(code):
+    assert without_secrets(code) == code and not has_secret(code)
+
+
+def test_a_very_long_line_is_hidden_without_being_searched():
+    assert without_secrets(f"x = '{'ab' * 20_000}'") == "x = '...'"
+
+
+def test_no_secret_reaches_a_model_or_a_text_of_docmills(tmp_path: Path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    source = tmp_path / "source"
+    source.mkdir()
+    lines = [f"    use({number}, '{secret}')" for number, secret in enumerate(SECRETS)]
+    body = "\n".join(lines)
+    (source / "m.py").write_text(
+        f"TOKEN = '{GITHUB}'\n\n\nclass Client:\n    key = '{AWS}'\n\n    def start(self):\n"
+        f"        {body.strip().replace(chr(10), chr(10) + '    ')}\n\n\n"
+        f"def connect():\n{body}\n    raise ValueError('{SLACK} is not valid')\n"
+    )
+    prompts = []
+    from models.engine import Engine
+
+    admit = Engine._admit
+    monkeypatch.setattr(
+        Engine, "_admit", lambda self, request: prompts.append(request.prompt) or admit(self, request)
+    )
+    (source / "docmill.toml").write_text("title = 'Client'\n")
+    assert main(["build", str(source), "--out", str(tmp_path / "site"), "--model", "bundled"]) == 0
+    assert len(prompts) >= 2 and any("use(0, '...')" in prompt for prompt in prompts)
+    site = {n: data.decode("utf-8", "replace") for n, data in tree_bytes(tmp_path / "site").items()}
+    shown = [*prompts, *(text for name, text in site.items() if not name.startswith("src/"))]
+    for secret in SECRETS:
+        assert not any(secret in text or json.dumps(secret)[1:-1] in text for text in shown), secret
+    assert any(AWS in text for name, text in site.items() if name.startswith("src/"))  # the code is the code
