@@ -109,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
         "--since", metavar="R", help="with --lint: only where lines changed since this revision"
     )
     plan.set_defaults(run=_plan)
+    overrides = commands.add_parser(
+        "overrides", help="check the texts that docmill.overrides.toml decides on; exit 1 if one is in doubt"
+    )
+    _add_source(overrides)
+    overrides.add_argument(
+        "--accept", action="store_true", help="write down that all are of the code as it is now"
+    )
+    overrides.set_defaults(run=_overrides)
     model = commands.add_parser("model", help="models").add_subparsers(dest="action", required=True)
     prepare = model.add_parser("prepare", help="quantize a model for builds with --quantize METHOD")
     prepare.add_argument("model", type=_given, help="a folder or a hub id")
@@ -130,6 +138,21 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
     tune.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
     tune.set_defaults(run=_tune)
+    evaluate = model.add_parser(
+        "eval", help="have a model write what humans wrote in some code, and score the two against each other"
+    )
+    evaluate.add_argument(
+        "model", nargs="?", type=_given, help="bundled, a folder or a hub id (default: as set)"
+    )
+    evaluate.add_argument("--source", type=Path, metavar="DIR", default=Path(), help="the code (default: .)")
+    evaluate.add_argument(
+        "--symbols", type=_count, default=500, metavar="N", help="at most so many, at random (default: 500)"
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    evaluate.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
+    evaluate.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
+    evaluate.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
+    evaluate.set_defaults(run=_evaluate)
     config = commands.add_parser("config", help="settings").add_subparsers(dest="action", required=True)
     show = config.add_parser("show", help="print each setting with where it comes from")
     _add_source(show, optional=True)
@@ -171,6 +194,13 @@ def _seconds(value: str) -> float:
         if 0 < seconds < float("inf"):
             return seconds
     raise argparse.ArgumentTypeError(f"{value} is no length of time")
+
+
+def _count(value: str) -> int:
+    """A number of things, one at least."""
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    raise argparse.ArgumentTypeError(f"{value} is no number of symbols")
 
 
 def _opened(arguments: argparse.Namespace) -> tuple[OpenedSource, Settings]:
@@ -372,6 +402,16 @@ def _lint(arguments: argparse.Namespace) -> int:
     return 1 if new else 0
 
 
+def _overrides(arguments: argparse.Namespace) -> int:
+    from flows.build import doubtful_overrides
+
+    count, doubtful = doubtful_overrides(*_opened(arguments), arguments.accept, _Terminal())
+    for finding in doubtful:
+        print(_line(str(finding)))
+    print(f"{count:,} overrides, {len(doubtful):,} in doubt")
+    return 1 if doubtful else 0
+
+
 def _cost(cost: Cost) -> str:
     waiting = f", {cost.waiting:,} more that wait for some of them" if cost.waiting else ""
     texts = f"cost: {cost.requests:,} texts{waiting}; {cost.read:,} tokens to read"
@@ -398,6 +438,39 @@ def _tune(arguments: argparse.Namespace) -> int:
         settings.model, settings.quantize, settings.device, arguments.source, arguments.seconds, _Trials()
     )
     print(f"kept: {_way(tuning.policy, tuning.compiled)}")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    import msgspec
+
+    from flows.evaluate_model import evaluate_model
+    from flows.settings import resolve_settings
+    from tasks.files import write_whole
+
+    flags = {name: getattr(arguments, name) for name in ("model", "quantize", "device")}
+    settings = resolve_settings(None, flags, arguments.config).settings
+    found = evaluate_model(
+        settings.model,
+        settings.quantize,
+        settings.device,
+        arguments.source,
+        arguments.symbols,
+        _Terminal().written,
+    )
+    if arguments.json is not None:
+        write_whole(arguments.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    print("                               BLEU                     chrF                   ROUGE-L")
+    print(
+        "                     texts   name  all  masked   name  all  masked   name  all  masked   shown  BLEU"
+    )
+    for one in found.measured:
+        scores = "".join(
+            f"{one.name[metric]:7.1f}{one.all[metric]:5.1f}{one.masked[metric]:8.1f}" for metric in one.all
+        )
+        shown = f"{one.share_shown:6.0%}" + (f"{one.shown['bleu']:6.1f}" if one.shown else "     -")
+        print(f"{one.what:<20}{one.texts:6,}{scores}  {shown}")
+    print(f"{1000 * found.seconds:.1f} ms a text; {found.dropped:,} sentences dropped by the checks")
     return 0
 
 

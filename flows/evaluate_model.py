@@ -1,0 +1,220 @@
+"""How good a model's texts are where humans wrote some: those are hidden, asked for, and held against.
+
+In scope: which texts, asking for them as a build does, the scores. Not in scope: the metrics
+(`models.metrics`), what is shown to the model (`tasks.generate.asking`).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from flows.settings import cache_home
+from models.metrics import METRICS, scores
+from tasks.chunk.docstrings import split_summary
+from tasks.chunk.python import parse_module
+from tasks.documents import Module, SourceError, Symbol
+from tasks.generate.asking import Asked, Manner, RawText, asked_of
+from tasks.generate.checks import checked
+from tasks.generate.writer import Writer
+from tasks.resolve import is_private, is_test
+
+_OVERVIEWS = ("class", "module", "package")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+
+
+class Hidden(Struct, frozen=True):
+    """A human's text that the model is to write: whose, which slot, its first sentence."""
+
+    module: str
+    symbol: str
+    kind: str
+    slot: str
+    text: str
+
+
+class Written(Struct, frozen=True):
+    """What a model wrote in a human's place, and whether a build would show it."""
+
+    text: str
+    shown: bool
+
+
+class Measured(Struct, frozen=True):
+    """One kind of text: how many, the share that is shown, and means of each metric, from 0 to 100.
+
+    `all` is of every text, `shown` of those that a build would show, `masked` of every text with the names
+    hidden, `name` of the name split into words.
+    """
+
+    what: str
+    texts: int
+    share_shown: float
+    all: dict[str, float]
+    shown: dict[str, float]
+    masked: dict[str, float]
+    name: dict[str, float]
+
+
+class Evaluation(Struct, frozen=True):
+    """The figures of a model on some source; `seconds` are the engine's, for one text on average."""
+
+    measured: list[Measured]
+    seconds: float
+    dropped: int
+
+
+def evaluate_model(
+    model: str, quantize: str, device: str, source: Path, most: int, tell: Callable[[int, int], None]
+) -> Evaluation:
+    """Have a model write what humans wrote, and hold the two against each other.
+
+    Args:
+        model: As in the settings, like `quantize` and `device`.
+        source: A folder with Python files.
+        most: Symbols at most, drawn at random, always the same ones.
+        tell: Told, as the work goes on, how many requests of how many are answered.
+
+    Raises:
+        SourceError: The model cannot be used, or the folder holds nothing that it could be asked about.
+    """
+    if model == "none":
+        raise SourceError("no model is set: name one to evaluate")
+    if not source.is_dir():
+        raise SourceError(f"{source}: no such folder")
+    writer = Writer(model, quantize, device, cache_home())
+    documented = list(_documented(source, writer.manner))
+    drawn = random.Random(0).sample(documented, min(most, len(documented)))
+    hidden = [text for _, _, texts in drawn for text in texts]
+    if not hidden:
+        raise SourceError(f"{source}: no docstring says anything that the model could be asked for")
+    exam = _Exam(writer)
+    for masked in (False, True):
+        exam.take(drawn, masked, tell)
+    return Evaluation(
+        [_measured(what, texts, exam) for what, texts in _by_kind(hidden)],
+        writer.engine.stats.seconds / max(1, exam.count),
+        exam.dropped,
+    )
+
+
+_Documented = tuple[Module, str, list[Hidden]]
+
+
+def _documented(source: Path, manner: Manner) -> Iterator[_Documented]:
+    """Each public symbol with texts of a human that a model could be asked for, in a module of its own."""
+    for file in sorted(source.rglob("*.py")):
+        path = file.relative_to(source).as_posix()
+        if is_test(path):
+            continue
+        try:
+            text = file.read_bytes().decode("utf-8-sig")
+            with warnings.catch_warnings(action="ignore"):
+                parsed = parse_module(text, path, path.removesuffix(".py").replace("/", "."))
+        except (OSError, UnicodeDecodeError, SyntaxError, RecursionError, MemoryError):
+            continue
+        module = Module(path, path.removesuffix(".py").replace("/", "."), tuple(parsed.symbols))
+        for symbol in module.symbols:
+            texts = list(_texts(path, symbol, manner))
+            if texts and not any(map(is_private, symbol.name.split("."))):
+                yield _without(module, symbol, texts), text, texts
+
+
+def _texts(path: str, symbol: Symbol, manner: Manner) -> Iterator[Hidden]:
+    slots = manner.slots.get(symbol.kind, ())
+    for name in symbol.expected:
+        slot = symbol.slots.get(name)
+        if slot is not None and slot.origin == "human" and name.partition(".")[0] in slots:
+            yield Hidden(path, symbol.name, symbol.kind, name, split_summary(slot.text)[0])
+
+
+def _without(module: Module, symbol: Symbol, texts: Iterable[Hidden]) -> Module:
+    """The module, with one symbol that lacks these texts and expects no others."""
+    hidden = tuple(text.slot for text in texts)
+    slots = {name: slot for name, slot in symbol.slots.items() if name not in hidden}
+    bare = replace(symbol, slots=slots, expected=hidden)
+    return replace(module, symbols=tuple(bare if s.name == symbol.name else s for s in module.symbols))
+
+
+class _Exam:
+    """What a model wrote for each hidden text, with the names as they are and with them masked."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.written: dict[tuple[bool, str, str, str], Written] = {}
+        self.count = self.dropped = 0
+
+    def take(self, drawn: list[_Documented], masked: bool, tell: Callable[[int, int], None]) -> None:
+        """Ask for all texts."""
+        manner, fits = self.writer.manner, self.writer.fits
+        asked = {
+            str(number): (module.path, request, request.prompt({}, fits))
+            for number, (module, request) in enumerate(
+                (module, request)
+                for module, source, texts in drawn
+                for request in asked_of(module, {texts[0].symbol}, source, manner, fits, hide_names=masked)
+            )
+        }
+        requests = ((key, prompt, request.frames) for key, (_, request, prompt) in asked.items())
+        for done, (key, raw) in enumerate(self.writer.write(requests), 1):
+            path, request, prompt = asked[key]
+            self._mark(masked, path, request, prompt, raw)
+            tell(done, len(asked))
+
+    def _mark(self, masked: bool, path: str, request: Asked, prompt: str, raw: RawText) -> None:
+        floors = self.writer.meta.asks.get(request.kind, {})
+        for frame, text, ended, logprob in zip(
+            request.frames, raw.texts, raw.ended, raw.logprobs, strict=True
+        ):
+            kept, lost = checked(text, prompt, ended)
+            floor = floors.get(frame.slot.partition(".")[0])
+            shown = bool(kept) and (floor is None or logprob >= floor)
+            self.written[masked, path, request.symbol, frame.slot] = Written(" ".join(text.split()), shown)
+            self.count += 1
+            self.dropped += lost if not masked else 0
+
+    def answer(self, hidden: Hidden, masked: bool) -> Written:
+        """What the model wrote; nothing for what does not fit its prompt."""
+        place = masked, hidden.module, hidden.symbol, hidden.slot
+        return self.written.get(place, Written("", False))
+
+
+def _by_kind(hidden: Iterable[Hidden]) -> Iterator[tuple[str, list[Hidden]]]:
+    groups: dict[str, list[Hidden]] = {}
+    for text in hidden:
+        slot = text.slot.partition(".")[0]
+        of = text.kind if text.kind in _OVERVIEWS else "function"
+        groups.setdefault(f"{of} {slot}", []).append(text)
+    return iter(groups.items())
+
+
+def _measured(what: str, texts: list[Hidden], exam: _Exam) -> Measured:
+    given = [exam.answer(text, masked=False) for text in texts]
+    hidden = [exam.answer(text, masked=True).text for text in texts]
+    references = [text.text for text in texts]
+    shown = [(answer.text, text) for answer, text in zip(given, references, strict=True) if answer.shown]
+    return Measured(
+        what,
+        len(texts),
+        len(shown) / len(texts),
+        _means([answer.text for answer in given], references),
+        _means([mine for mine, _ in shown], [theirs for _, theirs in shown]),
+        _means(hidden, references),
+        _means([_sentence(text) for text in texts], references),
+    )
+
+
+def _means(candidates: list[str], references: list[str]) -> dict[str, float]:
+    return {m: float(scores(m, candidates, references).mean()) for m in METRICS} if references else {}
+
+
+def _sentence(text: Hidden) -> str:
+    """The name of what is described, as a sentence."""
+    name = text.slot.partition(".")[2] or text.symbol.rpartition(".")[2] or text.module.removesuffix(".py")
+    return " ".join(word.lower() for word in _WORD.findall(name)).capitalize() + "."
