@@ -25,7 +25,7 @@ from tasks.files import read_file
 from tasks.fresh_stack import on_fresh_stack
 from tasks.gate.code import Code
 from tasks.gate.compare import Comparison
-from tasks.gate.links import LISTINGS, Anchors, anchors_of, dead_links, listed_links
+from tasks.gate.links import LISTINGS, Anchors, dead_links, listed_links
 from tasks.gate.page import Link, Page, read_page
 from tasks.gate.prose import links_to_files
 from tasks.keys import digest, digest_bytes, key
@@ -152,12 +152,11 @@ def check_pages(jobs: Iterable[PageJob], cache: ResultCache, root: str, sources:
 
 
 def _facts_of(page: Page) -> tuple[Facts, Leads]:
-    anchors = anchors_of(page.ids)
     targets = tuple(sorted({link.target for link in page.links}))
-    ids = tuple(sorted(anchors.ids))
+    ids = tuple(sorted(set(page.ids)))
     summary = next((t.text for s in page.symbols[:1] for t in s.model_texts[:1]), "")
-    facts = Facts(page.path, page.source, digest([ids, anchors.lines]), targets, summary)
-    return facts, Leads(ids, anchors.lines, tuple(page.links), tuple(page.listed))
+    facts = Facts(page.path, page.source, digest([ids, page.lines]), targets, summary)
+    return facts, Leads(ids, page.lines, tuple(page.links), tuple(page.listed))
 
 
 def _against_source(name: str, page: Page, root: str, sources: Mapping[str, str]) -> Iterator[Finding]:

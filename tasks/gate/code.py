@@ -88,6 +88,11 @@ class Code:
         self.definitions[f"{scope}{name}"].append(Definition(node, line, in_class))
 
     @cached_property
+    def has_generators(self) -> bool:
+        """Whether any function can be one: most files have none, and need no closer look."""
+        return "yield" in self.source
+
+    @cached_property
     def words(self) -> frozenset[str]:
         """All names in the source and in what its strings say, and those that Python itself has."""
         strings = (

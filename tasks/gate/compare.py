@@ -142,7 +142,7 @@ class Comparison:
         if symbol.returns is None:
             return
         label, shown = symbol.returns
-        generates = yields(node)
+        generates = self.code.has_generators and yields(node)
         if label != ("Yields" if generates else "Returns"):
             verb = "yields" if generates else "returns"
             self._found("wrong-returns", symbol, f"{symbol.name} {verb}, and {label!r} is shown")

@@ -32,16 +32,6 @@ class Anchors(Struct):
         return line is not None and int(line[1]) <= self.lines
 
 
-def anchors_of(ids: Iterable[str]) -> Anchors:
-    """Tell the ids of lines, which are many, from the others."""
-    named = set(ids)
-    lines = 0
-    while f"L{lines + 1}" in named:
-        lines += 1
-        named.remove(f"L{lines}")
-    return Anchors(named, lines)
-
-
 def dead_links(
     page: str, path: str, links: Iterable[Link], anchors: Mapping[str, Anchors | None], source: str
 ) -> Iterator[Finding]:

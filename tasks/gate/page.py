@@ -18,7 +18,7 @@ from lxml import etree
 from msgspec import Struct
 
 _CODE_BEGINS, _CODE_ENDS = b'<pre class="lines"', b"</pre>"
-_LINE_ID = re.compile(rb'<i id="(L\d+)"></i>')
+_LINE_ID = re.compile(rb'<i id="L(\d+)"></i>')
 _TAG = re.compile(rb"<[^>]*>")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _LINKS = {"a": "href", "img": "src", "link": "href", "script": "src"}
@@ -99,7 +99,8 @@ class Page(Struct):
 
     `path` is the source file that it documents or shows, "" if none. `source` is the file of the site
     that its source links lead to, "" if they lead elsewhere. `listed` are the pages that it lists with a
-    model's summary, and that summary. `words` are those of its lists, `code` is what a source page shows.
+    model's summary, and that summary. `words` are those of its lists, `code` is what a source page shows,
+    and `lines` how many lines of it can be linked to.
     """
 
     path: str
@@ -110,6 +111,7 @@ class Page(Struct):
     links: list[Link]
     words: str
     code: str | None
+    lines: int = 0
 
 
 def read_page(name: str, html: bytes) -> Page:
@@ -127,11 +129,11 @@ def read_page(name: str, html: bytes) -> Page:
     main = None if root is None else root.find(".//main")
     if root is None or main is None:
         raise ValueError(f"{name}: holds no <main>")
-    ids = [str(found) for found in root.xpath("//@id")]
+    ids = root.xpath("//@id", smart_strings=False)
     if code is not None:
-        ids += (number.decode() for number in _LINE_ID.findall(code))
         shown = unescape(_TAG.sub(b"", code).decode())
-        return Page(_text(main.find("h1/code")), "", [], [], ids, list(_links(name, root)), "", shown)
+        path, links, lines = _text(main.find("h1/code")), list(_links(name, root)), _lines(code)
+        return Page(path, "", [], [], ids, links, "", shown, lines)
     symbols = []
     module = main.get("data-path", "")
     if module:
@@ -156,6 +158,12 @@ def _without_code(html: bytes) -> tuple[bytes, bytes | None]:
         return html, None
     begins = html.index(b">", start) + 1
     return html[:begins] + html[end:], html[begins:end]
+
+
+def _lines(code: bytes) -> int:
+    """How many lines have an anchor, from the first one on without a gap."""
+    numbers = _LINE_ID.findall(code)
+    return next((n for n, number in enumerate(numbers) if number != b"%d" % (n + 1)), len(numbers))
 
 
 def _listed(page: str, main: etree._Element) -> Iterator[tuple[str, str]]:
@@ -249,13 +257,14 @@ def _model_text(element: etree._Element) -> ShownText | None:
 def _links(page: str, root: etree._Element) -> Iterator[Link]:
     in_texts: dict[etree._Element, Within] = dict.fromkeys(root.xpath("//article//a"), "article")
     in_texts |= {a: "name" if _is_around_a_name(a) else "docstring" for a in root.xpath(_IN_A_DOCSTRING)}
-    for tag, attribute in _LINKS.items():
-        for element in root.iterfind(f".//{tag}[@{attribute}]"):
-            written = element.get(attribute, "")
-            target, anchor, within = _target(page, written)
-            if within:
-                text = in_texts.get(element, _NONE)
-                yield Link(target, anchor, _line(element), text, written if text else "")
+    for element in root.iter(*_LINKS):
+        written = element.get(_LINKS[str(element.tag)])
+        if written is None:
+            continue
+        target, anchor, within = _target(page, written)
+        if within:
+            text = in_texts.get(element, _NONE)
+            yield Link(target, anchor, _line(element), text, written if text else "")
     for element in root.iterfind(".//p[@data-base]"):  # a script makes a link of each name
         target, anchor, _ = _target(page, element.get("data-base", ""))
         link = element.find("a")
@@ -267,17 +276,25 @@ def _is_around_a_name(link: etree._Element) -> bool:
     return [child.tag for child in link] == ["code"] and not link.text and not link[0].tail
 
 
-@lru_cache(maxsize=4096)
 def _target(page: str, written: str) -> tuple[str, str, bool]:
     """The file and the anchor that a link leads to, and whether it is one within the site."""
-    if written.startswith("#"):
-        return page, unquote(written[1:]), True
-    if _SCHEME.match(written):
-        return "", "", False
     path, _, anchor = written.partition("#")
-    path = unquote(path.partition("?")[0])
-    file = posixpath.normpath(posixpath.join(posixpath.dirname(page), path)) if path else page
-    return f"{file}/index.html" if path.endswith("/") else file, unquote(anchor), True
+    if "%" in anchor:
+        anchor = unquote(anchor)
+    if not path or path.startswith("?"):
+        return page, anchor, True
+    file = _file(page[: page.rfind("/") + 1], path)
+    return (file, anchor, True) if file is not None else ("", "", False)
+
+
+@lru_cache(maxsize=20_000)
+def _file(folder: str, written: str) -> str | None:
+    """The file that a link in a folder's pages leads to; None of one that leads out of the site."""
+    if _SCHEME.match(written):
+        return None
+    path = unquote(written.partition("?")[0])
+    file = posixpath.normpath(posixpath.join(folder, path))
+    return f"{file}/index.html" if path.endswith("/") else file
 
 
 def _text(element: etree._Element | None) -> str:
