@@ -32,7 +32,11 @@ def main() -> None:
         runs, round(arguments.tokens * 1e6), LAYERS, WIDTH, padding, workers=os.cpu_count() or 1
     )
     if not train.is_finished(plan):
-        train.run(plan, tokenizer.examples(taught, tokens), tokenizer.examples(held_back, tokens))
+        examples, validation = (
+            tokenizer.examples(found, tokens, tokens / f"{name}-every-{arguments.every}.npz")
+            for name, found in (("train", taught), ("validation", held_back))
+        )
+        train.run(plan, examples, validation)
     export.assemble(runs / "best", tokens, whole)
     floors = evaluate.floors(whole, held_back)
     export.store(whole, floors, arguments.out)

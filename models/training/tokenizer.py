@@ -40,6 +40,7 @@ _SPECIAL = [PADDING, END, *SLOT_MARKS.values()]  # the first tokens of the vocab
 END_ID, SUMMARY_ID = _SPECIAL.index(END), _SPECIAL.index(SLOT_MARKS["summary"])
 
 _CHUNK = 2000  # pairs that a process encodes at a time
+_FIELDS = ("prompt", "masked_prompt", "answer")
 _PIECES = Regex(r"\n *|self\.| ?[A-Z]?[a-z]+| ?[A-Z]+(?![a-z])| ?[0-9]{1,3}| ?[^\sA-Za-z0-9]+ ?|\s+")
 
 
@@ -137,8 +138,25 @@ class Encoder:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def examples(pairs: list[Pair], folder: Path) -> list[Example]:
-    """Encode many pairs with the tokenizer in `folder`, on all cores."""
+def examples(pairs: list[Pair], folder: Path, kept: Path) -> list[Example]:
+    """Encode many pairs with the tokenizer in `folder`, on all cores, and keep them; or find those kept."""
+    if not kept.exists():
+        _keep(_encoded(pairs, folder), kept)
+    with np.load(kept) as arrays:
+        rows = (np.split(arrays[name], arrays[f"{name}_ends"][:-1]) for name in _FIELDS)
+        return [Example(*row) for row in zip(*rows, strict=True)]
+
+
+def _keep(found: list[Example], path: Path) -> None:
+    """Write all examples behind each other, and where each ends."""
+    rows = {name: [getattr(example, name) for example in found] for name in _FIELDS}
+    ends = {f"{name}_ends": np.cumsum([len(row) for row in of_name]) for name, of_name in rows.items()}
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, **{name: np.concatenate(of_name) for name, of_name in rows.items()}, **ends)
+    partial.replace(path)
+
+
+def _encoded(pairs: list[Pair], folder: Path) -> list[Example]:
     chunks = [pairs[start : start + _CHUNK] for start in range(0, len(pairs), _CHUNK)]
     with ProcessPoolExecutor() as pool:
         encoded = pool.map(_chunk_of_examples, chunks, [folder] * len(chunks))

@@ -285,6 +285,18 @@ def test_an_example_is_code_and_slots_whose_text_is_marked(trained):
     assert encoder.tokenizer.decode(opened, skip_special_tokens=False) == "<|param|>x0:"
 
 
+def test_examples_are_encoded_once_and_kept(trained, tmp_path):
+    folder, taught = trained
+    made = tokenizer.examples(taught, folder / "tokenizer", tmp_path / "kept.npz")
+    found = tokenizer.examples([], folder / "tokenizer", tmp_path / "kept.npz")
+    for name in ("prompt", "masked_prompt", "answer"):
+        assert all(
+            np.array_equal(getattr(one, name), getattr(other, name))
+            for one, other in zip(made, found, strict=True)
+        )
+    assert len(made) == len(taught) and made[0].answer.dtype == np.uint16
+
+
 def test_long_code_is_elided_to_the_prompts_length(trained):
     folder, _ = trained
     code = "def f():\n" + "\n".join(f"    x{index} = {index}" for index in range(500))
