@@ -11,7 +11,7 @@ from pathlib import Path
 from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-LAYERS, WIDTH, TOKENS = 4, 256, 72
+LAYERS, WIDTH, TOKENS = 4, 256, 50
 
 
 def main() -> None:
