@@ -133,11 +133,11 @@ def doubtful_overrides(
     Raises:
         SourceError: What is to be accepted is in a revision, which cannot be written to.
     """
-    from tasks.overrides import OVERRIDES_FILE, accepted, stale_overrides
+    from tasks.overrides import OVERRIDES_FILE, accepted, read_overrides, stale_overrides
 
     if accept and source.fetched:
         raise SourceError("--accept writes into the source: give a folder, and no revision")
-    if accept:
+    if accept and read_overrides(source.root):
         codes = _codes_of_overridden(source, settings, progress)
         write_whole(source.root / OVERRIDES_FILE, accepted(source.root, codes).encode())
     run = TimedRun(Report(source={}), progress)

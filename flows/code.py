@@ -12,6 +12,7 @@ from tasks.keys import digest, digest_bytes
 _PACKAGES = ("flows", "tasks", "models")
 _SUFFIXES = (".py", ".cpp", ".html", ".css", ".js")
 _LIBRARIES = (
+    "detect-secrets",
     "griffelib",
     "jinja2",
     "markdown-it-py",

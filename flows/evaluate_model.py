@@ -40,10 +40,10 @@ class Hidden(Struct, frozen=True):
 
 
 class Written(Struct, frozen=True):
-    """What a model wrote in a human's place, and whether a build would show it."""
+    """What a model wrote in a human's place, and what of it a build would show."""
 
     text: str
-    shown: bool
+    shown: str
 
 
 class Measured(Struct, frozen=True):
@@ -138,7 +138,7 @@ def _without(module: Module, symbol: Symbol, texts: Iterable[Hidden]) -> Module:
     """The module, with one symbol that lacks these texts and expects no others."""
     hidden = tuple(text.slot for text in texts)
     slots = {name: slot for name, slot in symbol.slots.items() if name not in hidden}
-    bare = replace(symbol, slots=slots, expected=hidden)
+    bare = replace(symbol, slots=slots, expected=hidden, suppressed=("description",))
     return replace(module, symbols=tuple(bare if s.name == symbol.name else s for s in module.symbols))
 
 
@@ -174,7 +174,7 @@ class _Exam:
         ):
             kept, lost = checked(text, prompt, ended)
             floor = floors.get(frame.slot.partition(".")[0])
-            shown = bool(kept) and (floor is None or logprob >= floor)
+            shown = kept if floor is None or logprob >= floor else ""
             self.written[masked, path, request.symbol, frame.slot] = Written(" ".join(text.split()), shown)
             self.count += 1
             self.dropped += lost if not masked else 0
@@ -182,7 +182,7 @@ class _Exam:
     def answer(self, hidden: Hidden, masked: bool) -> Written:
         """What the model wrote; nothing for what does not fit its prompt."""
         place = masked, hidden.module, hidden.symbol, hidden.slot
-        return self.written.get(place, Written("", False))
+        return self.written.get(place, Written("", ""))
 
 
 def _by_kind(hidden: Iterable[Hidden]) -> Iterator[tuple[str, list[Hidden]]]:
@@ -198,7 +198,7 @@ def _measured(what: str, texts: list[Hidden], exam: _Exam) -> Measured:
     given = [exam.answer(text, masked=False) for text in texts]
     hidden = [exam.answer(text, masked=True).text for text in texts]
     references = [text.text for text in texts]
-    shown = [(answer.text, text) for answer, text in zip(given, references, strict=True) if answer.shown]
+    shown = [(answer.shown, text) for answer, text in zip(given, references, strict=True) if answer.shown]
     return Measured(
         what,
         len(texts),

@@ -272,8 +272,10 @@ class Pipeline:
     def gate(self, snapshot: Snapshot, rendered: Rendered) -> Checked:
         """Pages → what is wrong with them."""
         from tasks.gate import check_site
+        from tasks.overrides import OVERRIDES_FILE, text_of_overrides
 
-        return check_site(rendered.files, snapshot, self.source.has, self.cache, self.workers)
+        added = {OVERRIDES_FILE: text_of_overrides(self.source.root)} if self.overrides else {}
+        return check_site(rendered.files, snapshot, self.source.has, self.cache, self.workers, added)
 
     def publish(self, rendered: Rendered) -> Published:
         """Site → target."""

@@ -32,6 +32,7 @@ from models.config import (
     UnsupportedModelError,
 )
 from models.limits import PromptLimit
+from models.prompts import SLOT_MARKS, SLOT_TOKENS
 
 META_FILE = "docmill.json"
 
@@ -69,6 +70,10 @@ _PROMPT_MARK = "docmill-prompt-goes-here"
 Floor = Annotated[float, Field(le=0)] | None
 
 
+# Those that a model can be trained for; each has a mark in models.prompts.
+SlotKind = Annotated[str, Field(pattern=f"^({'|'.join(SLOT_MARKS)})$")]
+
+
 class ModelMeta(BaseModel):
     """What a model was trained for, as `docmill.json` in its folder says; empty for a chat or plain model."""
 
@@ -76,10 +81,11 @@ class ModelMeta(BaseModel):
 
     prompt: Annotated[str | None, Field(description="name of the prompt that it was trained on")] = None
     asks: Annotated[
-        dict[str, dict[str, Floor]], Field(description="by kind of symbol and of slot, what it is asked for")
+        dict[str, dict[SlotKind, Floor]],
+        Field(description="by kind of symbol and of slot, what it is asked for"),
     ] = {}
-    max_prompt_tokens: Annotated[int | None, Field(ge=1)] = None
-    max_answer_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_prompt_tokens: Annotated[int | None, Field(ge=16)] = None
+    max_answer_tokens: Annotated[int | None, Field(ge=SLOT_TOKENS["summary"])] = None
     int8_products: Annotated[bool, Field(description="measured to lose nothing in models.int8")] = False
 
 

@@ -56,7 +56,7 @@ def read_overrides(root: Path) -> tuple[Override, ...]:
     Raises:
         SourceError: The file cannot be used.
     """
-    found = _decoded(_read(root))
+    found = _decoded(text_of_overrides(root))
     seen: set[tuple[str, str]] = set()
     for number, override in enumerate(found, 1):
         if problem := _problem(override, seen):
@@ -65,12 +65,19 @@ def read_overrides(root: Path) -> tuple[Override, ...]:
     return found
 
 
-def _read(root: Path) -> str:
+def text_of_overrides(root: Path) -> str:
+    """The file as it is written; "" where there is none.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
     file = root / OVERRIDES_FILE
-    if file.is_symlink() or not file.is_file():  # a link could lead out of the source
+    if file.is_symlink():
+        raise SourceError(f"{OVERRIDES_FILE}: is a link, which could lead out of the source")
+    if not file.is_file():
         return ""
     try:
-        return file.read_text("utf-8")
+        return file.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{OVERRIDES_FILE}: {error}") from error
 
@@ -117,7 +124,7 @@ def stale_overrides(root: Path, doubts: Collection[Doubt]) -> list[Finding]:
 
 def _lines(root: Path) -> dict[tuple[str, str], int]:
     """Where each override stands in the file; nothing if they are not written one after another."""
-    text = _read(root)
+    text = text_of_overrides(root)
     found = _decoded(text)
     starts = [text.count("\n", 0, match.start()) + 1 for match in _HEADER.finditer(text)]
     if len(starts) != len(found):
@@ -134,7 +141,7 @@ def accepted(root: Path, codes: Mapping[str, str]) -> str:
     """
     import tomlkit
 
-    document = tomlkit.parse(_read(root))
+    document = tomlkit.parse(text_of_overrides(root))
     for entry in document.get("override", []):
         if entry["symbol"] in codes:
             entry["code"] = codes[entry["symbol"]]

@@ -7,71 +7,112 @@ repository would only make the documentation wrong.
 
 from __future__ import annotations
 
+import ast
+import copy
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from detect_secrets.plugins.base import BasePlugin
 
-# Raised whenever the same code would be found to hold other secrets.
-SECRETS_VERSION = 1
+# Part of every key of what is searched: other code, or another library, may find other secrets.
+SECRETS_VERSION = (1, version("detect-secrets"))
 
 HIDDEN = "..."
 
 # Lines without any of this hold no secret; looking closer at each would take longer than all else.
 _SUSPECT = re.compile(
-    r"[A-Za-z0-9+/=_.:@~-]{16,}|PRIVATE KEY|PuTTY|://[^/\s]*:[^/\s]*@"
-    r"|(?i:pass|pwd|secret|key|token|contrase).{0,40}['\"]"
+    r"[A-Za-z0-9+/=_.:@~-]{14,}|PRIVATE KEY|PuTTY|://[^/\s:@]{0,100}:[^/\s@]{1,100}@"
+    r"|(?i:pass|pwd|secret|key|token|contrase)"
 )
 _LITERAL = re.compile(r"""(?P<quote>['"])(?:\\.|(?!(?P=quote)).)*(?P=quote)""")
-_LONGEST_LINE = 20_000  # characters; what is longer is data, and hidden as a whole
+_WORD = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
+_NAMES = re.compile(r"[A-Za-z_ -]*")
+_LONGEST_LINE = (
+    2_000  # characters; what is longer is data, and hidden as a whole: searching it takes too long
+)
 _ENTROPY = {"Base64 High Entropy String": 4.5, "Hex High Entropy String": 3.0}  # bits; the library's own
+_BY_NAME = "Secret Keyword"
+_NPM, _NPM_MARK = "NPM tokens", "_authToken"  # slow on lines of slashes
 _NO_SECRETS = ("Public IP (ipv4)",)
+
+_Node = TypeVar("_Node", bound=ast.AST)
 
 
 def has_secret(text: str) -> bool:
     """Whether a text, or a piece of code, holds a secret."""
-    return any(_secrets(line) for line in text.splitlines() if _SUSPECT.search(line))
+    return any(True for line in text.splitlines() for _ in _secrets(line))
 
 
 def without_secrets(code: str) -> str:
     """Code whose string literals that hold a secret are hidden, as a whole."""
     if not _SUSPECT.search(code):
         return code
-    return "\n".join(_hidden(line) if _SUSPECT.search(line) else line for line in code.split("\n"))
+    return "\n".join(map(_hidden, code.split("\n")))
+
+
+def without_secret_constants(node: _Node, source: str) -> _Node:
+    """A syntax tree whose strings that hold a secret are hidden; itself if there are none.
+
+    Args:
+        node: A definition.
+        source: Its text, which is searched first.
+    """
+    if not has_secret(source):
+        return node
+    tree = copy.deepcopy(node)
+    for part in ast.walk(tree):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str | bytes):
+            text = part.value if isinstance(part.value, str) else part.value.decode("latin-1")
+            if has_secret(text):
+                part.value = HIDDEN if isinstance(part.value, str) else HIDDEN.encode()
+    return tree
 
 
 def _hidden(line: str) -> str:
-    secrets = _secrets(line)
+    secrets = set(_secrets(line))
     if not secrets:
         return line
 
     def hide(literal: re.Match[str]) -> str:
-        inside = literal.group()
-        quote = literal["quote"]
+        inside, quote = literal.group(), literal["quote"]
         return f"{quote}{HIDDEN}{quote}" if any(secret in inside for secret in secrets) else inside
 
-    hidden = _LITERAL.sub(hide, line)
-    return hidden if not _secrets(hidden) else HIDDEN
+    return _LITERAL.sub(hide, line)
 
 
-def _secrets(line: str) -> set[str]:
+def _secrets(line: str) -> Iterator[str]:
     """What of a line is secret; "" stands for all of one that is too long to be searched."""
     if len(line) > _LONGEST_LINE:
-        return {""}
-    found = (secret.secret_value for d in _detectors() for secret in d.analyze_line("code.py", line))
-    return {secret for secret in found if secret is not None and secret != HIDDEN}
+        yield ""
+        return
+    if not _SUSPECT.search(line):
+        return
+    from detect_secrets.filters.heuristic import is_sequential_string
+
+    # Entropy is looked for in what is quoted: in a text that holds more, each word may be a secret.
+    words = " ".join(f"'{word}'" for word in dict.fromkeys(_WORD.findall(line)))
+    for name, detector in _detectors().items():
+        if name == _NPM and _NPM_MARK not in line:
+            continue
+        for found in detector.analyze_line("code.py", words if name in _ENTROPY else line):
+            secret = found.secret_value or ""
+            is_name = name == _BY_NAME and _NAMES.fullmatch(secret)
+            if secret and not is_name and not is_sequential_string(secret):
+                yield secret
 
 
 @lru_cache(maxsize=1)
-def _detectors() -> list[BasePlugin]:
-    # Imported when the first suspicious line is met: most sources have none.
+def _detectors() -> dict[str, BasePlugin]:
+    # Imported when the first suspicious line is met.
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     classes = get_mapping_from_secret_type_to_class()
-    wanted = {name: plugin for name, plugin in classes.items() if name not in _NO_SECRETS}
-    return [
-        plugin(limit=_ENTROPY[name]) if name in _ENTROPY else plugin()
-        for name, plugin in sorted(wanted.items())
-    ]
+    return {
+        name: plugin(limit=_ENTROPY[name]) if name in _ENTROPY else plugin()
+        for name, plugin in sorted(classes.items())
+        if name not in _NO_SECRETS
+    }

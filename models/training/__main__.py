@@ -40,13 +40,18 @@ def main() -> None:
     export.assemble(runs / "best", tokens, whole)
     floors = evaluate.floors(whole, held_back)
     export.store(whole, floors, arguments.out)
-    test, others = pairs.load(data / "test.jsonl"), work / "baselines.json"
-    if not others.exists():
-        evaluate.baselines(taught, test, others)
-    figures = evaluate.run(arguments.out, others, test, floors, work / "evaluation.json")
-    worth_asking = evaluate.worth_asking(figures)
-    export.store(whole, {t: floor for t, floor in floors.items() if t in worth_asking}, arguments.out)
-    card.write(arguments.out, figures, runs / "curve.json", taught)
+    figures = {}
+    for name, found in (("validation", held_back), ("test", pairs.load(data / "test.jsonl"))):
+        others = work / f"baselines-{name}.json"
+        if not others.exists():
+            evaluate.baselines(taught, found, others)
+        figures[name] = evaluate.run(arguments.out, others, found, floors, work / f"evaluation-{name}.json")
+    # Decided on packages that the figures are not of.
+    asked = {
+        task: floor for task, floor in floors.items() if task in evaluate.worth_asking(figures["validation"])
+    }
+    export.store(whole, asked, arguments.out)
+    card.write(arguments.out, figures["test"], asked, runs / "curve.json", taught)
 
 
 def _arguments() -> argparse.Namespace:

@@ -58,8 +58,8 @@ this documentation, earns much of it.
 ## When it is silent
 
 A text is shown only where the model's mean log-probability is above a floor. Floors are set on
-{validation_names}: the lowest above which the texts reach {good_enough:.0f} BLEU. What never does, and what
-does not beat both baselines by every metric with the name and without, is not asked for.
+{validation_names}: the lowest above which the texts reach {good_enough:.0f} BLEU. What never does there, and
+what does not beat both baselines there by every metric, with the name and without, is not asked for.
 
 {verdicts}
 
@@ -100,8 +100,10 @@ It took {minutes:.0f} minutes on two cores; seed {seed}; the checkpoint with the
 """
 
 
-def write(folder: Path, figures: dict[str, Any], curve: Path, taught: list[Pair]) -> None:
-    """Write the card into the model's `folder`."""
+def write(
+    folder: Path, figures: dict[str, Any], asked: Mapping[Task, float], curve: Path, taught: list[Pair]
+) -> None:
+    """Write the card of a model, which is asked for some tasks above their floors, into its `folder`."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     points = json.loads(curve.read_text(encoding="utf-8"))
     of_split = {
@@ -122,7 +124,7 @@ def write(folder: Path, figures: dict[str, Any], curve: Path, taught: list[Pair]
         validation_names=_names(of_split["validation"]),
         tables="\n\n".join(_table(task, found) for task, found in of_task.items()),
         good_enough=GOOD_ENOUGH,
-        verdicts="\n".join(_verdicts(figures)),
+        verdicts="\n".join(_verdicts(figures, asked)),
         curves=_curves(of_task),
         tokens=points[-1]["tokens"] / 1e6,
         taught=_counted(Counter(task for pair in taught for task in tasks_of(pair))),
@@ -173,20 +175,18 @@ def _table(task: Task, found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _verdicts(figures: Mapping[str, Any]) -> Iterable[str]:
+def _verdicts(figures: Mapping[str, Any], asked: Mapping[Task, float]) -> Iterable[str]:
     better = worth_asking(figures)
-    floors = figures["floors"]
     for task in TASKS:
         name = _PLURAL[str(task)].capitalize()
-        if str(task) not in floors:
-            yield f"- {name}: never good enough; **not asked for**."
-        elif task not in better:
-            yield f"- {name}: **does not beat both baselines**; not asked for."
+        here = "" if task in better else "; **on the test packages it does not beat both baselines**"
+        if task not in asked:
+            yield f"- {name}: not asked for{here}."
         else:
             said = figures["tasks"][str(task)]["said"]
             yield (
-                f"- {name}: above {floors[str(task)]:.2f}, which of the test packages' are "
-                f"{said['share']:.0%}, with {said['bleu']:.1f} BLEU."
+                f"- {name}: above {asked[task]:.2f}, which of the test packages' are "
+                f"{said['share']:.0%}, with {said['bleu']:.1f} BLEU{here}."
             )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
@@ -149,10 +150,12 @@ def examples(pairs: list[Pair], folder: Path, kept: Path) -> list[Example]:
 
 def _keep(found: list[Example], path: Path) -> None:
     """Write all examples behind each other, and where each ends."""
-    rows = {name: [getattr(example, name) for example in found] for name in _FIELDS}
-    ends = {f"{name}_ends": np.cumsum([len(row) for row in of_name]) for name, of_name in rows.items()}
+    arrays: dict[str, Any] = {}
+    for name in _FIELDS:
+        rows = [getattr(example, name) for example in found]
+        arrays |= {name: np.concatenate(rows), f"{name}_ends": np.cumsum([len(row) for row in rows])}
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **{name: np.concatenate(of_name) for name, of_name in rows.items()}, **ends)
+    np.savez(partial, **arrays)
     partial.replace(path)
 
 

@@ -33,7 +33,7 @@ _LAYOUT = ("src", "lib")
 # Raised whenever the same file would parse into another Module or Outline.
 CHUNK_VERSION = 10
 
-PARSER = (*sys.version_info[:2], version("griffelib"), SECRETS_VERSION)
+PARSER = (*sys.version_info[:2], version("griffelib"), *SECRETS_VERSION)
 
 
 class Chunk(Struct, frozen=True):

@@ -48,7 +48,14 @@ def _takes(symbol: Symbol, slot: str) -> bool:
 
 
 def _is_human(symbol: Symbol, slot: str) -> bool:
-    return slot in symbol.slots and symbol.slots[slot].origin == "human"
+    return any(_alike(name, slot) and text.origin == "human" for name, text in symbol.slots.items())
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two slots are the same; an exception may be written with its module or without."""
+    if one.startswith("raises.") and other.startswith("raises."):
+        return one.rpartition(".")[2] == other.rpartition(".")[2]
+    return one == other
 
 
 def _with(symbol: Symbol, override: Override) -> Symbol:
@@ -68,7 +75,7 @@ def code_of(symbol: Symbol, symbols: Iterable[Symbol]) -> str:
     """A digest of what a text about a symbol is about.
 
     Of a function it is its code, without docstring, comments and formatting; of a class or a module its head
-    and the heads of its members.
+    and the heads of its members; of an attribute its value as a page shows it.
     """
     inside = f"{symbol.name}." if symbol.name else ""
     members = [
@@ -76,4 +83,5 @@ def code_of(symbol: Symbol, symbols: Iterable[Symbol]) -> str:
         for other in symbols
         if not symbol.code and other.name and other.name.rpartition(".")[0] == inside[:-1]
     ]
-    return digest([symbol.kind, symbol.signature, symbol.value, symbol.code, members])[:_CODE_LENGTH]
+    head = [symbol.kind, symbol.signature, symbol.value, symbol.decorators, symbol.labels]
+    return digest([head, symbol.code, members])[:_CODE_LENGTH]

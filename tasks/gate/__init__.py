@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files as package_files
 from itertools import islice
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
@@ -75,6 +76,7 @@ def check_site(
     exists: Callable[[str], bool],
     cache: ResultCache,
     spread: Spread,
+    added: Mapping[str, str] = MappingProxyType({}),
 ) -> Checked:
     """Hold every page of a site against the source that it was made from.
 
@@ -84,6 +86,7 @@ def check_site(
         exists: Whether the source has a file or folder, also one that docmill does not read.
         cache: Where the files' content lies.
         spread: How work goes to several processes.
+        added: By path, files in which humans wrote texts of symbols, beside the symbols' own.
     """
     jobs = {n: PageJob(n, f.key, f.digest) for n, f in sorted(files.items()) if n.endswith(".html")}
     sources = {file.path: file.digest for file in (*snapshot.code, *snapshot.prose)}
@@ -96,7 +99,7 @@ def check_site(
     spread(check_pages, [job for key, job in verdicts.items() if key in unjudged], *common)
     found = cache.get_many(verdicts)
     findings = [f for key in verdicts for f in msgspec.json.decode(found[key], type=list[Finding])]
-    findings += _links(jobs, files, facts, snapshot, cache)
+    findings += _links(jobs, files, facts, snapshot, added, cache)
     findings += _prose(snapshot, exists, cache)
     return Checked(len(jobs), tuple(sorted(findings, key=lambda f: (f.page, f.page_line, f.rule, f.message))))
 
@@ -201,12 +204,14 @@ def _links(
     files: Mapping[str, SiteFile],
     facts: Mapping[str, Facts],
     snapshot: Snapshot,
+    added: Mapping[str, str],
     cache: ResultCache,
 ) -> list[Finding]:
     """Dead links of pages, and of the files that describe the site."""
     findings = list(_source_links(facts))
     sources = {file.path: file.digest for file in (*snapshot.code, *snapshot.prose)}
-    keys = {name: _links_key(job, files, facts, sources) for name, job in jobs.items()}
+    texts = digest(dict(added))
+    keys = {name: _links_key(job, files, facts, sources, texts) for name, job in jobs.items()}
     listings = {name: files[name] for name in LISTINGS}
     all_anchors = digest(sorted((name, fact.anchors) for name, fact in facts.items()))
     listed = key("gate-listings", 1, gate_digest(), {n: f.digest for n, f in listings.items()}, all_anchors)
@@ -215,7 +220,7 @@ def _links(
     if unjudged or listed not in known:
         names = set(jobs) if listed not in known else {t for j in unjudged for t in facts[j.name].targets}
         anchors = _anchors(names, jobs, files, cache)
-        for job, found in _dead(unjudged, anchors, facts, snapshot.root, sources, cache):
+        for job, found in _dead(unjudged, anchors, facts, snapshot.root, sources, added, cache):
             known[keys[job.name]] = msgspec.json.encode(found)
         if listed not in known:
             known[listed] = msgspec.json.encode(_dead_listings(listings, anchors, cache))
@@ -226,13 +231,17 @@ def _links(
 
 
 def _links_key(
-    job: PageJob, files: Mapping[str, SiteFile], facts: Mapping[str, Facts], sources: Mapping[str, str]
+    job: PageJob,
+    files: Mapping[str, SiteFile],
+    facts: Mapping[str, Facts],
+    sources: Mapping[str, str],
+    added: str,
 ) -> str:
     targets = [
         (facts[t].anchors, facts[t].summary) if t in facts else t in files for t in facts[job.name].targets
     ]
     source = sources.get(facts[job.name].path)  # where a human's link stands
-    return key("gate-links", 1, gate_digest(), job.name, job.digest, targets, source)
+    return key("gate-links", 1, gate_digest(), job.name, job.digest, targets, source, added)
 
 
 def _source_links(facts: Mapping[str, Facts]) -> Iterator[Finding]:
@@ -261,14 +270,15 @@ def _dead(
     facts: Mapping[str, Facts],
     root: str,
     sources: Mapping[str, str],
+    added: Mapping[str, str],
     cache: ResultCache,
 ) -> Iterator[tuple[PageJob, list[Finding]]]:
     for job, leads in _all_leads(jobs, cache):
         path = facts[job.name].path
-        found = list(dead_links(job.name, path, leads.links, anchors, ""))
+        found = list(dead_links(job.name, path, leads.links, anchors, {}))
         if found and path in sources:  # whose are they
             text = read_file(root, path, sources[path]).decode("utf-8-sig")
-            found = list(dead_links(job.name, path, leads.links, anchors, text))
+            found = list(dead_links(job.name, path, leads.links, anchors, {path: text, **added}))
         for target, summary in leads.listed:
             if target in facts and facts[target].summary != summary:
                 message = f"what it says of {facts[target].path} is not what {target} says"
@@ -290,7 +300,7 @@ def _dead_listings(
     contents = cache.get_many(file.key for file in listings.values())
     files = {name: contents[file.key] for name, file in listings.items()}
     return [
-        finding for name, link in listed_links(files) for finding in dead_links(name, "", [link], anchors, "")
+        finding for name, link in listed_links(files) for finding in dead_links(name, "", [link], anchors, {})
     ]
 
 

@@ -33,7 +33,11 @@ class Anchors(Struct):
 
 
 def dead_links(
-    page: str, path: str, links: Iterable[Link], anchors: Mapping[str, Anchors | None], source: str
+    page: str,
+    path: str,
+    links: Iterable[Link],
+    anchors: Mapping[str, Anchors | None],
+    texts: Mapping[str, str],
 ) -> Iterator[Finding]:
     """The links of a page that lead nowhere.
 
@@ -45,7 +49,7 @@ def dead_links(
         path: The file that it is made from, "" if none.
         links: Its links.
         anchors: Of every file of the site that they may lead to; None where that has none.
-        source: The text of the file, "" if there is none.
+        texts: By path, where a human may have written a link: in the file, or in one that adds texts to it.
     """
     for link in links:
         found = anchors.get(link.target, _NOWHERE)
@@ -53,7 +57,7 @@ def dead_links(
             continue
         what = f"{link.target}#{link.anchor}" if link.anchor else link.target
         missing = "the site has no such file" if found is _NOWHERE else "that page has no such anchor"
-        line = _line_of(link, source) if link.written else 0
+        file, line = _written_in(link, texts) if link.written else ("", 0)
         # docmill links names to where they are documented, and puts an article's links right to the file.
         of_a_human = {
             "docstring": True,
@@ -67,12 +71,18 @@ def dead_links(
             f"a link leads to {what}; {missing}",
             page,
             link.line,
-            path,
+            file or path,
             line,
         )
 
 
 _NOWHERE = Anchors(set())
+
+
+def _written_in(link: Link, texts: Mapping[str, str]) -> tuple[str, int]:
+    """The file and line in which a human wrote a link; "" and 0 if nothing there reads like it."""
+    found = ((path, _line_of(link, text)) for path, text in texts.items())
+    return next(((path, line) for path, line in found if line), ("", 0))
 
 
 def _line_of(link: Link, source: str) -> int:

@@ -32,7 +32,7 @@ from models.prompts import (
     slot_opening,
 )
 from tasks.documents import Kind, Module, Symbol
-from tasks.secrets import SECRETS_VERSION, without_secrets
+from tasks.secrets import SECRETS_VERSION, has_secret, without_secret_constants, without_secrets
 
 # Raised whenever the same code would lead to other requests.
 ASKING_VERSION = (5, PROMPT_VERSION, SECRETS_VERSION)
@@ -177,7 +177,7 @@ class _Reader:
 
     def __init__(self, module: Module, source: str, fits: Callable[[str], bool], hide_names: bool) -> None:
         self.module, self.fits, self.hide_names = module, fits, hide_names
-        self.tree = _parsed(source)
+        self.tree, self.lines = _parsed(source), source.split("\n")
         self.nodes = {_place(node): (node, owner) for node, owner in definitions(self.tree)}
         self.symbols = {symbol.name: symbol for symbol in module.symbols}
 
@@ -195,13 +195,16 @@ class _Reader:
             lines = {f"{symbol.name}.{name}": line for name, line in members(node).items()}
             head = class_head(masked_class(node) if self.hide_names else node)
             return self._outline(symbol, frames, head, lines)
-        shown = masked(node) if self.hide_names else node
-        text = without_secrets(elided(shown, owner, self.fits))
+        # Searched before literals are shortened, which no pattern would know again, and after, line by line.
+        source = "\n".join(self.lines[node.lineno - 1 : node.end_lineno])
+        shown = without_secret_constants(masked(node) if self.hide_names else node, source)
+        text = without_secrets(elided(shown, without_secrets(owner), self.fits))
         return Asked(symbol.name, symbol.kind, text, frames)
 
     def _outline(
         self, symbol: Symbol, frames: tuple[SlotFrame, ...], head: str, lines: Mapping[str, str]
     ) -> Asked:
+        head = without_secrets(head)
         elided_outline(head, self.fits)  # raises if not even the head fits
         parts = tuple(self._member(member, line) for member, line in lines.items())
         return Asked(symbol.name, symbol.kind, head, frames, is_outline=True, members=parts)
@@ -211,7 +214,8 @@ class _Reader:
         summary = symbol.slots.get("summary") if symbol else None
         # What is derived of special methods says the same of every class.
         written = summary.text if summary and summary.origin == "human" else None
-        return Member(f"{self.module.path}::{name}", line, written)
+        shown = None if written is None or has_secret(written) else written
+        return Member(f"{self.module.path}::{name}", without_secrets(line), shown)
 
 
 def _frame_groups(symbol: Symbol, manner: Manner) -> Iterator[tuple[SlotFrame, ...]]:

@@ -23,6 +23,7 @@ from tasks.generate.asking import ASKING_VERSION, Asked, Manner, Member, asked_o
 from tasks.keys import key
 from tasks.resolve import is_test, overridden_text
 from tasks.result_cache import ResultCache
+from tasks.secrets import has_secret
 from tasks.spread import Spread
 
 if TYPE_CHECKING:  # torch is slow to import, and those who make requests need none
@@ -144,7 +145,8 @@ def _modules_inside(parsed: Iterable[Chunk], outlines: Mapping[str, Outline]) ->
     for chunk in sorted(parsed, key=lambda chunk: (chunk.name, chunk.path)):
         package, _, name = chunk.name.rpartition(".")
         if package and not name.startswith("_"):
-            summary = outlines[chunk.path].headline or None
+            headline = outlines[chunk.path].headline
+            summary = headline if headline and not has_secret(headline) else None
             inside.setdefault(package, []).append(Member(f"{chunk.path}::", f"module {name}", summary))
     return inside
 

@@ -55,6 +55,15 @@ def built(tmp_path: Path, name: str, docstring: str, comment: str) -> tuple[list
     return json.loads((out / "symbols.json").read_bytes()), pages
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> tuple[list[dict], dict[str, str]]:
+    """The symbols and pages of a source in which nothing speaks to the model."""
+    folder = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(folder / "home"))
+        return built(folder, "plain", "Return them.", "pass")
+
+
 def without_texts(symbols: list[dict]) -> list[dict]:
     return [{k: v for k, v in s.items() if k != "slots"} for s in symbols]
 
@@ -63,19 +72,18 @@ def links(html: str) -> set[str]:
     return set(re.findall(r"""(?:href|src)="([^"]*)""", html))
 
 
-def test_comments_that_speak_to_the_model_change_nothing(tmp_path):
-    plain, _ = built(tmp_path, "plain", "Return them.", "pass")
+def test_comments_that_speak_to_the_model_change_nothing(tmp_path, plain):
     spoken, _ = built(tmp_path, "spoken", "Return them.", f"pass  # {ORDER}")
-    assert spoken == plain
+    assert spoken == plain[0]
 
 
-def test_a_docstring_that_speaks_to_the_model_changes_its_own_slots_only(tmp_path):
-    plain, pages = built(tmp_path, "plain", "Return them.", "pass")
+def test_a_docstring_that_speaks_to_the_model_changes_its_own_slots_only(tmp_path, plain):
+    symbols, pages = plain
     spoken, spoken_pages = built(tmp_path, "spoken", ORDER, "pass")
-    assert without_texts(spoken) == without_texts(plain)
+    assert without_texts(spoken) == without_texts(symbols)
     # The class and the module are described from their parts' texts; no slot is there that was not.
     own = (SPOKEN, "m.py::Pool", "m.py::")
-    for before, after in zip(plain, spoken, strict=True):
+    for before, after in zip(symbols, spoken, strict=True):
         assert after["slots"].keys() - {"description"} <= before["slots"].keys() | {"summary"}
         if before["id"] not in own:
             assert after["slots"] == before["slots"]
@@ -106,8 +114,8 @@ def test_marks_in_a_prompt_are_text():
         "Close [it](javascript:alert(1)) :func:`os.system` :param ghost: none",
     ],
 )
-def test_a_model_that_obeys_writes_into_its_slot_and_nowhere_else(tmp_path, monkeypatch, said):
-    _, before = built(tmp_path, "before", "Return them.", "pass")
+def test_a_model_that_obeys_writes_into_its_slot_and_nowhere_else(tmp_path, monkeypatch, plain, said):
+    _, before = plain
 
     def obeying(self, requests):
         for request in requests:
@@ -117,7 +125,6 @@ def test_a_model_that_obeys_writes_into_its_slot_and_nowhere_else(tmp_path, monk
                 yield key, RawText((said,) * count, (True,) * count, (-0.01,) * count)
 
     monkeypatch.setattr(Writer, "write", obeying)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     symbols, after = built(tmp_path, "after", "Return them.", "pass")
     assert after.keys() == before.keys()
     for name, html in after.items():

@@ -178,6 +178,10 @@ def test_what_a_model_is_for_comes_from_its_folder(folder):
     (folder / "docmill.json").write_text('{"asks": {"function": {"summary": "high"}}}')
     with pytest.raises(CorruptModelError, match=r"asks\.function\.summary"):
         load_cpu(folder)
+    for wrong in ({"asks": {"function": {"description": None}}}, {"max_answer_tokens": 10}):
+        (folder / "docmill.json").write_text(json.dumps(wrong))
+        with pytest.raises(CorruptModelError, match=r"asks\.function\.description|max_answer_tokens"):
+            load_cpu(folder)
 
 
 def test_a_chat_template_is_split_where_the_prompt_goes(loaded):

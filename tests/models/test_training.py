@@ -374,10 +374,12 @@ def test_the_card_carries_the_measured_figures(trained):
         for metric in ("bleu", "rouge_l")
     )
     assert tasks["function.returns"] == {"texts": 0}
-    card.write(folder / "model", figures, folder / "run" / "curve.json", taught)
+    asked = {Task("function", "summary"): -1.5}
+    card.write(folder / "model", figures, asked, folder / "run" / "curve.json", taught)
     text = (folder / "model" / "README.md").read_text()
     assert " | 100.0" * 6 + " |" in text
-    assert "- Summaries of classes: **does not beat both baselines**; not asked for." in text
+    assert "- Summaries of classes: not asked for; **on the test packages it does not beat" in text
+    assert "- Summaries of functions: above -1.50, which of the test packages' are " in text
     assert "5 summaries of functions, 5 summaries of classes" in text
     assert "25 summaries of functions, 25 parameters, 5 summaries of classes" in text
     assert "- django " in text and "- networkx " not in text

@@ -156,6 +156,23 @@ def test_changed_code_makes_it_stale_and_a_reformat_does_not(source, tmp_path):
     assert stale(build(source, tmp_path)) == []
 
 
+def test_an_exception_that_the_docstring_tells_of_is_the_docstrings_however_it_is_written(source, tmp_path):
+    code = (
+        'def f(x):\n    """Do.\n\n    Raises:\n        Gone: If it is.\n    """\n    raise errors.Gone(x)\n'
+    )
+    (source / "m.py").write_text(code)
+    override(source, says("raises.errors.Gone", "Mine.", "m.py::f"))
+    assert "the docstring has a text of its own" in stale(build(source, tmp_path))[0]
+    assert "Mine." not in page(tmp_path)
+
+
+def test_a_decorator_more_makes_the_text_of_a_class_stale(source, capsys):
+    override(source, says("summary", "A pool.", "m.py::Pool"))
+    accept(source)
+    (source / "m.py").write_text(f"@dataclass(frozen=True)\n{CODE}")
+    assert main(["overrides", str(source)]) == 1
+
+
 def test_a_member_more_makes_the_text_of_a_class_stale(source, tmp_path, capsys):
     override(source, says("summary", "A pool.", "m.py::Pool"))
     accept(source)
@@ -216,6 +233,29 @@ def test_text_of_an_override_is_not_trusted(source, tmp_path):
     build(source, tmp_path)
     assert "<script>alert" not in page(tmp_path)
     assert "<img" not in page(tmp_path) and 'href="javascript' not in page(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["See [the pool](missing.html).", "See [`Pool`](missing.html)."])
+def test_a_dead_link_in_an_override_is_a_humans(source, tmp_path, text):
+    override(source, says("description", text))
+    (source / "m.py").write_text(CODE)
+    accept(source)
+    (finding,) = build(source, tmp_path)["findings"]
+    assert (finding["rule"], finding["where"]) == ("dead-link", "docmill.overrides.toml:5")
+
+
+def test_a_link_in_the_place_of_the_file_is_refused(source, tmp_path, capsys):
+    (tmp_path / "elsewhere.toml").write_text("")
+    (source / "docmill.overrides.toml").symlink_to(tmp_path / "elsewhere.toml")
+    for command in (["overrides", str(source)], ["overrides", str(source), "--accept"]):
+        assert main(command) == 2
+        assert "docmill.overrides.toml: is a link" in capsys.readouterr().err
+    assert (source / "docmill.overrides.toml").is_symlink()
+
+
+def test_accepting_nothing_writes_nothing(source):
+    accept(source)
+    assert not (source / "docmill.overrides.toml").exists()
 
 
 def test_accepting_keeps_all_else_as_it_is(source):
