@@ -9,20 +9,24 @@ from __future__ import annotations
 import random
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from flows.settings import cache_home
 from models.metrics import METRICS, scores
+from tasks.chunk import Chunk, chunks_of
 from tasks.chunk.docstrings import split_summary
 from tasks.chunk.python import parse_module
 from tasks.documents import Module, SourceError, Symbol
+from tasks.files import read_file
 from tasks.generate.asking import Asked, Manner, RawText, asked_of
 from tasks.generate.checks import checked
 from tasks.generate.writer import Writer
+from tasks.ingest import ingest, open_source
+from tasks.ingest.tree import Selection
 from tasks.resolve import is_private, is_test
 
 _OVERVIEWS = ("class", "module", "package")
@@ -30,9 +34,9 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 
 
 class Hidden(Struct, frozen=True):
-    """A human's text that the model is to write: whose, which slot, its first sentence."""
+    """A human's text that the model is to write: of which file and symbol, which slot, its first sentence."""
 
-    module: str
+    path: str
     symbol: str
     kind: str
     slot: str
@@ -89,8 +93,16 @@ def evaluate_model(
     if not source.is_dir():
         raise SourceError(f"{source}: no such folder")
     writer = Writer(model, quantize, device, cache_home())
-    documented = list(_documented(source, writer.manner))
-    drawn = random.Random(0).sample(documented, min(most, len(documented)))
+    opened = open_source(str(source), None, cache_home())
+    snapshot = ingest(opened, Selection(), cache_home())
+    chunks = [c for c in chunks_of(snapshot.code, snapshot.name) if not is_test(c.path)]
+    documented = [
+        (chunk, symbol.name)
+        for chunk in chunks
+        for symbol in _symbols(snapshot.root, chunk)
+        if _is_public(symbol.name) and any(_texts(chunk.path, symbol, writer.manner))
+    ]
+    drawn = list(_hidden(_drawn(documented, most), snapshot.root, writer.manner))
     hidden = [text for _, _, texts in drawn for text in texts]
     if not hidden:
         raise SourceError(f"{source}: no docstring says anything that the model could be asked for")
@@ -104,26 +116,44 @@ def evaluate_model(
     )
 
 
+# A module with a symbol whose texts are hidden, the module's source, and those texts.
 _Documented = tuple[Module, str, list[Hidden]]
 
 
-def _documented(source: Path, manner: Manner) -> Iterator[_Documented]:
-    """Each public symbol with texts of a human that a model could be asked for, in a module of its own."""
-    for file in sorted(source.rglob("*.py")):
-        path = file.relative_to(source).as_posix()
-        if is_test(path):
-            continue
-        try:
-            text = file.read_bytes().decode("utf-8-sig")
-            with warnings.catch_warnings(action="ignore"):
-                parsed = parse_module(text, path, path.removesuffix(".py").replace("/", "."))
-        except (OSError, UnicodeDecodeError, SyntaxError, RecursionError, MemoryError):
-            continue
-        module = Module(path, path.removesuffix(".py").replace("/", "."), tuple(parsed.symbols))
+def _symbols(root: str, chunk: Chunk) -> list[Symbol]:
+    """What a file defines; nothing if it cannot be read or parsed."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return parse_module(_source(root, chunk), chunk.path, chunk.name).symbols
+    except (UnicodeDecodeError, SyntaxError, RecursionError, MemoryError):
+        return []
+
+
+def _source(root: str, chunk: Chunk) -> str:
+    return read_file(root, chunk.path, chunk.digest).decode("utf-8-sig")
+
+
+def _is_public(name: str) -> bool:
+    return not any(map(is_private, name.split(".")))
+
+
+def _drawn(documented: list[tuple[Chunk, str]], most: int) -> dict[Chunk, list[str]]:
+    """Some symbols by their files."""
+    found: dict[Chunk, list[str]] = {}
+    for chunk, name in random.Random(0).sample(documented, min(most, len(documented))):
+        found.setdefault(chunk, []).append(name)
+    return found
+
+
+def _hidden(drawn: Mapping[Chunk, list[str]], root: str, manner: Manner) -> Iterator[_Documented]:
+    """Each symbol without its texts, in a module of its own."""
+    for chunk, names in drawn.items():
+        source = _source(root, chunk)
+        module = Module(chunk.path, chunk.name, tuple(_symbols(root, chunk)))
         for symbol in module.symbols:
-            texts = list(_texts(path, symbol, manner))
-            if texts and not any(map(is_private, symbol.name.split("."))):
-                yield _without(module, symbol, texts), text, texts
+            if symbol.name in names:
+                texts = list(_texts(chunk.path, symbol, manner))
+                yield _without(module, symbol, texts), source, texts
 
 
 def _texts(path: str, symbol: Symbol, manner: Manner) -> Iterator[Hidden]:
@@ -181,7 +211,7 @@ class _Exam:
 
     def answer(self, hidden: Hidden, masked: bool) -> Written:
         """What the model wrote; nothing for what does not fit its prompt."""
-        place = masked, hidden.module, hidden.symbol, hidden.slot
+        place = masked, hidden.path, hidden.symbol, hidden.slot
         return self.written.get(place, Written("", ""))
 
 
@@ -216,5 +246,9 @@ def _means(candidates: list[str], references: list[str]) -> dict[str, float]:
 
 def _sentence(text: Hidden) -> str:
     """The name of what is described, as a sentence."""
-    name = text.slot.partition(".")[2] or text.symbol.rpartition(".")[2] or text.module.removesuffix(".py")
+    name = (
+        text.slot.partition(".")[2]
+        or text.symbol.rpartition(".")[2]
+        or PurePosixPath(text.path.removesuffix("/__init__.py")).stem
+    )
     return " ".join(word.lower() for word in _WORD.findall(name)).capitalize() + "."

@@ -46,6 +46,9 @@ def source(tmp_path, monkeypatch) -> Path:
     (folder / "m.py").write_text(CODE)
     (folder / "test_m.py").write_text('def test_it():\n    """Read what is there."""\n    return 1\n')
     (folder / "broken.py").write_text("def f(:")
+    (folder / ".gitignore").write_text("ignored/\n")
+    (folder / "ignored").mkdir()
+    (folder / "ignored" / "m.py").write_text(CODE)
     return folder
 
 
@@ -95,7 +98,8 @@ def test_the_bundled_model_on_a_real_package(source, tmp_path):
     [
         (["none", "--source", "."], "no model is set"),
         (["bundled", "--source", "/nowhere"], "/nowhere: no such folder"),
-        (["bundled", "--source", "empty"], "empty: no docstring says anything"),
+        (["bundled", "--source", "bare"], "bare: no docstring says anything"),
+        (["bundled", "--source", "empty"], "source 'empty': holds no Python file"),
         (["/nowhere", "--source", "."], "model: /nowhere is neither a folder nor an id"),
     ],
 )
@@ -104,6 +108,8 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "m.py").write_text("def f():\n    return 1\n")
     assert main(["model", "eval", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("docmill: ") and why in line
