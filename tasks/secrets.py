@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from detect_secrets.plugins.base import BasePlugin
 
 # Part of every key of what is searched: other code, or another library, may find other secrets.
-SECRETS_VERSION = (1, version("detect-secrets"))
+SECRETS_VERSION = (2, version("detect-secrets"))
 
 HIDDEN = "..."
 
-# Lines without any of this hold no secret; looking closer at each would take longer than all else.
+# What every detector's finds have some of: looking closer at each line would take longer than all else.
+_NAMED = "(?i:pass|pwd|secret|key|token|contrase)"
 _SUSPECT = re.compile(
-    r"[A-Za-z0-9+/=_.:@~-]{14,}|PRIVATE KEY|PuTTY|://[^/\s:@]{0,100}:[^/\s@]{1,100}@"
-    r"|(?i:pass|pwd|secret|key|token|contrase)"
+    r"[A-Za-z0-9+/=_-]{16,}|PRIVATE KEY|PuTTY|AKC|AP[0-9A-F]|://[^/\s:@]{0,100}:[^/\s@]{1,100}@"
+    rf"|{_NAMED}.{{0,80}}['\"]|['\"].{{0,80}}{_NAMED}"
 )
 _LITERAL = re.compile(r"""(?P<quote>['"])(?:\\.|(?!(?P=quote)).)*(?P=quote)""")
 _WORD = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
