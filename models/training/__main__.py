@@ -11,7 +11,7 @@ from pathlib import Path
 from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-LAYERS, WIDTH, TOKENS = 4, 256, 50
+LAYERS, WIDTH, TOKENS = 4, 256, 45
 
 
 def main() -> None:
@@ -29,7 +29,13 @@ def main() -> None:
     held_back = pairs.load(data / "validation.jsonl")
     padding = tokenizer.Encoder(tokens).padding
     plan = train.Plan(
-        runs, round(arguments.tokens * 1e6), LAYERS, WIDTH, padding, workers=os.cpu_count() or 1
+        runs,
+        round(arguments.tokens * 1e6),
+        LAYERS,
+        WIDTH,
+        padding,
+        workers=os.cpu_count() or 1,
+        bfloat16=arguments.bfloat16,
     )
     if not train.is_finished(plan):
         examples, validation = (
@@ -67,6 +73,11 @@ def _arguments() -> argparse.Namespace:
         default=TOKENS,
         metavar="N",
         help="millions of tokens that are read in training",
+    )
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="multiply matrices in bfloat16: on a Zen 4 1.5 times as fast, on a Xeon without AMX slower",
     )
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="use every Nth pair only: a trial of the chain"

@@ -145,7 +145,7 @@ def controls(written: list[Texts], pairs: list[Pair]) -> dict[str, list[Answers]
     for texts in written:
         dealt: Answers = [{} for _ in pairs]
         for task in TASKS:
-            places = list(_places(task, pairs))
+            places = list(places_of(task, pairs))
             order = np.random.default_rng(0).permutation(len(places))
             for (index, slot), other in zip(places, (places[n] for n in order), strict=True):
                 given = texts[other[0]].get(other[1])
@@ -154,7 +154,7 @@ def controls(written: list[Texts], pairs: list[Pair]) -> dict[str, list[Answers]
     return {"shuffled": shuffled, "constant": [[dict.fromkeys(p.texts, ONE_FOR_ALL) for p in pairs]] * 2}
 
 
-def _places(task: Task, pairs: list[Pair]) -> Iterator[tuple[int, str]]:
+def places_of(task: Task, pairs: list[Pair]) -> Iterator[tuple[int, str]]:
     """Where a task's texts are: the pair's number, and the slot."""
     for index, pair in enumerate(pairs):
         if pair.subject == task.subject:
@@ -201,7 +201,7 @@ def figures_of(
     task: Task, pairs: list[Pair], answers: Mapping[str, list[Answers]], written: Texts, floor: float
 ) -> dict[str, Any]:
     """Return a task's scores by contender, metric and setting, its lead, its curve, what is said."""
-    places = list(_places(task, pairs))
+    places = list(places_of(task, pairs))
     if not places:
         return {"texts": 0}
     references = [pairs[index].texts[slot] for index, slot in places]
@@ -255,7 +255,7 @@ def floors(model: Path, pairs: list[Pair]) -> dict[Task, float]:
     written = write(load_exactly(model), Encoder(model), pairs)
     found = {}
     for task in TASKS:
-        places = [place for place in _places(task, pairs) if place[1] in written[place[0]]]
+        places = [place for place in places_of(task, pairs) if place[1] in written[place[0]]]
         texts = [written[index][slot] for index, slot in places]
         order = sorted(range(len(texts)), key=lambda n: -texts[n].certainty)
         bleu = scores(

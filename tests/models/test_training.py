@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from models.config import ModelConfig
 from models.load import load
@@ -249,7 +250,7 @@ def test_near_duplicates_of_held_out_functions_are_removed():
 
 
 def plan(folder, tokens):
-    return train.Plan(folder / "run", tokens, layers=1, width=64, padding=0, workers=1)
+    return train.Plan(folder / "run", tokens, layers=1, width=64, padding=0, workers=1, bfloat16=True)
 
 
 TOKENS = 60_000
@@ -333,6 +334,16 @@ def test_a_finished_run_is_known_as_such(trained):
     assert train.is_finished(plan(folder, TOKENS))
     assert not train.is_finished(plan(folder, 10 * TOKENS))
     assert not train.is_finished(plan(folder / "nothing", TOKENS))
+
+
+def test_attention_that_trains_in_float32_is_that_of_the_stored_model(trained):
+    folder, _ = trained
+    stored = AutoModelForCausalLM.from_pretrained(folder / "whole").eval()
+    trained_as = train.new_model(plan(folder, TOKENS)).eval()
+    trained_as.load_state_dict(stored.state_dict())
+    ids = torch.randint(0, tokenizer.VOCABULARY, (3, 40), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(trained_as(ids).logits, stored(ids).logits)
 
 
 def test_a_killed_run_makes_the_same_steps_as_one_that_was_not(trained, tmp_path, monkeypatch):
