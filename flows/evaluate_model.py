@@ -7,7 +7,6 @@ In scope: which texts, asking for them as a build does, the scores. Not in scope
 from __future__ import annotations
 
 import random
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from flows.settings import cache_home
+from models.baselines import sentence_of
 from models.metrics import METRICS, scores
 from tasks.chunk import Chunk, chunks_of
 from tasks.chunk.docstrings import split_summary
@@ -30,7 +30,6 @@ from tasks.ingest.tree import Selection
 from tasks.resolve import is_private, is_test
 
 _OVERVIEWS = ("class", "module", "package")
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 
 
 class Hidden(Struct, frozen=True):
@@ -92,9 +91,8 @@ def evaluate_model(
         raise SourceError("no model is set: name one to evaluate")
     if not source.is_dir():
         raise SourceError(f"{source}: no such folder")
+    snapshot = ingest(open_source(str(source), None, cache_home()), Selection(), cache_home())
     writer = Writer(model, quantize, device, cache_home())
-    opened = open_source(str(source), None, cache_home())
-    snapshot = ingest(opened, Selection(), cache_home())
     chunks = [c for c in chunks_of(snapshot.code, snapshot.name) if not is_test(c.path)]
     documented = [
         (chunk, symbol.name)
@@ -251,4 +249,4 @@ def _sentence(text: Hidden) -> str:
         or text.symbol.rpartition(".")[2]
         or PurePosixPath(text.path.removesuffix("/__init__.py")).stem
     )
-    return " ".join(word.lower() for word in _WORD.findall(name)).capitalize() + "."
+    return sentence_of(name)

@@ -33,6 +33,7 @@ SLOT_MARKS = {
 }
 # At most, of the model's own; in the order of a page.
 SLOT_TOKENS = {"summary": 48, "description": 96, "param": 32, "returns": 32, "raises": 32}
+OPENING_TOKENS = 48  # of what opens the first slot of an answer, at most
 _MARK_TOKENS = 2  # a mark and a colon
 
 NEUTRAL_NAME = "func"

@@ -9,8 +9,6 @@ said of parameters, results and exceptions. Each is measured with the name as it
 
 import json
 import math
-import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.baselines import Neighbours, sentence_of
 from models.config import GenerationConfig, ModelConfig
 from models.engine import Engine, Frame, Request
 from models.load import LoadedModel, load
 from models.metrics import METRICS, lead, scores
-from models.prompts import NEUTRAL_NAME, SLOT_TOKENS, slot_groups, slot_opening
+from models.prompts import NEUTRAL_NAME, OPENING_TOKENS, SLOT_TOKENS, slot_groups, slot_opening
 from models.training.pairs import Pair, Subject
-from models.training.tokenizer import FORCED_TOKENS, MAX_ANSWER_TOKENS, MAX_PROMPT_TOKENS, Encoder
+from models.training.tokenizer import MAX_ANSWER_TOKENS, MAX_PROMPT_TOKENS, Encoder
 
 # Written with the test packages in sight, most of whose functions are networkx's: the hardest control.
 ONE_FOR_ALL = "Return a list of the given nodes in the graph."
@@ -32,8 +31,6 @@ SETTINGS = ("named", "masked")
 GOOD_ENOUGH = 18.0  # BLEU of what is said, on the validation packages; what keeps below it is not said
 _LEAST_SHARE = 0.05  # of the texts of a task that have to be that good, or it is not asked for
 _SHARES = tuple(share / 20 for share in range(1, 21))
-
-_CODE_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 
 
 class Task(NamedTuple):
@@ -79,7 +76,7 @@ Answers = list[dict[str, str]]
 def write(loaded: LoadedModel, encoder: Encoder, pairs: list[Pair], *, masked: bool = False) -> Texts:
     """Return the model's greedy text for every slot that a human filled; nothing for what is too long."""
     generation = GenerationConfig(
-        max_prompt_tokens=MAX_PROMPT_TOKENS + FORCED_TOKENS, max_new_tokens=MAX_ANSWER_TOKENS, stop=()
+        max_prompt_tokens=MAX_PROMPT_TOKENS + OPENING_TOKENS, max_new_tokens=MAX_ANSWER_TOKENS, stop=()
     )
     engine = Engine(loaded, generation)
     found: Texts = [{} for _ in pairs]
@@ -292,68 +289,3 @@ def load_exactly(model: Path) -> LoadedModel:
 
 def _plain(texts: Texts) -> Answers:
     return [{slot: text.text for slot, text in of_pair.items()} for of_pair in texts]
-
-
-# --- the baselines
-
-
-def sentence_of(name: str) -> str:
-    """Return a name as a sentence: `read_csvFile` is "Read csv file."."""
-    return " ".join(words(name)).capitalize() + "."
-
-
-def words(code: str) -> list[str]:
-    """Return the words in identifiers and literals, in lower case."""
-    return [word.lower() for word in _CODE_WORD.findall(code)]
-
-
-class Neighbours:
-    """Finds the taught code that is most like a given one, cosine of TF-IDF over its words, and its texts.
-
-    For a parameter or an exception those are looked at first that have one of the same name.
-    """
-
-    def __init__(self, taught: list[tuple[str, dict[str, str]]]) -> None:
-        self._texts = [texts for _, texts in taught]
-        counts = [Counter(words(code)) for code, _ in taught]
-        frequency = Counter(word for count in counts for word in count)
-        self._idf = {word: math.log(len(taught) / number) for word, number in frequency.items()}
-        postings: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
-        for index, count in enumerate(counts):
-            for word, weight in self._vector(count).items():
-                postings[word][0].append(index)
-                postings[word][1].append(weight)
-        self._postings = {
-            word: (np.array(indexes, dtype=np.int32), np.array(weights, dtype=np.float32))
-            for word, (indexes, weights) in postings.items()
-        }
-        having: dict[str, list[int]] = defaultdict(list)
-        for index, texts in enumerate(self._texts):
-            for name in {*texts, *(slot.partition(".")[0] for slot in texts)}:
-                having[name].append(index)
-        self._having = {name: np.array(indexes) for name, indexes in having.items()}
-
-    def nearest(self, code: str, slots: Iterable[str]) -> dict[str, str]:
-        """Return for each slot the text of the nearest neighbour that has one."""
-        similar = np.zeros(len(self._texts), dtype=np.float32)
-        for word, weight in self._vector(Counter(words(code))).items():
-            indexes, weights = self._postings[word]
-            similar[indexes] += weight * weights
-        return {slot: self._text(slot, similar) for slot in slots}
-
-    def _text(self, slot: str, similar: np.ndarray) -> str:
-        kind = slot.partition(".")[0]
-        having = self._having.get(slot, self._having.get(kind))
-        if having is None:
-            return ""
-        texts = self._texts[int(having[similar[having].argmax()])]
-        return texts.get(slot) or next(text for name, text in texts.items() if name.partition(".")[0] == kind)
-
-    def _vector(self, count: Counter[str]) -> dict[str, float]:
-        weights = {
-            word: (1 + math.log(number)) * self._idf[word]
-            for word, number in count.items()
-            if word in self._idf
-        }
-        length = math.sqrt(sum(weight * weight for weight in weights.values())) or 1.0
-        return {word: weight / length for word, weight in weights.items()}

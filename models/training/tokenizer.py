@@ -34,7 +34,6 @@ from models.training.pairs import Pair
 
 VOCABULARY = 8192
 MAX_PROMPT_TOKENS = 160
-FORCED_TOKENS = 48  # of what opens the first slot
 MAX_ANSWER_TOKENS = 192  # all slots of a request, with what stands before them
 PADDING, END = "<|padding|>", "<|end|>"
 _SPECIAL = [PADDING, END, *SLOT_MARKS.values()]  # the first tokens of the vocabulary

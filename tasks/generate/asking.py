@@ -42,8 +42,6 @@ _ALL_KINDS = ("function", "method", "property", "class", "module", "package")
 
 # Tokens that a model writes for one request at most, forced ones included.
 LONGEST_ANSWER = 384
-# Tokens of what opens the first slot, at most.
-FIRST_HEADING = 48
 _LONGEST_NAME = 32  # bytes, of which no token has less than one; what is longer is not asked about
 
 INSTRUCTION = (

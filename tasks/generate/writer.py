@@ -17,13 +17,12 @@ from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Frame, Request
 from models.limits import PromptLimit
 from models.load import LoadedModel, load
-from models.prompts import SLOT_TOKENS, slot_opening
+from models.prompts import OPENING_TOKENS, SLOT_TOKENS, slot_opening
 from models.quantize import METHODS, prepared
 from models.tuning import remembered, shrink, tuned_engine
 from tasks.documents import SourceError, TextOrigin
 from tasks.generate.answers import Rendered
 from tasks.generate.asking import (
-    FIRST_HEADING,
     INSTRUCTION,
     Manner,
     RawText,
@@ -62,12 +61,12 @@ def _brief_of(loaded: LoadedModel) -> Brief:
     if meta.prompt is not None:
         prefix, opening = "", slot_opening("summary")
         manner = trained_manner(meta.asks, meta.max_answer_tokens or SLOT_TOKENS["summary"])
-        forced = 1 if all(slots == ("summary",) for slots in manner.slots.values()) else FIRST_HEADING
+        forced = 1 if all(slots == ("summary",) for slots in manner.slots.values()) else OPENING_TOKENS
         room = (meta.max_prompt_tokens or _LONGEST_PROMPT) - 1 + forced
     else:
         prefix, opening = loaded.render_chat(INSTRUCTION)
         manner = chat_manner(opening)
-        forced = len(loaded.encode(opening, trusted=True)) + FIRST_HEADING
+        forced = len(loaded.encode(opening, trusted=True)) + OPENING_TOKENS
         room = min(
             _LONGEST_PROMPT, loaded.context - manner.answer_tokens - len(loaded.encode_opening(prefix))
         )

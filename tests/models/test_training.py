@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from models import baselines
 from models.config import ModelConfig
 from models.load import load
 from models.prompts import SUMMARY_SEPARATOR, placed
@@ -475,8 +476,8 @@ def test_the_loss_counts_texts_and_a_share_of_the_code():
 
 
 def test_a_name_becomes_a_sentence():
-    assert evaluate.sentence_of("read_csvFile") == "Read csv file."
-    assert evaluate.sentence_of("__init__") == "Init."
+    assert baselines.sentence_of("read_csvFile") == "Read csv file."
+    assert baselines.sentence_of("__init__") == "Init."
 
 
 def test_the_nearest_neighbour_shares_the_rare_words():
@@ -485,7 +486,7 @@ def test_the_nearest_neighbour_shares_the_rare_words():
         "def g(self): return self.graph": {"summary": "graph", "param.node": "g's"},
         "def h(self): return self.name": {"returns": "name"},
     }
-    neighbours = evaluate.Neighbours(list(known.items()))
+    neighbours = baselines.Neighbours(list(known.items()))
     slots = ("summary", "param.node", "param.size", "param.new", "returns", "raises.KeyError")
     assert neighbours.nearest("def x(self): return len(self.graph)", slots) == {
         "summary": "graph",
