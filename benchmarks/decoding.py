@@ -23,9 +23,9 @@ import torch
 
 from models.config import BUNDLED, ModelConfig
 from models.load import LoadedModel, load
+from models.metrics import scores
 from models.training import corpus, pairs
-from models.training.evaluate import mean_bleu
-from models.training.tokenizer import Encoder
+from models.training.tokenizer import SUMMARY_ID, Encoder
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE / ".packages"
@@ -51,7 +51,7 @@ def functions(most: int) -> list[pairs.Pair]:
         pair
         for package in wanted
         for pair in pairs.read(corpus.sources(package, PACKAGES), package.name)
-        if pair.subject == "function"
+        if pair.subject == "function" and "summary" in pair.texts
     ]
     random.Random(0).shuffle(found)
     return found[:most]
@@ -85,7 +85,7 @@ def measured(
         found.append(
             {
                 "ms_per_text": 1000 * (time.perf_counter() - start) / len(texts),
-                "bleu": mean_bleu(texts, references),
+                "bleu": float(scores("bleu", texts, references).mean()),
                 "words": statistics.mean(len(text.split()) for text in texts),
             }
         )
@@ -100,10 +100,12 @@ def main() -> None:
     loaded = load(ModelConfig(model=str(BUNDLED), device="cpu", dtype="float32"))
     encoder = Encoder(BUNDLED)
     asked = functions(arguments.functions)
-    prompts = encoder.prompts(asked)
-    usable = sorted((i for i, prompt in enumerate(prompts) if prompt), key=lambda i: len(prompts[i]))
-    references = [asked[i].summary for i in usable]
-    rows = [prompts[i] for i in usable]
+    prompts = [(encoder.prompt(pair, masked=False), pair.texts["summary"]) for pair in asked]
+    read = [
+        ([*encoder.tokenizer.encode(p).ids, SUMMARY_ID], summary) for p, summary in prompts if p is not None
+    ]
+    read.sort(key=lambda row: len(row[0]))
+    rows, references = [row for row, _ in read], [summary for _, summary in read]
     written(loaded, rows[:ROWS], encoder.padding, WAYS["greedy, 12 tokens"])
     results = {}
     for name, way in WAYS.items():

@@ -19,12 +19,11 @@ from typing import Any
 
 from build import machine
 
-from models.config import ModelConfig
+from models.config import BUNDLED, ModelConfig
 from models.int8 import is_fast
 from models.load import ModelMeta, load
 from models.metrics import METRICS, lead, scores
 from models.training import corpus, evaluate, pairs
-from models.training.__main__ import BUNDLED
 from models.training.evaluate import SETTINGS, TASKS, Task
 from models.training.pairs import Pair
 from models.training.tokenizer import Encoder

@@ -111,7 +111,7 @@ def agreement(mine: list[list[int]], theirs: list[list[int]]) -> float:
 
 def measure(whole: Path, count: int, rounds: int) -> dict[str, dict[str, Any]]:
     """All forms, interleaved; speeds are medians of the rounds."""
-    from models.training.evaluate import mean_bleu
+    from models.metrics import scores
 
     asked = shown(whole, count)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in FORMS}
@@ -134,7 +134,7 @@ def measure(whole: Path, count: int, rounds: int) -> dict[str, dict[str, Any]]:
             "output": of_form[0]["output"],
             "same_texts": sum(map(str.__eq__, of_form[0]["texts"], exact["texts"])) / len(asked),
             "agreement": agreement(of_form[0]["tokens"], exact["tokens"]),
-            "bleu": mean_bleu(of_form[0]["texts"], [summary for _, summary in asked]),
+            "bleu": float(scores("bleu", of_form[0]["texts"], [summary for _, summary in asked]).mean()),
         }
         for name, of_form in runs.items()
     }
@@ -146,9 +146,8 @@ def shown(whole: Path, count: int) -> list[tuple[str, str]]:
 
     pairs = functions(count)
     encoder = Encoder(whole)
-    prompts = encoder.prompts(pairs)
-    usable = [(prompt, pair.summary) for prompt, pair in zip(prompts, pairs, strict=True) if prompt]
-    return [(encoder.tokenizer.decode(prompt[:-1]), summary) for prompt, summary in usable]
+    prompts = [(encoder.prompt(pair, masked=False), pair.texts["summary"]) for pair in pairs]
+    return [(prompt, summary) for prompt, summary in prompts if prompt is not None]
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from typing import Any
 from quality import floors_of
 
 from models.baselines import sentence_of
+from models.config import BUNDLED
 from models.training import evaluate, pairs
-from models.training.__main__ import BUNDLED
 from models.training.evaluate import Task
 
 PLACES = 80  # drawn at random, and again among those where the model is sure enough

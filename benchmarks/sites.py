@@ -32,7 +32,7 @@ from typing import Any
 
 from build import DOCMILL, copy_of, machine
 
-from models.training.__main__ import BUNDLED
+from models.config import BUNDLED
 from tasks.gate.page import Page, read_page
 
 HERE = Path(__file__).resolve().parent

@@ -22,8 +22,9 @@ from tasks.chunk.docstrings import split_summary
 from tasks.chunk.python import parse_module
 from tasks.documents import Module, SourceError, Symbol
 from tasks.files import read_file
-from tasks.generate.asking import Asked, Manner, RawText, asked_of
+from tasks.generate.asking import Asked, Manner, Member, RawText, asked_of
 from tasks.generate.checks import checked
+from tasks.generate.questions import modules_inside, whole_requests
 from tasks.generate.writer import Writer
 from tasks.ingest import ingest, open_source
 from tasks.ingest.tree import Selection
@@ -94,17 +95,19 @@ def evaluate_model(
     snapshot = ingest(open_source(str(source), None, cache_home()), Selection(), cache_home())
     writer = Writer(model, quantize, device, cache_home())
     chunks = [c for c in chunks_of(snapshot.code, snapshot.name) if not is_test(c.path)]
-    documented = [
-        (chunk, symbol.name)
-        for chunk in chunks
-        for symbol in _symbols(snapshot.root, chunk)
-        if _is_public(symbol.name) and any(_texts(chunk.path, symbol, writer.manner))
-    ]
+    documented, headlines = [], []
+    for chunk in chunks:
+        for symbol in _symbols(snapshot.root, chunk):
+            if _is_public(symbol.name) and any(_texts(chunk.path, symbol, writer.manner)):
+                documented.append((chunk, symbol.name))
+            if not symbol.name and _is_public(chunk.name):
+                summary = symbol.slots.get("summary")
+                headlines.append((chunk.path, chunk.name, summary.text if summary else ""))
     drawn = list(_hidden(_drawn(documented, most), snapshot.root, writer.manner))
     hidden = [text for _, _, texts in drawn for text in texts]
     if not hidden:
         raise SourceError(f"{source}: no docstring says anything that the model could be asked for")
-    exam = _Exam(writer)
+    exam = _Exam(writer, modules_inside(headlines))
     for masked in (False, True):
         exam.take(drawn, masked, tell)
     return Evaluation(
@@ -173,8 +176,8 @@ def _without(module: Module, symbol: Symbol, texts: Iterable[Hidden]) -> Module:
 class _Exam:
     """What a model wrote for each hidden text, with the names as they are and with them masked."""
 
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
+    def __init__(self, writer: Writer, inside: Mapping[str, list[Member]]) -> None:
+        self.writer, self.inside = writer, inside
         self.written: dict[tuple[bool, str, str, str], Written] = {}
         self.count = self.dropped = 0
 
@@ -186,7 +189,10 @@ class _Exam:
             for number, (module, request) in enumerate(
                 (module, request)
                 for module, source, texts in drawn
-                for request in asked_of(module, {texts[0].symbol}, source, manner, fits, hide_names=masked)
+                for request in whole_requests(
+                    asked_of(module, {texts[0].symbol}, source, manner, fits, hide_names=masked),
+                    self.inside.get(module.name, ()),
+                )
             )
         }
         requests = ((key, prompt, request.frames) for key, (_, request, prompt) in asked.items())

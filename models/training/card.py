@@ -13,7 +13,7 @@ from models.training.corpus import Package, packages
 from models.training.evaluate import GOOD_ENOUGH, ONE_FOR_ALL, TASKS, Task, tasks_of, worth_asking
 from models.training.pairs import Pair
 from models.training.tokenizer import MAX_PROMPT_TOKENS, VOCABULARY
-from models.training.train import CODE_SHARE, CODE_WEIGHT, MASKED_SHARE, SEED, SLOT_WEIGHT
+from models.training.train import CODE_SHARE, CODE_WEIGHT, MASKED_SHARE, SEED, SLOT_WEIGHT, Plan
 
 CARD = "README.md"
 _PLURAL = {
@@ -40,7 +40,8 @@ sentence it wrote carries the model's mark on the page.
   sentence and the end token. Marks and names are given to it, never written by it.
 - **Shape**: Llama, {layers} layers, {width} wide, {heads} heads over {kv_heads} key/value heads,
   {parameters:.1f} M parameters, byte-level BPE tokenizer of {vocabulary:,} tokens.
-- **Stored** as int8 through optimum-quanto (embedding in bfloat16): {megabytes:.1f} MB in all.
+- **Stored** as int8 through optimum-quanto (embedding in bfloat16): {megabytes:.1f} MB in all. On the
+  validation packages this costs {lost} BLEU.
 - **Licence**: Apache-2.0, like docmill. The sources it was trained on are listed below with theirs.
 
 ## How good it is
@@ -77,7 +78,7 @@ On the test packages, greedy decoding in float32 from the int8 weights:
 
 ## How it was trained
 
-`python -m models.training` makes it again: it downloads the packages pinned in `models/training/corpus.toml`
+`{command}` makes it again: it downloads the packages pinned in `models/training/corpus.toml`
 as wheels, reads them without running them, and takes each function, class, module and package with the first
 sentence of what its docstring says of it and of its parameters, result and exceptions: {taught}.
 Left out: tests, stubs, copies of other projects, sentences that say nothing about the code, what is equal but
@@ -86,8 +87,9 @@ no member has a summary, as where nobody wrote any.
 
 In {masked_share:.0%} of the examples the name is masked. Loss on the texts, those of parameters, results and
 exceptions with weight {slot_weight}, and on a random {code_share:.0%} of the code's tokens with weight
-{code_weight}. Muon for the matrices in the layers, AdamW for the rest, learning rates falling to zero.
-It took {minutes:.0f} minutes on two cores; seed {seed}; the checkpoint with the lowest loss on
+{code_weight}. Muon for the matrices in the layers, AdamW for the rest, learning rates falling to zero;
+matrices are multiplied in {products}.
+It took {minutes:.0f} minutes on {workers} cores; seed {seed}; the checkpoint with the lowest loss on
 {validation_names} was kept. The test packages took no part in any choice.
 
 | minutes | step | tokens | validation loss | name masked | further slots |
@@ -101,11 +103,25 @@ It took {minutes:.0f} minutes on two cores; seed {seed}; the checkpoint with the
 
 
 def write(
-    folder: Path, figures: dict[str, Any], asked: Mapping[Task, float], curve: Path, taught: list[Pair]
+    folder: Path,
+    figures: dict[str, Any],
+    asked: Mapping[Task, float],
+    lost: Mapping[str, float],
+    plan: Plan,
+    taught: list[Pair],
 ) -> None:
-    """Write the card of a model, which is asked for some tasks above their floors, into its `folder`."""
+    """Write the card of a model into its `folder`.
+
+    Args:
+        folder: The model as it is shipped.
+        figures: Those of the test packages.
+        asked: The tasks that it is asked for, and their floors.
+        lost: BLEU that int8 costs, as of `evaluate.lost_in_int8`.
+        plan: What it was trained by.
+        taught: What it was taught.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    points = json.loads(curve.read_text(encoding="utf-8"))
+    points = json.loads((plan.folder / "curve.json").read_text(encoding="utf-8"))
     of_split = {
         split: [p for p in packages() if p.split == split] for split in ("train", "validation", "test")
     }
@@ -132,12 +148,31 @@ def write(
         slot_weight=SLOT_WEIGHT,
         code_share=CODE_SHARE,
         code_weight=CODE_WEIGHT,
+        lost=_lost(lost),
+        command=_command(plan),
+        products="bfloat16" if plan.bfloat16 else "float32",
         minutes=points[-1]["minutes"],
+        workers=plan.workers,
         seed=SEED,
         curve=_curve(points),
         sources="\n".join(f"- {p.name} {p.version} ({p.licence})" for p in of_split["train"]),
     )
     (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def _lost(lost: Mapping[str, float]) -> str:
+    """What int8 costs; below nothing if it gained."""
+    stored = f"{lost['weights']:.2f}"
+    return (
+        f"{stored}, and {lost['products']:.2f} where products are in int8 too,"
+        if "products" in lost
+        else stored
+    )
+
+
+def _command(plan: Plan) -> str:
+    """What makes a model like this one, on a machine with as many cores."""
+    return f"python -m models.training --tokens {plan.tokens / 1e6:g}{' --bfloat16' if plan.bfloat16 else ''}"
 
 
 def _counted(number: Mapping[Task, int]) -> str:

@@ -12,13 +12,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from models.baselines import Neighbours, sentence_of
 from models.config import GenerationConfig, ModelConfig
 from models.engine import Engine, Frame, Request
+from models.int8 import is_fast
 from models.load import LoadedModel, load
 from models.metrics import METRICS, lead, scores
 from models.prompts import NEUTRAL_NAME, OPENING_TOKENS, SLOT_TOKENS, slot_groups, slot_opening
@@ -244,12 +245,11 @@ def curve(certainty: np.ndarray, bleu: np.ndarray) -> list[dict[str, float]]:
     return points
 
 
-def floors(model: Path, pairs: list[Pair]) -> dict[Task, float]:
+def floors(written: Texts, pairs: list[Pair]) -> dict[Task, float]:
     """Return for each task the certainty above which its texts are good enough, by the validation pairs.
 
     Tasks that never are good enough are left out.
     """
-    written = write(load_exactly(model), Encoder(model), pairs)
     found = {}
     for task in TASKS:
         places = [place for place in places_of(task, pairs) if place[1] in written[place[0]]]
@@ -282,9 +282,35 @@ def worth_asking(figures: Mapping[str, Any]) -> list[Task]:
     ]
 
 
+def lost_in_int8(whole: Texts, model: Path, pairs: list[Pair]) -> dict[str, float]:
+    """Return the BLEU that a model's texts lose, all tasks together, to those of the `whole` one in float32.
+
+    `weights` is what storing it as int8 costs, `products` what multiplying in int8 costs beside; that is
+    left out where this CPU does not do it.
+    """
+    before = _mean_bleu(whole, pairs)
+    types: dict[str, Literal["float32", "int8"]] = {"weights": "float32"}
+    if is_fast():
+        types["products"] = "int8"
+    return {
+        name: before - _mean_bleu(write(_loaded(model, compute), Encoder(model), pairs), pairs)
+        for name, compute in types.items()
+    }
+
+
+def _mean_bleu(written: Texts, pairs: list[Pair]) -> float:
+    places = [(index, slot) for index, texts in enumerate(written) for slot in texts]
+    texts = [written[index][slot].text for index, slot in places]
+    return float(scores("bleu", texts, [pairs[index].texts[slot] for index, slot in places]).mean())
+
+
 def load_exactly(model: Path) -> LoadedModel:
     """Return a model that computes in float32, so that every machine gets the same figures."""
-    return load(ModelConfig(model=str(model), device="cpu", dtype="float32"))
+    return _loaded(model, "float32")
+
+
+def _loaded(model: Path, compute: Literal["float32", "int8"]) -> LoadedModel:
+    return load(ModelConfig(model=str(model), device="cpu", dtype=compute))
 
 
 def _plain(texts: Texts) -> Answers:

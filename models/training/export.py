@@ -25,7 +25,6 @@ _DESCRIPTION = {
     "prompt": "code-slots",  # the code and the marks of models.prompts
     "max_prompt_tokens": MAX_PROMPT_TOKENS,
     "max_answer_tokens": MAX_ANSWER_TOKENS,
-    "int8_products": True,  # docs/decisions has the figures
 }
 
 
@@ -37,17 +36,18 @@ def assemble(weights: Path, tokenizer: Path, folder: Path) -> None:
             shutil.copyfile(tokenizer / name, folder / name)
 
 
-def store(whole: Path, floors: Mapping[Task, float], target: Path) -> None:
+def store(whole: Path, floors: Mapping[Task, float], target: Path, *, int8_products: bool = False) -> None:
     """Write the model in `whole` to `target` as int8; other files there stay.
 
-    It is asked for those tasks only, and silent where it is less sure than their floor.
+    It is asked for those tasks only, and silent where it is less sure than their floor. `int8_products` says
+    that it was measured to lose nothing by multiplying in int8.
     """
     asks: dict[str, dict[str, float]] = {}
     for task, floor in floors.items():
         for kind in _KINDS[task.subject]:
             if kind != "property" or task.slot == "summary":
                 asks.setdefault(kind, {})[task.slot] = round(floor, 3)
-    description = _DESCRIPTION | {"asks": asks}
+    description = _DESCRIPTION | {"int8_products": int8_products, "asks": asks}
     (whole / META_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     with tempfile.TemporaryDirectory() as scratch:
         small = quantize_folder(whole, Path(scratch) / "int8")

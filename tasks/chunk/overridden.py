@@ -75,7 +75,7 @@ def code_of(symbol: Symbol, symbols: Iterable[Symbol]) -> str:
     """A digest of what a text about a symbol is about.
 
     Of a function it is its code, without docstring, comments and formatting; of a class or a module its head
-    and the heads of its members; of an attribute its value as a page shows it.
+    and the heads of its members; of an attribute its value.
     """
     inside = f"{symbol.name}." if symbol.name else ""
     members = [

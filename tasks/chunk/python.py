@@ -257,6 +257,8 @@ class _Chunker:
             slots=self._prose_slots(docstring),
             expected=("summary",),
             names=tuple(_names_in(parts, set())),
+            # Of what is not shown whole, a text may be about the rest.
+            code=_code_digest(self._text(value).split()) if value is not None and written == "…" else "",
         )
 
     def _value_text(self, name: str, value: ast.expr | None) -> str | None:
@@ -440,9 +442,7 @@ class _Chunker:
                 if not _is_labelled(name, node.name)
             ),
             doc_types=_types_of_what_exists(parsed, parameters),
-            code=digest_bytes(
-                "\0".join([signature, *decorators, *body.trace]).encode("utf-8", "surrogatepass")
-            ),
+            code=_code_digest([signature, *decorators, *body.trace]),
         )
         return symbol, body
 
@@ -491,10 +491,11 @@ class _Chunker:
     def _fold_accessor(self, name: str, node: FunctionNode, decorators: list[str]) -> None:
         """A setter or deleter belongs to its property."""
         base = self.symbols[name]
-        receiver = node.args.args[0].arg if node.args.args else None
-        names = dict.fromkeys([*base.names, *self._body(node, receiver).names])
+        body = self._body(node, node.args.args[0].arg if node.args.args else None)
+        names = dict.fromkeys([*base.names, *body.names])
         labels = dict.fromkeys([*base.labels, *_labels(node, decorators)])
-        self.symbols[name] = replace(base, names=tuple(names), labels=tuple(labels))
+        code = _code_digest([base.code, *decorators, *body.trace])
+        self.symbols[name] = replace(base, names=tuple(names), labels=tuple(labels), code=code)
 
     def _flush_overloads(self, prefix: str) -> None:
         """Overloads without an implementation (stubs): the last stands for all."""
@@ -575,9 +576,11 @@ class _Chunker:
                 trace.append(_spelled(node.value))  # type: ignore[attr-defined]
             elif kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
                 body.nested.append(node)  # type: ignore[arg-type]
+                trace.append(ast.dump(node))
                 stores.add(node.name)  # type: ignore[attr-defined]
             elif kind in (ast.Import, ast.ImportFrom):
                 self._import(node, self.local_imports)  # type: ignore[arg-type]
+                trace.append(ast.dump(node))
             else:
                 if kind is ast.Raise:
                     self._note_raise(node, body)  # type: ignore[arg-type]
@@ -887,6 +890,10 @@ def _own_statements(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str | None
 def _spelled(value: object) -> str:
     """A constant in full; a whole number in hexadecimal, for Python prints no very long decimals."""
     return hex(value) if type(value) is int else repr(value)
+
+
+def _code_digest(trace: Iterable[str]) -> str:
+    return digest_bytes("\0".join(trace).encode("utf-8", "surrogatepass"))
 
 
 def _push_children(node: ast.AST, stack: list[ast.AST], trace: list[str]) -> None:

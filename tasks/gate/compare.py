@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Set
+from functools import cached_property
 from itertools import zip_longest
 
 from tasks.documents import Author, Finding
@@ -28,8 +29,11 @@ from tasks.gate.page import Page, ShownParameter, ShownSymbol, ShownText
 
 _ORDINAL = re.compile(r"#\d+")
 _WORD = re.compile(r"[^\W\d]\w*")
-# What reads as code wherever it stands: a call, an underscore, an inner capital.
-_CODE_LIKE = re.compile(r"[^\W\d][\w.]*\(\)|\w*_\w+|\w*[a-z][A-Z]\w*")
+# What reads as code wherever it stands: a call, a dotted name, an underscore, an inner capital or word.
+_CODE_LIKE = re.compile(
+    r"[^\W\d][\w.]*\((?!e?s\))|[^\W\d]\w+(?:\.[^\W\d]\w+)+"
+    r"|\w*_\w*|\w*[a-z][A-Z]\w*|\w*[A-Z]{2}[a-z]{2}\w*"
+)
 _CUT = "…"
 
 
@@ -46,7 +50,7 @@ class Comparison:
             if symbol.name:
                 self._symbol(symbol)
             elif symbol.model_texts:
-                self._model_texts(symbol, self.code.words | set(_WORD.findall(self.page.words)))
+                self._model_texts(symbol)
         return self.findings
 
     def _found(
@@ -91,7 +95,7 @@ class Comparison:
                 case node:
                     self._attribute(symbol, node)
             if symbol.model_texts:
-                self._model_texts(symbol, self.code.words)
+                self._model_texts(symbol)
 
     def _function(self, symbol: ShownSymbol, here: Definition, definitions: list[Definition]) -> None:
         documented, overloads = _overloaded(here, definitions)
@@ -105,7 +109,9 @@ class Comparison:
             if not _is_head_of(text, definition):
                 self._found("wrong-signature", symbol, f"no signature of {symbol.name}: {_short(text)}")
         self._decorators(symbol, node)
-        if symbol.kind != "property":
+        if symbol.kind == "property":
+            self._no_parameters(symbol)
+        else:
             self._parameters(symbol, callers_arguments(documented))
         self._returns(symbol, node)
         derived = [exception for exception in symbol.raises if not exception.of_a_human]
@@ -189,9 +195,14 @@ class Comparison:
 
     # --- texts of a model
 
-    def _model_texts(self, symbol: ShownSymbol, known: Set[str]) -> None:
+    @cached_property
+    def _known(self) -> Set[str]:
+        """The words of the file, of its path, and of what the page lists or a human added."""
+        return self.code.words.union(*map(_WORD.findall, (self.page.path, self.page.words)))
+
+    def _model_texts(self, symbol: ShownSymbol) -> None:
         for text in symbol.model_texts:
-            for name in sorted(set(invented(text, known))):
+            for name in sorted(set(invented(text, self._known))):
                 message = f"{symbol.name or self.page.path}: a model's text names {name}"
                 self._found("invented-identifier", symbol, message, text.line, "model")
 

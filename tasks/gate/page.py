@@ -24,7 +24,8 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _LINKS = {"a": "href", "img": "src", "link": "href", "script": "src"}
 _IN_A_DOCSTRING = (
     "//main//div[@class='prose' or @class='summary']//a | //main//table[@class='params']//td[2]//a"
-    " | //main//dd/a"
+    " | //main//table[@class='params']//td//i//a | //main//dl[@class='facts']//i//a"
+    " | //main//dl[@class='facts']/dd//a"
 )
 
 
@@ -99,8 +100,9 @@ class Page(Struct):
 
     `path` is the source file that it documents or shows, "" if none. `source` is the file of the site
     that its source links lead to, "" if they lead elsewhere. `listed` are the pages that it lists with a
-    model's summary, and that summary. `words` are those of its lists, `code` is what a source page shows,
-    and `lines` how many lines of it can be linked to.
+    model's summary, and that summary. `words` are what stands in its title, its lists and texts of humans,
+    if a model's texts are beside them; `code` is what a source page shows, and `lines` how many lines of it
+    can be linked to.
     """
 
     path: str
@@ -146,9 +148,17 @@ def read_page(name: str, html: bytes) -> Page:
         list(_listed(name, main)),
         ids,
         list(_links(name, root)),
-        " ".join(_text(table) for table in main.iterfind("table[@class='listing']")) if module else "",
+        _words(main) if any(symbol.model_texts for symbol in symbols) else "",
         None,
     )
+
+
+def _words(main: etree._Element) -> str:
+    """The page's title, what it lists, and what humans wrote of its symbols."""
+    listed = [*main.iterfind("h1/code"), *main.iterfind("table[@class='listing']")]
+    texts = main.iterfind(".//div[@class]")
+    written = [t for t in texts if t.get("class") in ("summary", "prose") and _model_text(t) is None]
+    return " ".join(map(_text, (*listed, *written)))
 
 
 def _without_code(html: bytes) -> tuple[bytes, bytes | None]:
@@ -171,7 +181,12 @@ def _listed(page: str, main: etree._Element) -> Iterator[tuple[str, str]]:
         link, cell = row.find(".//a[@href]"), row.find("td")
         text = _model_text(cell) if cell is not None else None
         if link is not None and text is not None:
-            yield _target(page, link.get("href", ""))[0], text.text.replace("`", "")
+            yield _target(page, link.get("href", ""))[0], text.text
+    for item in main.iterfind("ul[@class='modules']/li"):
+        link, text = item.find("a[@href]"), _model_text(item)
+        if link is not None and text is not None:
+            shown = text.text.removeprefix(_text(link)).removeprefix(" – ")
+            yield _target(page, link.get("href", ""))[0], shown
 
 
 # --- symbols

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_SENTENCE = re.compile(r"[^.!?]*(?:[.!?](?!\s)[^.!?]*)*[.!?]?")
+_ABBREVIATION = r"(?:(?<=\be\.g)|(?<=\bi\.e)|(?<=\betc)|(?<=\bcf)|(?<=\bvs))\."
+_SENTENCE = re.compile(rf"[^.!?]*(?:(?:{_ABBREVIATION}|[.!?](?!\s))[^.!?]*)*[.!?]?", re.IGNORECASE)
 _BROKEN = re.compile(
     r"(\w)\1{4}|(\w{2,8})\2{2}"  # a stammer
     r"|[\ufffd\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"  # no text
@@ -17,13 +18,15 @@ _GRAMMAR = frozenset({
 })
 # fmt: on
 _SPACES = re.compile(r"\s+")
-_WORD = re.compile(r"[A-Za-z_]\w*")
+_WORD = re.compile(r"[^\W\d]\w*")
 _QUOTED = re.compile(r"`([^`]+)`")
 _IDENTIFIER = re.compile(
     r"""
-    [A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\(\)     # a call
-  | \w*[A-Za-z0-9]_\w+ | _\w+               # an underscore
-  | [A-Za-z]*[a-z][A-Z]\w*                  # an inner capital
+    [^\W\d][\w.]*\((?!e?s\))               # a call, and not "file(s)"
+  | [^\W\d]\w+(?:\.[^\W\d]\w+)+          # a dotted name, and not "e.g."
+  | \w*_\w*                                # an underscore
+  | \w*[a-z][A-Z]\w*                       # an inner capital
+  | \w*[A-Z]{2}[a-z]{2}\w*                 # an inner word, and not "URLs"
     """,
     re.VERBOSE,
 )
@@ -32,9 +35,10 @@ _IDENTIFIER = re.compile(
 def checked(text: str, prompt: str, ended: bool) -> tuple[str, int]:
     """The sentences of a text that may stand, and how many were dropped.
 
-    A sentence goes if it names an identifier (in backticks, or with `_`, an inner
-    capital or `()`) that the prompt does not hold, if it holds bytes that are no text or
-    stammers, if it says a word twice, and the last one if the model was cut off in it.
+    A sentence goes if it names an identifier (in backticks, or with `_`, a dot, an inner
+    capital or a call's bracket) that the prompt does not hold, if a backtick in it has no
+    partner, if it holds bytes that are no text or stammers, if it says a word twice, and the
+    last one if the model was cut off in it.
 
     Args:
         text: As the model wrote it.
@@ -45,8 +49,12 @@ def checked(text: str, prompt: str, ended: bool) -> tuple[str, int]:
     sentences = [s.strip() for s in _SENTENCE.findall(_SPACES.sub(" ", text)) if s.strip()]
     cut = bool(sentences) and not ended and not sentences[-1].endswith((".", "!", "?"))
     whole = sentences[:-1] if cut else sentences
-    kept = [s for s in whole if _unknown(s) <= known and not _BROKEN.search(s) and not _circles(s)]
+    kept = [s for s in whole if _unknown(s) <= known and _is_whole(s) and not _circles(s)]
     return " ".join(kept), len(sentences) - len(kept)
+
+
+def _is_whole(sentence: str) -> bool:
+    return not _BROKEN.search(sentence) and sentence.count("`") % 2 == 0
 
 
 def _circles(sentence: str) -> bool:

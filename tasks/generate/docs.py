@@ -1,7 +1,8 @@
 """Docs put together: what a human wrote, what can be derived, what a model adds.
 
 A human's slot stays as it is. An override without a text of its own takes that of the
-definition it overrides; a model's text comes last.
+definition it overrides, but what is derived from its own code says more of it than what is
+derived from that; a model's text comes last.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def docs_of(
             wanted = name in symbol.expected or (
                 name == "description" and "description" not in symbol.suppressed
             )
-            if wanted and (name not in slots or slots[name].origin == "derived"):
+            mine = slots.get(name)
+            if wanted and (mine is None or (mine.origin == "derived" and slot.origin == "human")):
                 slots[name] = slot
         for name, text in completions.get(symbol.name, {}).items():
             slots.setdefault(name, Slot(text, "model"))

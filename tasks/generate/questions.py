@@ -79,34 +79,34 @@ def _wanted(
 
     Tests are not asked about: their names say what they test, and few readers look for more.
     """
-    parsed = [chunk for chunk in chunks if chunk.path in links]
-    inside = _modules_inside(parsed, outlines)
-    asked_about = [chunk for chunk in parsed if not is_test(chunk.path)]
-    work = list(_files_to_ask(asked_about, links, outlines, writer, cache))
+    public = list(_public_files(chunks, links, outlines, cache))
+    inside = modules_inside((c.path, c.name, outlines[c.path].headline) for c, _ in public)
+    manner = [writer.manner, writer.identity["fingerprint"], writer.identity["generation"]]
+    work = [
+        _FileToAsk(chunk, names, key("asked", 2, ASKING_VERSION, chunk.key, names, manner))
+        for chunk, names in public
+        if not is_test(chunk.path)
+    ]
     missing = cache.missing(w.key for w in work)
     spread(ask_files, [w for w in work if w.key in missing], snapshot.root, writer.manner, writer.fits)
     for batch in _batches(work):
         found = cache.get_many(w.key for w in batch)
         for w in batch:
-            for request in msgspec.json.decode(found[w.key], type=list[Asked]):
-                whole = request if request.symbol else _with_modules(request, inside.get(w.chunk.name, ()))
-                if whole.members or not whole.is_outline:
-                    yield Wanted(w.chunk.path, whole)
+            requests = msgspec.json.decode(found[w.key], type=list[Asked])
+            for request in whole_requests(requests, inside.get(w.chunk.name, ())):
+                yield Wanted(w.chunk.path, request)
 
 
-def _files_to_ask(
-    chunks: list[Chunk],
-    links: Mapping[str, str],
-    outlines: Mapping[str, Outline],
-    writer: Writer,
-    cache: ResultCache,
-) -> Iterator[_FileToAsk]:
-    manner = [writer.manner, writer.identity["fingerprint"], writer.identity["generation"]]
-    for batch in _batches(chunks):
+def _public_files(
+    chunks: list[Chunk], links: Mapping[str, str], outlines: Mapping[str, Outline], cache: ResultCache
+) -> Iterator[tuple[Chunk, list[str]]]:
+    """The files that have a page, each with the symbols on it that have no text from elsewhere."""
+    for batch in _batches(chunk for chunk in chunks if chunk.path in links):
         found = cache.get_many(links[chunk.path] for chunk in batch)
         for chunk in batch:
-            names = _own_texts(msgspec.json.decode(found[links[chunk.path]], type=Links), outlines)
-            yield _FileToAsk(chunk, names, key("asked", 2, ASKING_VERSION, chunk.key, names, manner))
+            of_file = msgspec.json.decode(found[links[chunk.path]], type=Links)
+            if of_file.public:
+                yield chunk, _own_texts(of_file, outlines)
 
 
 def ask_files(
@@ -139,18 +139,20 @@ def _own_texts(links: Links, outlines: Mapping[str, Outline]) -> list[str]:
     return [name for name in links.public if overridden_text(links.overrides.get(name, ()), outlines) is None]
 
 
-def _modules_inside(parsed: Iterable[Chunk], outlines: Mapping[str, Outline]) -> dict[str, list[Member]]:
-    """By the name of a package, the modules right inside it."""
+def modules_inside(modules: Iterable[tuple[str, str, str]]) -> dict[str, list[Member]]:
+    """By the name of a package, the modules right inside it, given by path, dotted name and own summary."""
     inside: dict[str, list[Member]] = {}
-    for chunk in sorted(parsed, key=lambda chunk: (chunk.name, chunk.path)):
-        package, _, name = chunk.name.rpartition(".")
+    for path, dotted, headline in sorted(modules, key=lambda module: (module[1], module[0])):
+        package, _, name = dotted.rpartition(".")
         if package and not name.startswith("_"):
-            headline = outlines[chunk.path].headline
             summary = headline if headline and not has_secret(headline) else None
-            inside.setdefault(package, []).append(Member(f"{chunk.path}::", f"module {name}", summary))
+            inside.setdefault(package, []).append(Member(f"{path}::", f"module {name}", summary))
     return inside
 
 
-def _with_modules(request: Asked, modules: Iterable[Member]) -> Asked:
-    """A package's request, with the modules inside it among its members."""
-    return replace(request, members=(*request.members, *modules))
+def whole_requests(requests: Iterable[Asked], modules: Iterable[Member]) -> Iterator[Asked]:
+    """A file's requests; that of a package with the modules inside it, and none about what has no members."""
+    for request in requests:
+        whole = request if request.symbol else replace(request, members=(*request.members, *modules))
+        if whole.members or not whole.is_outline:
+            yield whole

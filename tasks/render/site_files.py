@@ -109,10 +109,10 @@ class SiteFiles:
     def _llms(self) -> str:
         """An overview for language models (llmstxt.org): title, then links with a phrase each."""
         lines = [f"# {self.site.title}", "", "## Modules", ""]
-        lines += [f"- [{_titled(m.name)}]({m.href}){_phrase(m.headline)}" for m in self._modules]
+        lines += [f"- [{_plain(m.name)}]({m.href}){_phrase(m.headline)}" for m in self._modules]
         pages = self._prose_references()
         if pages:
-            lines += ["", "## Pages", "", *(f"- [{_titled(p.title)}]({p.href})" for p in pages)]
+            lines += ["", "## Pages", "", *(f"- [{_plain(p.title)}]({p.href})" for p in pages)]
         return "\n".join(lines) + "\n"
 
     # --- the repository's own pages
@@ -232,13 +232,13 @@ def _script(name: str, value: Any) -> bytes:
     return f"window.{name}=".encode() + msgspec.json.encode(value) + b";\n"
 
 
-def _titled(text: str) -> str:
-    """Text of a repository inside the brackets of a Markdown link."""
-    return re.sub(r"([\\\[\]])", r"\\\1", text)
+def _plain(text: str) -> str:
+    """Text of a repository or a model, so that Markdown finds neither a link nor HTML in it."""
+    return re.sub(r"([\\\[\]<])", r"\\\1", text)
 
 
 def _phrase(headline: Slot | None) -> str:
     """A summary in a list, with its origin where no human wrote it."""
     if headline is None:
         return ""
-    return f": {headline.text}" + ("" if headline.origin == "human" else f" ({headline.origin})")
+    return f": {_plain(headline.text)}" + ("" if headline.origin == "human" else f" ({headline.origin})")
