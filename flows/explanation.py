@@ -54,7 +54,7 @@ def judged(report: Report) -> list[str]:
         "",
     ]
     found = [f for f in report.findings if f["outcome"] != "waived"]
-    lines += [f"- {f['rule']}: `{_code(f['where'])}` {_code(f['message'])}" for f in found[:_LISTED]]
+    lines += [f"- {f['rule']}: `{_code(f['where'])}` `{_code(f['message'])}`" for f in found[:_LISTED]]
     return [*lines, ""] if found else lines
 
 

@@ -70,7 +70,8 @@ class Report(Struct):
 
     def write(self, file: Path) -> None:
         """Write the report as JSON, whole or not at all."""
-        write_whole(file, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        found = msgspec.to_builtins(self) | {"drift": self.drift, "got_worse": self.got_worse}
+        write_whole(file, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
 
 
 def _shares(slots: dict[str, int]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -374,12 +375,12 @@ def _lint(arguments: argparse.Namespace) -> int:
     from tasks.documents import SourceError
     from tasks.files import write_whole
     from tasks.ingest import open_source
-    from tasks.lint import baseline_of, entry, read_baseline
+    from tasks.lint import baseline_of, beyond, entry, read_baseline
 
     baseline: Path | None = arguments.baseline
     if arguments.update_baseline and (baseline is None or arguments.since is not None):
         raise SourceError("--update-baseline takes --baseline FILE, and not --since")
-    known = read_baseline(baseline) if baseline is not None and not arguments.update_baseline else frozenset()
+    known = Counter() if baseline is None or arguments.update_baseline else read_baseline(baseline)
     since = None
     if arguments.since is not None:
         since = open_source(arguments.source, arguments.since, cache_home())
@@ -390,11 +391,11 @@ def _lint(arguments: argparse.Namespace) -> int:
         write_whole(baseline, baseline_of(found))
         print(f"{baseline}: {len(found):,} docstrings that contradict their signature")
         return 0
-    new = [one for one in found if entry(one) not in known]
+    new = list(beyond(known, found))
     for one in new:
         print(_line(str(one)))
     if known:
-        gone = len(known - set(map(entry, found))) if since is None else 0
+        gone = (known - Counter(map(entry, found))).total() if since is None else 0
         print(
             f"{len(found) - len(new):,} more are in {baseline}"
             + (f", which lists {gone:,} that went" if gone else "")

@@ -147,10 +147,10 @@ class LoadedModel:
         """Return what goes before and after a prompt that follows `instruction`, by the chat template.
 
         Before is the shared prefix, after opens the model's turn and begins the first frame. A model
-        without a template gets the instruction as it is.
+        without a template gets the instruction as it is, and begins a line.
         """
         if not self.tokenizer.chat_template:
-            return instruction, ""
+            return instruction, "\n"
         messages = [{"role": "user", "content": instruction + _PROMPT_MARK}]
         rendered = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detect_secrets.plugins.base import BasePlugin
 
 # Part of every key of what is searched: other code, or another library, may find other secrets.
-SECRETS_VERSION = (2, version("detect-secrets"))
+SECRETS_VERSION = (3, version("detect-secrets"))
 
 HIDDEN = "..."
 
@@ -27,11 +27,21 @@ HIDDEN = "..."
 _NAMED = "(?i:pass|pwd|secret|key|token|contrase)"
 _SUSPECT = re.compile(
     r"[A-Za-z0-9+/=_-]{16,}|PRIVATE KEY|PuTTY|AKC|AP[0-9A-F]|://[^/\s:@]{0,100}:[^/\s@]{1,100}@"
-    rf"|{_NAMED}.{{0,80}}['\"]|['\"].{{0,80}}{_NAMED}"
+    rf"|{_NAMED}.{{0,80}}['\"]|['\"].{{0,80}}{_NAMED}|(?i:passw?o?r?d|pwd)=|(?i:bearer|basic) "
+)
+# What the library does not look for: a header's value, and a password in a connection string.
+_OTHERS = (
+    re.compile(r"(?i)\b(?:bearer|basic) +(?=[^\s'\"]*\d)([A-Za-z0-9._~+/-]{8,}=*)"),
+    re.compile(r"(?i)(?:^|[;'\"])\s*(?:password|passwd|pwd)=([^;'\"\s{%<$]{4,})(?=[;'\"]|$)"),
+)
+# What stands between a name and its literal, so that the library would not see them together.
+_BETWEEN = re.compile(
+    r"(?<=\w) *: *[\w.\[\], |]{1,80}(?= *= *[bBrRuU]{0,2}['\"])"  # an annotation
+    r"|\b[bBrRuU]{1,2}(?=['\"])|[\[(] *(?=['\"])"  # a prefix, a list
 )
 _LITERAL = re.compile(r"""(?P<quote>['"])(?:\\.|(?!(?P=quote)).)*(?P=quote)""")
 _WORD = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
-_NAMES = re.compile(r"[A-Za-z_ -]*")
+_A_NAME = re.compile(rf"[A-Za-z_ -]*{_NAMED}[A-Za-z_ -]*")
 _LONGEST_LINE = (
     2_000  # characters; what is longer is data, and hidden as a whole: searching it takes too long
 )
@@ -96,14 +106,17 @@ def _secrets(line: str) -> Iterator[str]:
 
     # Entropy is looked for in what is quoted: in a text that holds more, each word may be a secret.
     words = " ".join(f"'{word}'" for word in dict.fromkeys(_WORD.findall(line)))
+    plain = _BETWEEN.sub("", line)
     for name, detector in _detectors().items():
         if name == _NPM and _NPM_MARK not in line:
             continue
-        for found in detector.analyze_line("code.py", words if name in _ENTROPY else line):
+        for found in detector.analyze_line("code.py", words if name in _ENTROPY else plain):
             secret = found.secret_value or ""
-            is_name = name == _BY_NAME and _NAMES.fullmatch(secret)
+            is_name = name == _BY_NAME and _A_NAME.match(secret)
             if secret and not is_name and not is_sequential_string(secret):
                 yield secret
+    for pattern in _OTHERS:
+        yield from (secret for secret in pattern.findall(line) if not _A_NAME.match(secret))
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from tasks.documents import Checked, DocmillError, Finding, SourceError
+from tasks.documents import Author, Checked, DocmillError, Finding, SourceError
 
 WAIVERS_FILE = "docmill.waivers.toml"
 
@@ -39,17 +39,20 @@ RULES = {
 class Waiver(Struct, frozen=True, forbid_unknown_fields=True):
     """A finding that a repository lives with: which rule, of which symbol, why, and until when.
 
-    `symbol` is an id as in symbols.json, or the path of a Markdown file.
+    `symbol` is an id as in symbols.json; of a dead link it is the path of the file. Such a waiver is of links
+    that a human wrote, unless its `author` says otherwise.
     """
 
     rule: str
     symbol: str
     reason: str
     expires: datetime.date
+    author: Author | None = None
 
     def covers(self, finding: Finding) -> bool:
         """Whether it is about this finding."""
-        return (self.rule, self.symbol) == (finding.rule, finding.symbol)
+        author = self.author or ("human" if self.rule == "dead-link" else finding.author)
+        return (self.rule, self.symbol, author) == (finding.rule, finding.symbol, finding.author)
 
 
 class _File(Struct, forbid_unknown_fields=True):

@@ -14,10 +14,12 @@ from difflib import get_close_matches
 
 from tasks.chunk.docstrings import ParsedDocstring
 from tasks.documents import Contradiction, Parameter
+from tasks.secrets import has_secret
 
 # Types that say different things; a number may be documented by any type that it can be given as.
 _SIMPLE = {"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "frozenset"}
 _ALIKE = ({"int", "float", "complex", "bool"}, {"list", "tuple"}, {"set", "frozenset"})
+HINT = "; did you mean "  # what follows depends on other parameters
 _NOTHING = ("None", "NoReturn", "Never")
 
 
@@ -61,7 +63,7 @@ def of_parameters(
             yield from ((rule, line, text) for rule, text in _disagreements(parsed, by_name[name]))
         elif not takes_any and name.isidentifier() and not (repeated and name.startswith(repeated)):
             close = get_close_matches(name, by_name, 1)
-            hint = f"; did you mean {close[0]}" if close else ""
+            hint = f"{HINT}{close[0]}" if close else ""
             yield "described-parameter", line, f"describes parameter {name}, which the signature lacks{hint}"
 
 
@@ -74,8 +76,13 @@ def _disagreements(parsed: ParsedDocstring, parameter: Parameter) -> Iterator[tu
     if default is not None and parameter.default is not None:
         said, real = _literal(default), _literal(parameter.default)
         if said and real and said != real and not {said[0], real[0]} & {"NoneType", "tuple"}:
-            message = f"gives {parameter.name} the default {default}, and it is {parameter.default}"
-            yield "described-default", message
+            is_secret = any(has_secret(f"{parameter.name} = {text}") for text in (default, parameter.default))
+            values = (
+                "another default than it has"
+                if is_secret
+                else f"the default {default}, and it is {parameter.default}"
+            )
+            yield "described-default", f"gives {parameter.name} {values}"
 
 
 def of_result(returns: str | None, has_result: bool, lines: Lines) -> Iterator[tuple[str, int, str]]:

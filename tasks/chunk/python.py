@@ -357,7 +357,12 @@ class _Chunker:
         members = [name.removeprefix(prefix) for name in self.symbols if name.startswith(prefix)]
         known = (*constructor.parameters, *(Parameter(name, "keyword_only") for name in members))
         found = contradictions.of_parameters(parsed, known, self._docstring_lines(node))
-        span = _first_line(node), max(node.body[0].end_lineno or 0, constructor.line)
+        heads = [
+            max(inner.lineno, inner.body[0].lineno - 1)
+            for inner in node.body
+            if isinstance(inner, ast.FunctionDef) and inner.name == "__init__"
+        ]
+        span = _first_line(node), max(node.body[0].end_lineno or 0, *heads, constructor.line)
         self.contradictions += contradictions.in_symbol(self.path, qualified, span, found)
 
     def _describe_attributes(self, qualified: str, described: dict[str, str]) -> dict[str, str]:

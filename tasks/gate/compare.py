@@ -35,6 +35,7 @@ _CODE_LIKE = re.compile(
     r"|\w*_\w*|\w*[a-z][A-Z]\w*|\w*[A-Z]{2}[a-z]{2}\w*"
 )
 _CUT = "…"
+_KINDS = ("module", "package")
 
 
 class Comparison:
@@ -197,8 +198,8 @@ class Comparison:
 
     @cached_property
     def _known(self) -> Set[str]:
-        """The words of the file, of its path, and of what the page lists or a human added."""
-        return self.code.words.union(*map(_WORD.findall, (self.page.path, self.page.words)))
+        """The words of the file, of its path, of what the page lists or a human added, and what files are."""
+        return self.code.words.union(_KINDS, *map(_WORD.findall, (self.page.path, self.page.words)))
 
     def _model_texts(self, symbol: ShownSymbol) -> None:
         for text in symbol.model_texts:

@@ -25,7 +25,7 @@ _LINKS = {"a": "href", "img": "src", "link": "href", "script": "src"}
 _IN_A_DOCSTRING = (
     "//main//div[@class='prose' or @class='summary']//a | //main//table[@class='params']//td[2]//a"
     " | //main//table[@class='params']//td//i//a | //main//dl[@class='facts']//i//a"
-    " | //main//dl[@class='facts']/dd//a"
+    " | //main//dl[@class='facts']/dd//a[not(parent::code/parent::dd)]"  # where an exception's name is
 )
 
 

@@ -9,6 +9,7 @@ described from their docs.
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
@@ -35,7 +36,7 @@ from tasks.documents import Kind, Module, Symbol
 from tasks.secrets import SECRETS_VERSION, has_secret, without_secret_constants, without_secrets
 
 # Raised whenever the same code would lead to other requests.
-ASKING_VERSION = (5, PROMPT_VERSION, SECRETS_VERSION)
+ASKING_VERSION = (6, PROMPT_VERSION, SECRETS_VERSION)
 
 _HEADING_TOKENS = 16
 _ALL_KINDS = ("function", "method", "property", "class", "module", "package")
@@ -44,6 +45,11 @@ _ALL_KINDS = ("function", "method", "property", "class", "module", "package")
 LONGEST_ANSWER = 384
 _LONGEST_NAME = 32  # bytes, of which no token has less than one; what is longer is not asked about
 
+_ORDERS = re.compile(
+    r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:above|before|earlier|instructions?|previous|prior|prompt)\b"
+    r"|\b(?:assistant|system)\s*:|<\||\|>|\byou are (?:now|an?)\b|\binstead\b.{0,40}\b(?:answer|say|write)\b",
+    re.IGNORECASE,
+)
 INSTRUCTION = (
     "You write reference documentation. Describe the following Python code. Answer with one short "
     "factual sentence for each heading, up to three under Details, in plain English, without Markdown. "
@@ -212,8 +218,18 @@ class _Reader:
         summary = symbol.slots.get("summary") if symbol else None
         # What is derived of special methods says the same of every class.
         written = summary.text if summary and summary.origin == "human" else None
-        shown = None if written is None or has_secret(written) else written
+        shown = None if written is None else quotable(written)
         return Member(f"{self.module.path}::{name}", without_secrets(line), shown)
+
+
+def quotable(text: str) -> str | None:
+    """A human's text, to be shown where others are described; None where it holds a secret or orders.
+
+    What speaks to a model would speak on behalf of every symbol that it is a part of. Such texts are told by
+    phrases, so that this keeps out the clumsy ones only: what a model that obeys can do with the others is
+    to write prose in a slot that it was asked for.
+    """
+    return None if _ORDERS.search(text) or has_secret(text) else text
 
 
 def _frame_groups(symbol: Symbol, manner: Manner) -> Iterator[tuple[SlotFrame, ...]]:

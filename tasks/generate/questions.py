@@ -19,11 +19,10 @@ from tasks.documents import Links, Module, Outline, Snapshot
 from tasks.files import read_file
 from tasks.fresh_stack import on_fresh_stack
 from tasks.generate.answers import Answers, Wanted
-from tasks.generate.asking import ASKING_VERSION, Asked, Manner, Member, asked_of
+from tasks.generate.asking import ASKING_VERSION, Asked, Manner, Member, asked_of, quotable
 from tasks.keys import key
 from tasks.resolve import is_test, overridden_text
 from tasks.result_cache import ResultCache
-from tasks.secrets import has_secret
 from tasks.spread import Spread
 
 if TYPE_CHECKING:  # torch is slow to import, and those who make requests need none
@@ -145,7 +144,7 @@ def modules_inside(modules: Iterable[tuple[str, str, str]]) -> dict[str, list[Me
     for path, dotted, headline in sorted(modules, key=lambda module: (module[1], module[0])):
         package, _, name = dotted.rpartition(".")
         if package and not name.startswith("_"):
-            summary = headline if headline and not has_secret(headline) else None
+            summary = quotable(headline) if headline else None
             inside.setdefault(package, []).append(Member(f"{path}::", f"module {name}", summary))
     return inside
 

@@ -170,7 +170,7 @@ class InputsBuilder:
 def headlines_of(outlines: Mapping[str, Outline], completions: Completions) -> dict[str, Slot]:
     """By path, the summaries of modules: a human's, or else a model's."""
     written = {
-        path: Slot(symbols[""]["summary"], "model")
+        path: Slot(symbols[""]["summary"].replace("`", ""), "model")
         for path, symbols in completions.items()
         if "summary" in symbols.get("", {})
     }

@@ -79,6 +79,7 @@ def test_what_a_build_prints_and_reports(source, docmill, tmp_path):
     assert report.keys() == {
         *("source", "degraded", "error", "symbols", "slots", "generated", "reused", "pages", "skipped_files"),
         *("stages", "engine", "published", "unwritten", "gate", "findings", "slots_before"),
+        *("drift", "got_worse"),
     }
     assert report["source"] == {"location": str(source), "revision": None}
     assert [stage["name"] for stage in report["stages"]] == [
@@ -185,6 +186,7 @@ def test_a_build_tells_how_its_texts_differ_from_the_last_sites(source, docmill)
     (source / "more.py").write_text("def undocumented(): ...\n")
     _, report, printed = docmill(source)
     assert report["slots"]["empty"] - report["slots_before"]["empty"] == 2  # the module's and the function's
+    assert (report["drift"], report["got_worse"]) == ({"empty": 2}, True)
     assert "warning: texts since the last site: empty +2; a smaller share" in printed.out
     (source / "more.py").write_text('"""More."""\n\n\ndef documented():\n    """It is."""\n')
     _, report, printed = docmill(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import importlib.util
+import json
 import random
 import re
 import shutil
@@ -14,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from flows.pipeline import Pipeline
 from flows.settings import Settings
+from models.config import BUNDLED
 from tasks.documents import Checked, Finding, SiteFile, SourceError
 from tasks.gate import check_site
+from tasks.generate.asking import RawText
+from tasks.generate.writer import Writer
 from tasks.ingest import open_source
 from tasks.waivers import judge, read_waivers
 
@@ -632,6 +637,88 @@ def test_a_dead_link_of_a_docstring_is_its_authors(tmp_path, docmill) -> None:
     )
     status, report, _ = docmill(source)
     assert (status, [f["where"] for f in report["findings"]]) == (0, ["m.py:4"])
+
+
+def test_links_in_documented_types_and_results_are_their_authors(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    docstring = (
+        "Do.\n\n    Args:\n        a ([int](type.html)): A.\n\n    Returns:\n        [It](gone.html).\n    "
+    )
+    (source / "m.py").write_text(f'def f(a):\n    """{docstring}"""\n    return a\n')
+    status, report, _ = docmill(source)
+    assert (status, [f["where"] for f in report["findings"]]) == (0, ["m.py:5", "m.py:8"])
+
+
+def test_a_waiver_of_a_dead_link_is_of_a_humans_unless_it_says_otherwise(tmp_path) -> None:
+    link = WAIVER.format("2026-03-01").replace("wrong-parameter", "dead-link").replace("m.py::f", "README.md")
+    own = replace(DEAD, author="docmill")
+    judgement = judge(Checked(2, (DEAD, own)), waivers(tmp_path, link), False, TODAY)
+    assert (judgement.waived, judgement.blocking) == ((DEAD,), (own,))
+    judgement = judge(Checked(2, (own,)), waivers(tmp_path, f'{link}author = "docmill"\n'), False, TODAY)
+    assert judgement.waived == (own,)
+
+
+def test_a_property_has_no_parameters(tmp_path, home) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text("class C:\n    @property\n    def p(self): return 1\n")
+    rig = Rig(source, tmp_path / "site")
+    row = '<table class="params"><tr><th><code>ghost</code></th><td></td></tr></table>'
+    before, head, after = rig.content("api/m.html").partition('<section class="symbol property"')
+    html = before + head + after.replace("</pre>\n", f"</pre>\n{row}", 1)
+    assert [f.rule for f in rig.check({"api/m.html": html}).findings] == ["unknown-parameter"]
+
+
+def asked_for_all(folder: Path) -> Path:
+    """The bundled model, asked for the summary of everything."""
+    shutil.copytree(BUNDLED, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    described = json.loads((folder / "docmill.json").read_text())
+    kinds = ("function", "method", "property", "class", "module", "package")
+    described["asks"] = {kind: {"summary": None} for kind in kinds}
+    text = json.dumps(described)
+    (folder / "docmill.json").write_text(text)
+    manifest["files"]["docmill.json"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+NAMED = """\
+class HTTPPool:
+    def get_all(self, key_name):
+        return self.held_back[key_name]
+"""
+
+
+def test_what_a_model_may_name_the_gate_lets_through(tmp_path, docmill, monkeypatch) -> None:
+    """Every name that any prompt holds, each in a sentence of its own."""
+    source = tmp_path / "source" / "pkg"
+    source.mkdir(parents=True)
+    (source / "__init__.py").write_text("from pkg.http_client import HTTPPool\n")
+    (source / "http_client.py").write_text(NAMED)
+    (source / "vendored_code.py").write_text('"""Holds some_secret_thing."""\nx_y = 1\n')
+    (tmp_path / "source" / "docmill.toml").write_text('private = ["*.vendored_code"]\n')
+    override = {"symbol": "pkg/http_client.py::HTTPPool.get_all", "slot": "summary", "text": "Asks a_server."}
+    entry = "".join(f'{name} = "{value}"\n' for name, value in override.items())
+    (tmp_path / "source" / "docmill.overrides.toml").write_text(f"[[override]]\n{entry}")
+    sent = []
+
+    def write(self, requests):
+        for key, prompt, frames in requests:
+            sent.append(prompt)
+            names = re.findall(r"[^\W\d]\w*", prompt)
+            texts = [*(f"Uses `{name}`." for name in dict.fromkeys(names)), "Holds `half. Another` half."]
+            yield key, RawText((" ".join(texts),) * len(frames), (True,) * len(frames), (0.0,) * len(frames))
+
+    monkeypatch.setattr(Writer, "write", write)
+    model = asked_for_all(tmp_path / "model")
+    status, report, _ = docmill(tmp_path / "source", "--model", str(model))
+    assert (status, report["findings"][1:]) == (0, [])  # the first: for which code the override is
+    assert any("a_server" in prompt for prompt in sent) and not any("vendored" in p for p in sent)
+    site = tmp_path / "site"
+    assert "Uses <code>http_client</code>." in (site / "api" / "pkg.http_client.html").read_text()
+    assert "Another" not in "".join(f.read_text() for f in site.rglob("*.html"))
 
 
 def test_links_of_a_readme_to_files_that_are_not_there(tmp_path, docmill) -> None:

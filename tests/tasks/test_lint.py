@@ -79,6 +79,40 @@ def test_only_changed_lines_count_where_that_is_asked(source, capsys) -> None:
     assert (status, [line.partition(": ")[0] for line in lines]) == (1, ["m.py:15"])
 
 
+def test_a_baseline_counts_and_forgets_what_hangs_on_others(source, tmp_path, capsys) -> None:
+    baseline = str(tmp_path / "baseline.txt")
+    described = 'def f({}):\n    """Do.\n\n    Args:\n        cuont: What.\n    """\n\n\n'
+    (source / "m.py").write_text(described.format("count"))
+    assert lint(capsys, source, "--baseline", baseline, "--update-baseline")[0] == 0
+    (source / "m.py").write_text(described.format("counts"))  # another hint
+    assert lint(capsys, source, "--baseline", baseline)[0] == 0
+    (source / "m.py").write_text(2 * described.format("count"))
+    status, lines = lint(capsys, source, "--baseline", baseline)
+    assert (status, lines[1]) == (1, f"1 more are in {baseline}")
+
+
+def test_of_a_class_its_constructors_signature_counts_and_neighbours_do_not(source, capsys) -> None:
+    code = (
+        'import os\n\nclass C:\n    """Do.\n\n    Args:\n        colour: One.\n    """\n'
+        "    def __init__(\n        self,\n        {},\n    ):\n        pass\n"
+    )
+    (source / "m.py").write_text("import sys\n" + OLD + code.format("colour"))
+    git(source, "init", "-b", "main")
+    git(source, "add", ".")
+    git(source, "commit", "-m", "first")
+    (source / "m.py").write_text(OLD + code.format("color"))  # an import less, right above old debt
+    status, (line,) = lint(capsys, source, "--since", "main")
+    assert (status, line.partition(" describes")[0]) == (1, "m.py:23: described-parameter: C")
+
+
+def test_a_secret_is_not_repeated(source, capsys) -> None:
+    described = "password : str, default 'hunter2'\n        What."
+    docstring = f'"""Do.\n\n    Parameters\n    ----------\n    {described}\n    """'
+    (source / "m.py").write_text(f"def f(password='swordfish'):\n    {docstring}\n")
+    status, (line,) = lint(capsys, source)
+    assert (status, line.partition("gives ")[2]) == (1, "password another default than it has")
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

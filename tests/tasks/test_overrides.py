@@ -156,6 +156,29 @@ def test_changed_code_makes_it_stale_and_a_reformat_does_not(source, tmp_path):
     assert stale(build(source, tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    ("symbol", "before", "after"),
+    [
+        ("f", "def f():\n    def inner(): return {}\n    return inner\n", ("1", "2")),
+        ("f", "def f():\n    from {} import x\n    return x\n", ("a", "b")),
+        (
+            "C.p",
+            "class C:\n    @property\n    def p(self): return 1\n"
+            "    @p.setter\n    def p(self, v): self.v = {}\n",
+            ("v", "-v"),
+        ),
+        ("x", "x = '" + "a" * 250 + "{}'\n", ("a", "b")),
+    ],
+)
+def test_no_part_of_the_code_changes_unseen(source, tmp_path, symbol, before, after):
+    (source / "m.py").write_text(before.format(after[0]))
+    override(source, says("summary", "It is so.", f"m.py::{symbol}"))
+    accept(source)
+    assert stale(build(source, tmp_path)) == []
+    (source / "m.py").write_text(before.format(after[1]))
+    assert len(stale(build(source, tmp_path))) == 1
+
+
 def test_an_exception_that_the_docstring_tells_of_is_the_docstrings_however_it_is_written(source, tmp_path):
     code = (
         'def f(x):\n    """Do.\n\n    Raises:\n        Gone: If it is.\n    """\n    raise errors.Gone(x)\n'

@@ -38,6 +38,21 @@ def test_a_password_is_told_by_its_name():
     assert without_secrets("url = 'https://ann:hunter2@example.org'") == "url = '...'"
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("password = 'swordfish'", "password = '...'"),
+        ("PASSWORD: Final[str] = 'hunter2'", "PASSWORD: Final[str] = '...'"),
+        ("api_key = b'zx81hunter2'", "api_key = b'...'"),
+        ("{'password': ['hunter2hunter']}", "{'password': ['...']}"),
+        ("{'Authorization': 'Bearer abc123def456ghi789'}", "{'Authorization': '...'}"),
+        ("dsn = 'Server=x;Pwd=hunter2;'", "dsn = '...'"),
+    ],
+)
+def test_a_password_is_found_however_it_is_written(code, shown):
+    assert without_secrets(code) == shown
+
+
 @pytest.mark.parametrize("secret", [AWS, GITHUB, SLACK, HEX])
 def test_a_secret_is_found_in_prose(secret):
     assert has_secret(f"{secret} is not valid: ask for another")
@@ -63,6 +78,9 @@ def test_no_line_takes_long(line):
         "DIGITS = '0123456789abcdef'",
         "API_KEY_HEADER = 'X-API-Key'",
         "password_field = 'password'",
+        "secret_name = 'my-secret'",
+        "Bearer authentication is used.",
+        "connect(user, password=password)",
     ],
 )
 def test_what_is_no_secret_stays(code):
