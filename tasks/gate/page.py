@@ -155,7 +155,8 @@ def read_page(name: str, html: bytes) -> Page:
 
 def _words(main: etree._Element) -> str:
     """The page's title, what it lists, and what humans wrote of its symbols."""
-    listed = [*main.iterfind("h1/code"), *main.iterfind("table[@class='listing']")]
+    places = ("h1/code", "table[@class='listing']", "ul[@class='columns']")
+    listed = [element for place in places for element in main.iterfind(place)]
     texts = main.iterfind(".//div[@class]")
     written = [t for t in texts if t.get("class") in ("summary", "prose") and _model_text(t) is None]
     return " ".join(map(_text, (*listed, *written)))

@@ -57,6 +57,14 @@ def plan_asking(
     return Answers(wanted, writer, cache)
 
 
+class _PublicFile(Struct, frozen=True):
+    """A file that has a page: its symbols that have no text from elsewhere, and what it offers of others."""
+
+    chunk: Chunk
+    names: list[str]
+    offered: tuple[Member, ...]
+
+
 class _FileToAsk(Struct, frozen=True):
     """A file, the symbols in it that may be asked about, and the key of the requests."""
 
@@ -79,33 +87,43 @@ def _wanted(
     Tests are not asked about: their names say what they test, and few readers look for more.
     """
     public = list(_public_files(chunks, links, outlines, cache))
-    inside = modules_inside((c.path, c.name, outlines[c.path].headline) for c, _ in public)
+    inside = modules_inside((f.chunk.path, f.chunk.name, outlines[f.chunk.path].headline) for f in public)
     manner = [writer.manner, writer.identity["fingerprint"], writer.identity["generation"]]
     work = [
-        _FileToAsk(chunk, names, key("asked", 2, ASKING_VERSION, chunk.key, names, manner))
-        for chunk, names in public
-        if not is_test(chunk.path)
+        _FileToAsk(f.chunk, f.names, key("asked", 2, ASKING_VERSION, f.chunk.key, f.names, manner))
+        for f in public
+        if not is_test(f.chunk.path)
     ]
+    offered = {f.chunk.path: f.offered for f in public}
     missing = cache.missing(w.key for w in work)
     spread(ask_files, [w for w in work if w.key in missing], snapshot.root, writer.manner, writer.fits)
     for batch in _batches(work):
         found = cache.get_many(w.key for w in batch)
         for w in batch:
             requests = msgspec.json.decode(found[w.key], type=list[Asked])
-            for request in whole_requests(requests, inside.get(w.chunk.name, ())):
+            parts = *offered[w.chunk.path], *inside.get(w.chunk.name, ())
+            for request in whole_requests(requests, parts):
                 yield Wanted(w.chunk.path, request)
 
 
 def _public_files(
     chunks: list[Chunk], links: Mapping[str, str], outlines: Mapping[str, Outline], cache: ResultCache
-) -> Iterator[tuple[Chunk, list[str]]]:
-    """The files that have a page, each with the symbols on it that have no text from elsewhere."""
+) -> Iterator[_PublicFile]:
     for batch in _batches(chunk for chunk in chunks if chunk.path in links):
         found = cache.get_many(links[chunk.path] for chunk in batch)
         for chunk in batch:
             of_file = msgspec.json.decode(found[links[chunk.path]], type=Links)
             if of_file.public:
-                yield chunk, _own_texts(of_file, outlines)
+                yield _PublicFile(chunk, _own_texts(of_file, outlines), _offered(chunk.path, of_file))
+
+
+def _offered(path: str, links: Links) -> tuple[Member, ...]:
+    """What a module offers of other modules, as lines of its outline: often all that a package has."""
+    written = {"class": "class ", "function": "def "}
+    return tuple(
+        Member(f"{path}::{name}", f"{written.get(of.kind, '')}{name}")
+        for name, of in sorted(links.reexports.items())
+    )
 
 
 def ask_files(
@@ -149,9 +167,9 @@ def modules_inside(modules: Iterable[tuple[str, str, str]]) -> dict[str, list[Me
     return inside
 
 
-def whole_requests(requests: Iterable[Asked], modules: Iterable[Member]) -> Iterator[Asked]:
-    """A file's requests; that of a package with the modules inside it, and none about what has no members."""
+def whole_requests(requests: Iterable[Asked], parts: Iterable[Member]) -> Iterator[Asked]:
+    """A file's requests; the module's own with parts from other files, and none about what has no members."""
     for request in requests:
-        whole = request if request.symbol else replace(request, members=(*request.members, *modules))
+        whole = request if request.symbol else replace(request, members=(*request.members, *parts))
         if whole.members or not whole.is_outline:
             yield whole

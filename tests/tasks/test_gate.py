@@ -695,7 +695,8 @@ def test_what_a_model_may_name_the_gate_lets_through(tmp_path, docmill, monkeypa
     """Every name that any prompt holds, each in a sentence of its own."""
     source = tmp_path / "source" / "pkg"
     source.mkdir(parents=True)
-    (source / "__init__.py").write_text("from pkg.http_client import HTTPPool\n")
+    (source / "__init__.py").write_text("from pkg._private_parts import PartOfAll\n")
+    (source / "_private_parts.py").write_text("class PartOfAll:\n    def go(self): ...\n")
     (source / "http_client.py").write_text(NAMED)
     (source / "vendored_code.py").write_text('"""Holds some_secret_thing."""\nx_y = 1\n')
     (tmp_path / "source" / "docmill.toml").write_text('private = ["*.vendored_code"]\n')
@@ -715,6 +716,7 @@ def test_what_a_model_may_name_the_gate_lets_through(tmp_path, docmill, monkeypa
     model = asked_for_all(tmp_path / "model")
     status, report, _ = docmill(tmp_path / "source", "--model", str(model))
     assert (status, report["findings"][1:]) == (0, [])  # the first: for which code the override is
+    assert "package pkg:\n    class PartOfAll\n    module http_client: Uses" in "\n".join(sent)
     assert any("a_server" in prompt for prompt in sent) and not any("vendored" in p for p in sent)
     site = tmp_path / "site"
     assert "Uses <code>http_client</code>." in (site / "api" / "pkg.http_client.html").read_text()
