@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from infra.cli import main
+from models.config import BUNDLED
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +23,21 @@ def home(tmp_path_factory, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     monkeypatch.setenv("DOCMILL_MODEL", "none")  # a test that wants a model names one
+    return folder
+
+
+@pytest.fixture(scope="session")
+def asked_for_all(tmp_path_factory) -> Path:
+    """The bundled model, asked for the summary of everything, however unsure it is."""
+    folder = tmp_path_factory.mktemp("model") / "asked-for-all"
+    shutil.copytree(BUNDLED, folder)
+    manifest, described = (json.loads((folder / n).read_text()) for n in ("manifest.json", "docmill.json"))
+    kinds = ("function", "method", "property", "class", "module", "package")
+    described["asks"] = {kind: {"summary": None} for kind in kinds}
+    text = json.dumps(described)
+    (folder / "docmill.json").write_text(text)
+    manifest["files"]["docmill.json"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 

@@ -59,8 +59,9 @@ this documentation, earns much of it.
 ## When it is silent
 
 A text is shown only where the model's mean log-probability is above a floor. Floors are set on
-{validation_names}: the lowest above which the texts reach {good_enough:.0f} BLEU. What never does there, and
-what does not beat both baselines there by every metric, with the name and without, is not asked for.
+{validation_names}: the lowest above which the texts reach {good_enough:.0f} BLEU in each of them. What never
+does in one of them, and what does not beat both baselines there by every metric, with the name and without,
+is not asked for.
 
 {verdicts}
 

@@ -9,6 +9,7 @@ said of parameters, results and exceptions. Each is measured with the name as it
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,9 @@ from models.training.tokenizer import MAX_ANSWER_TOKENS, MAX_PROMPT_TOKENS, Enco
 # Written with the test packages in sight, most of whose functions are networkx's: the hardest control.
 ONE_FOR_ALL = "Return a list of the given nodes in the graph."
 SETTINGS = ("named", "masked")
-GOOD_ENOUGH = 18.0  # BLEU of what is said, on the validation packages; what keeps below it is not said
-_LEAST_SHARE = 0.05  # of the texts of a task that have to be that good, or it is not asked for
+GOOD_ENOUGH = 18.0  # BLEU of what is said, in each validation package; what keeps below it is not said
+_LEAST_SHARE = 0.05  # of a package's texts of a task that have to be that good, or it is not asked for
+_LEAST_TEXTS = 50  # of a task in a package
 _SHARES = tuple(share / 20 for share in range(1, 21))
 
 
@@ -246,23 +248,32 @@ def curve(certainty: np.ndarray, bleu: np.ndarray) -> list[dict[str, float]]:
 
 
 def floors(written: Texts, pairs: list[Pair]) -> dict[Task, float]:
-    """Return for each task the certainty above which its texts are good enough, by the validation pairs.
+    """Return for each task the certainty above which its texts are good enough in every validation package.
 
-    Tasks that never are good enough are left out.
+    A user's package is like none of them, so that the worst counts, and not their mean. Packages with few
+    texts of a task say nothing; tasks that somewhere never are good enough are left out.
     """
     found = {}
     for task in TASKS:
-        places = [place for place in places_of(task, pairs) if place[1] in written[place[0]]]
-        texts = [written[index][slot] for index, slot in places]
-        order = sorted(range(len(texts)), key=lambda n: -texts[n].certainty)
-        bleu = scores(
-            "bleu", [texts[n].text for n in order], [pairs[places[n][0]].texts[places[n][1]] for n in order]
-        )
-        means = np.cumsum(bleu) / np.arange(1, len(bleu) + 1)
-        good = np.flatnonzero(means >= GOOD_ENOUGH)
-        if len(good) and good[-1] + 1 >= _LEAST_SHARE * len(bleu):
-            found[task] = texts[order[good[-1]]].certainty
+        by_package: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for index, slot in places_of(task, pairs):
+            if (text := written[index].get(slot)) is not None:
+                score = METRICS["bleu"](text.text, pairs[index].texts[slot])
+                by_package[pairs[index].package].append((text.certainty, score))
+        edges = [_floor(texts) for texts in by_package.values() if len(texts) >= _LEAST_TEXTS]
+        if edges and all(edge is not None for edge in edges):
+            found[task] = max(edge for edge in edges if edge is not None)
     return found
+
+
+def _floor(texts: list[tuple[float, float]]) -> float | None:
+    """The certainty above which texts, given with their BLEU, are good enough; None if too few ever are."""
+    surest = sorted(texts, reverse=True)
+    means = np.cumsum([score for _, score in surest]) / np.arange(1, len(surest) + 1)
+    good = np.flatnonzero(means >= GOOD_ENOUGH)
+    if not len(good) or good[-1] + 1 < _LEAST_SHARE * len(surest):
+        return None
+    return surest[good[-1]][0]
 
 
 def worth_asking(figures: Mapping[str, Any]) -> list[Task]:

@@ -52,13 +52,13 @@ def source(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def evaluate(source: Path, tmp_path: Path, *flags: str) -> dict:
+def evaluate(source: Path, tmp_path: Path, *flags: str, model: str | Path = "bundled") -> dict:
     file = tmp_path / "figures.json"
-    assert main(["model", "eval", "bundled", "--source", str(source), "--json", str(file), *flags]) == 0
+    assert main(["model", "eval", str(model), "--source", str(source), "--json", str(file), *flags]) == 0
     return json.loads(file.read_text())
 
 
-def test_a_model_that_repeats_the_humans_scores_100(source, tmp_path, monkeypatch, capsys):
+def test_a_model_that_repeats_the_humans_scores_100(source, tmp_path, monkeypatch, capsys, asked_for_all):
     told = {"def read": "Read a file of settings.", "def close": "Close all connections."}
     told |= {"def func(path": "Nothing.", "def func(self": "Nothing.", "class Class": "Nothing."}
     prompts = []
@@ -70,7 +70,7 @@ def test_a_model_that_repeats_the_humans_scores_100(source, tmp_path, monkeypatc
             yield key, RawText((text,) * len(frames), (True,) * len(frames), (-0.01,) * len(frames))
 
     monkeypatch.setattr(Writer, "write", repeating)
-    found = {one["what"]: one for one in evaluate(source, tmp_path)["measured"]}
+    found = {one["what"]: one for one in evaluate(source, tmp_path, model=asked_for_all)["measured"]}
     assert {what: one["texts"] for what, one in found.items()} == {"function summary": 2, "class summary": 1}
     assert found["function summary"]["all"] == pytest.approx({"bleu": 100, "chrf": 100, "rouge_l": 100})
     assert found["function summary"]["masked"]["rouge_l"] == 0

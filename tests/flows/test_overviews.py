@@ -16,7 +16,7 @@ from models.load import META_FILE, TOKENIZER_FILES, load
 from tests.conftest import tree_bytes
 
 CLIENT = """
-class Connection:
+class Client:
     def open(self, host, port):
         'Open the connection.'
         self.socket.connect((host, port))
@@ -36,8 +36,8 @@ def read_lines(path):
 """
 
 CHAIN = [
-    "pkg/connections.py::Connection.close",
-    "pkg/connections.py::Connection",
+    "pkg/connections.py::Client.close",
+    "pkg/connections.py::Client",
     "pkg/connections.py::",
     "pkg/__init__.py::",
 ]
@@ -82,18 +82,18 @@ def edit(repository: Path, old: str, new: str) -> None:
 
 def test_what_has_parts_is_described(repository, talkative, docmill, tmp_path):
     _, report, _ = docmill(repository, "--model", str(talkative))
-    # close, read_lines, Connection, the module, the package; Empty has no part to be described from
+    # close, read_lines, Client, the module, the package; Empty has no part to be described from
     assert report["generated"] == 5
     written = summaries(tmp_path / "site")
     assert written["pkg/named.py::"] == "Names of things."
-    assert {"pkg/connections.py::Connection", "pkg/connections.py::"} <= written.keys()
+    assert {"pkg/connections.py::Client", "pkg/connections.py::"} <= written.keys()
     for page in ("index.html", "modules.html", "api/pkg.html"):
         html = (tmp_path / "site" / page).read_text()
         assert re.search(r'connections</code>.*<span class="mark model">model</span>', html), page
     assert "(model)" in (tmp_path / "site" / "llms.txt").read_text()
 
 
-# Bodies for Connection.close, some of which say the same.
+# Bodies for Client.close, some of which say the same.
 BODIES = [
     "self.connection.close()",
     "self.connection.close()\n        self.connection = None",

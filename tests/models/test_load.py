@@ -186,7 +186,7 @@ def test_what_a_model_is_for_comes_from_its_folder(folder):
 
 def test_a_chat_template_is_split_where_the_prompt_goes(loaded):
     model = loaded("llama", "code")
-    assert model.render_chat("Summarize:\n") == ("Summarize:\n", "")
+    assert model.render_chat("Summarize:\n") == ("Summarize:\n", "\n")
     model.tokenizer.chat_template = (
         "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"

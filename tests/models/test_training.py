@@ -426,6 +426,7 @@ def test_a_task_that_loses_to_a_baseline_by_any_metric_is_not_asked_for():
 
 def test_below_its_floor_nothing_of_the_validation_packages_is_good_enough(trained, monkeypatch):
     folder, taught = trained
+    monkeypatch.setattr(evaluate, "_LEAST_TEXTS", 1)
     monkeypatch.setattr(evaluate, "GOOD_ENOUGH", 0.0)
     encoder = tokenizer.Encoder(folder / "whole")
     written = evaluate.write(evaluate.load_exactly(folder / "whole"), encoder, taught)
@@ -433,6 +434,21 @@ def test_below_its_floor_nothing_of_the_validation_packages_is_good_enough(train
     assert Task("function", "param") in everything and Task("function", "returns") not in everything
     monkeypatch.setattr(evaluate, "GOOD_ENOUGH", 101.0)
     assert evaluate.floors(written, taught) == {}
+
+
+def test_of_all_validation_packages_the_worst_counts(monkeypatch):
+    pair = Pair("good", "function", "f", "", "", "", {"summary": "Open the file."})
+    taught = [pair] * 60 + [replace(pair, package="bad")] * 60 + [replace(pair, package="small")]
+    good = [{"summary": evaluate.Text("Open the file.", -0.1 - n / 100)} for n in range(60)]
+    bad = [
+        {"summary": evaluate.Text("Open the file." if n < 10 else "No.", -0.1 - n / 100)} for n in range(60)
+    ]
+    nothing = [{"summary": evaluate.Text("No.", -0.1)}]
+    (floor,) = evaluate.floors(good + good + nothing, taught).values()
+    assert floor == pytest.approx(-0.69)
+    (floor,) = evaluate.floors(good + bad + nothing, taught).values()
+    assert -0.69 < floor < -0.2
+    assert evaluate.floors(good + nothing * 60 + nothing, taught) == {}
 
 
 def test_what_int8_costs_is_measured_on_the_same_texts(trained):

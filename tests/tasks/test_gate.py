@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import importlib.util
-import json
 import random
 import re
 import shutil
@@ -19,7 +18,6 @@ from msgspec.structs import replace
 
 from flows.pipeline import Pipeline
 from flows.settings import Settings
-from models.config import BUNDLED
 from tasks.documents import Checked, Finding, SiteFile, SourceError
 from tasks.gate import check_site
 from tasks.generate.asking import RawText
@@ -670,20 +668,6 @@ def test_a_property_has_no_parameters(tmp_path, home) -> None:
     assert [f.rule for f in rig.check({"api/m.html": html}).findings] == ["unknown-parameter"]
 
 
-def asked_for_all(folder: Path) -> Path:
-    """The bundled model, asked for the summary of everything."""
-    shutil.copytree(BUNDLED, folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    described = json.loads((folder / "docmill.json").read_text())
-    kinds = ("function", "method", "property", "class", "module", "package")
-    described["asks"] = {kind: {"summary": None} for kind in kinds}
-    text = json.dumps(described)
-    (folder / "docmill.json").write_text(text)
-    manifest["files"]["docmill.json"] = hashlib.sha256(text.encode()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
-
-
 NAMED = """\
 class HTTPPool:
     def get_all(self, key_name):
@@ -691,7 +675,7 @@ class HTTPPool:
 """
 
 
-def test_what_a_model_may_name_the_gate_lets_through(tmp_path, docmill, monkeypatch) -> None:
+def test_what_a_model_may_name_the_gate_lets_through(tmp_path, docmill, monkeypatch, asked_for_all) -> None:
     """Every name that any prompt holds, each in a sentence of its own."""
     source = tmp_path / "source" / "pkg"
     source.mkdir(parents=True)
@@ -713,8 +697,7 @@ def test_what_a_model_may_name_the_gate_lets_through(tmp_path, docmill, monkeypa
             yield key, RawText((" ".join(texts),) * len(frames), (True,) * len(frames), (0.0,) * len(frames))
 
     monkeypatch.setattr(Writer, "write", write)
-    model = asked_for_all(tmp_path / "model")
-    status, report, _ = docmill(tmp_path / "source", "--model", str(model))
+    status, report, _ = docmill(tmp_path / "source", "--model", str(asked_for_all))
     assert (status, report["findings"][1:]) == (0, [])  # the first: for which code the override is
     assert "package pkg:\n    class PartOfAll\n    module http_client: Uses" in "\n".join(sent)
     assert any("a_server" in prompt for prompt in sent) and not any("vendored" in p for p in sent)

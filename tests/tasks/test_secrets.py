@@ -91,7 +91,7 @@ def test_a_very_long_line_is_hidden_without_being_searched():
     assert without_secrets(f"x = '{'ab' * 20_000}'") == "x = '...'"
 
 
-def test_no_secret_reaches_a_model_or_a_text_of_docmills(tmp_path: Path, monkeypatch):
+def test_no_secret_reaches_a_model_or_a_text_of_docmills(tmp_path: Path, monkeypatch, asked_for_all):
     home = tmp_path / "home"
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     source = tmp_path / "source"
@@ -116,7 +116,7 @@ def test_no_secret_reaches_a_model_or_a_text_of_docmills(tmp_path: Path, monkeyp
         Engine, "_admit", lambda self, request: prompts.append(request.prompt) or admit(self, request)
     )
     (source / "docmill.toml").write_text("title = 'Client'\n")
-    assert main(["build", str(source), "--out", str(tmp_path / "site"), "--model", "bundled"]) == 0
+    assert main(["build", str(source), "--out", str(tmp_path / "site"), "--model", str(asked_for_all)]) == 0
     assert any("use(0, '...')" in prompt for prompt in prompts)
     assert any(prompt.startswith("class Client(made('...')") for prompt in prompts)
     site = {n: data.decode("utf-8", "replace") for n, data in tree_bytes(tmp_path / "site").items()}
