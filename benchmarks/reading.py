@@ -5,7 +5,8 @@
 
 The reader sees code and one sentence about it, and not who wrote it, and marks it by the rubric below. The
 sentences are of places in the held-out packages, drawn at random; of the model's, as many again are drawn
-where it is sure enough to be shown. DIR is the folder of benchmarks/quality.py, which has to run before.
+where it is sure enough to be shown, and those are told apart that a build's checks drop. DIR is the folder of
+benchmarks/quality.py, which has to run before.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from models.baselines import sentence_of
 from models.config import BUNDLED
 from models.training import evaluate, pairs
 from models.training.evaluate import Task
+from tasks.generate.checks import checked
 
 PLACES = 80  # drawn at random, and again among those where the model is sure enough
 RUBRIC = {
@@ -66,8 +68,16 @@ def drawn(work: Path) -> list[dict[str, Any]]:
         for place in chosen
         for who, by in names.items()
     ]
+    for entry in entries:
+        if entry["by"].startswith("model") and not _stands(entry["sentence"], entry["code"]):
+            entry["by"] += ", dropped"
     chance.shuffle(entries)
     return entries
+
+
+def _stands(sentence: str, code: str) -> bool:
+    """Whether a build would let a sentence through; what the model did not end has no full stop."""
+    return bool(checked(sentence, code, sentence.endswith((".", "!", "?")))[0])
 
 
 def write_sheet(work: Path, out: Path) -> None:
@@ -91,7 +101,7 @@ def tally(files: list[Path]) -> Iterator[str]:
             marks.setdefault(entry["by"], Counter())[str(entry["mark"])] += 1
     for by, counts in sorted(marks.items()):
         shares = "  ".join(f"{mark}: {counts[mark] / counts.total():4.0%}" for mark in RUBRIC)
-        yield f"{by:<14}{counts.total():5} sentences  {shares}"
+        yield f"{by:<24}{counts.total():5} sentences  {shares}"
 
 
 def main() -> None:
