@@ -77,20 +77,15 @@ Answers = list[dict[str, str]]
 
 
 def write(loaded: LoadedModel, encoder: Encoder, pairs: list[Pair], *, masked: bool = False) -> Texts:
-    """Return the model's greedy text for every slot that a human filled; nothing for what is too long.
-
-    Of a text that it did not end, which no build shows, it counts as not sure at all: going round in a circle
-    takes little doubt.
-    """
+    """Return the model's greedy text for every slot that a human filled; nothing for what is too long."""
     generation = GenerationConfig(
         max_prompt_tokens=MAX_PROMPT_TOKENS + OPENING_TOKENS, max_new_tokens=MAX_ANSWER_TOKENS, stop=()
     )
     engine = Engine(loaded, generation)
     found: Texts = [{} for _ in pairs]
     for completion, (index, slots) in engine_answers(engine, _requests(encoder, pairs, masked)):
-        texts = zip(slots, completion.texts, completion.logprobs, completion.ended, strict=True)
-        for slot, text, certainty, ended in texts:
-            found[index][slot] = Text(text.strip(), certainty if ended else -math.inf)
+        for slot, text, certainty in zip(slots, completion.texts, completion.logprobs, strict=True):
+            found[index][slot] = Text(text.strip(), certainty)
     return found
 
 
@@ -273,10 +268,10 @@ def floors(written: Texts, pairs: list[Pair]) -> dict[Task, float]:
 
 def _floor(texts: list[tuple[float, float]]) -> float | None:
     """The certainty above which texts, given with their BLEU, are good enough; None if too few ever are."""
-    surest = sorted((text for text in texts if text[0] > -math.inf), reverse=True)
+    surest = sorted(texts, reverse=True)
     means = np.cumsum([score for _, score in surest]) / np.arange(1, len(surest) + 1)
     good = np.flatnonzero(means >= GOOD_ENOUGH)
-    if not len(good) or good[-1] + 1 < _LEAST_SHARE * len(texts):
+    if not len(good) or good[-1] + 1 < _LEAST_SHARE * len(surest):
         return None
     return surest[good[-1]][0]
 
