@@ -132,14 +132,7 @@ def main() -> None:
     for name, by_task in compared.items():
         print(f"\n{name}, against int8 weights computed in float32, BLEU")
         for task, found in by_task.items():
-            values = zip(SETTINGS, found, strict=True)
-            print(
-                f"  {task:<20}"
-                + "  ".join(
-                    f"{s} {v['bleu']:+.2f} ({v['interval'][0]:+.2f} … {v['interval'][1]:+.2f})"
-                    for s, v in values
-                )
-            )
+            print(f"  {task:<20}" + "  ".join(map(difference, SETTINGS, found)))
     results = {"machine": machine(), **figures, "forms": compared}
     file = HERE / "results" / f"quality-{datetime.now(UTC):%Y-%m-%d}.json"
     file.write_text(json.dumps(results, indent=1) + "\n")

@@ -296,7 +296,7 @@ def worth_asking(figures: Mapping[str, Any]) -> list[Task]:
 def lost_in_int8(whole: Texts, model: Path, pairs: list[Pair]) -> dict[str, float]:
     """Return the BLEU that a model's texts lose, all tasks together, to those of the `whole` one in float32.
 
-    `weights` is what storing it as int8 costs, `products` what multiplying in int8 costs beside; that is
+    `weights` is what storing it as int8 costs, `products` what that and multiplying in int8 cost together,
     left out where this CPU does not do it.
     """
     before = _mean_bleu(whole, pairs)
