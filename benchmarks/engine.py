@@ -5,9 +5,10 @@
 The prompts are functions of a pinned release of sympy as docmill shows them to a model, with their true
 lengths, in an order dealt out once. Every contender is a process of its own, timed after a warm-up and
 without loading or compiling; rounds are interleaved and the median counts. Slow contenders get every n-th
-prompt. `bundled` ends its texts itself; `30m` and `0.5b` have random weights and write a fixed number of
-tokens. A peer takes part where `make peers` has installed it, in a virtual environment of its own. On a GPU
-memory is what torch has reserved, which for `generate_batch` is by design nearly all that there is.
+prompt; who has settings to choose from tries them on a sample first. `bundled` ends its texts itself; `30m`
+and `0.5b` have random weights and write a fixed number of tokens. A peer takes part where `make peers` has
+installed it, in a virtual environment of its own. On a GPU memory is what torch has reserved, which for
+`generate_batch` is by design nearly all that there is.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MODELS = HERE / ".models"
 SOURCE = "sympy"
 WARM_UP = 128
 BLOCK = 32  # tokens in a page of generate_batch's KV cache
-LONGEST = 900  # seconds for one contender's round; what takes longer is left out
+LONGEST = 1500  # seconds for one contender's round; what takes longer is left out
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,12 @@ ON_CPU: dict[str, Contender] = {
     "batches, sorted, quanto int8": Stock(10, ordered=True, quantized=True),
     "generate_batch": Continuous(5),
     "docmill, float32, not compiled": Docmill(2, "float32", compiled=False),
-    "docmill, float32": Docmill(compute="float32"),
-    "docmill, int8, not compiled": Docmill(compiled=False),
+    "docmill, float32": Docmill(2, "float32"),
+    "docmill, int8, not compiled": Docmill(2, compiled=False),
     "docmill, int8": Docmill(),
     "OpenVINO GenAI, int8": Peer("openvino"),
-    "CTranslate2, int8": Peer("ctranslate2"),
-    "llama.cpp, Q8_0": Peer("llamacpp"),
+    "CTranslate2, int8": Peer("ctranslate2", 2),
+    "llama.cpp, Q8_0": Peer("llamacpp", 2),
 }
 ON_CUDA: dict[str, Contender] = {
     "one by one": Stock(60, alone=True),
@@ -118,21 +119,25 @@ BASE = "one by one"
 
 @dataclass(frozen=True)
 class Workload:
-    """Most tokens of a prompt and of an answer; on a CPU every so-many-th of the prompts is used.
+    """Most tokens of a prompt and of an answer; on a CPU, how many prompts settings are tried on.
 
-    Where prompts are few, slow contenders get a larger share of them: theirs is divided by `spared`.
+    Of a model so large that a CPU would take hours, who does not get every prompt gets `fewer` times fewer.
     """
 
     longest: int
     new: int
-    every: int = 1
-    spared: int = 1
+    sample: int = 300
+    fewer: int = 1
+
+    def share(self, contender: Contender, device: str) -> int:
+        """Which prompts a contender gets: every so-many-th."""
+        return contender.share * (self.fewer if device == "cpu" and contender.share > 1 else 1)
 
 
 WORKLOADS = {
     "bundled": Workload(160, 48),
     "30m": Workload(400, 32),
-    "0.5b": Workload(400, 32, every=40, spared=5),
+    "0.5b": Workload(400, 32, sample=64, fewer=5),
 }
 RANDOM = {
     "30m": {
@@ -221,7 +226,7 @@ def dequantized(folder: Path) -> Path:
     return target
 
 
-def prompts_for(folder: Path, workload: Workload, device: str, most: int) -> list[str]:
+def prompts_for(folder: Path, workload: Workload, most: int) -> list[str]:
     """Functions of the source package as a model is shown them, in an order that is always the same."""
     from models.config import ModelConfig
     from models.load import load
@@ -229,7 +234,7 @@ def prompts_for(folder: Path, workload: Workload, device: str, most: int) -> lis
     loaded = load(ModelConfig(model=str(folder), dtype="float32"))
     found = list(functions(lambda text: len(loaded.encode(text, trusted=False)) < workload.longest - 1))
     random.Random(0).shuffle(found)
-    return found[:most][:: workload.every if device == "cpu" else 1]
+    return found[:most]
 
 
 def functions(fits: Callable[[str], bool]) -> Iterator[str]:
@@ -257,7 +262,9 @@ def stock(folder: Path, prompts: list[str], dtype: str, device: str) -> tuple[An
     return model, [[*tokenizer(p, add_special_tokens=False)["input_ids"], separator] for p in prompts]
 
 
-def run_stock(how: Stock, folder: Path, prompts: list[str], new: int, device: str) -> dict[str, Any]:
+def run_stock(
+    how: Stock, folder: Path, prompts: list[str], new: int, sample: int, device: str
+) -> dict[str, Any]:
     """transformers' `generate`, alone or in batches of the best of a few sizes."""
     import torch
 
@@ -293,14 +300,14 @@ def run_stock(how: Stock, folder: Path, prompts: list[str], new: int, device: st
     generate(rows[:2])
     size = 1 if how.alone else how.sizes[0]
     if not how.alone and len(how.sizes) > 1:
-        some = rows[:: max(1, len(rows) // max(64, 4 * how.sizes[-1]))]
+        some = rows[:: max(1, len(rows) // sample)]
         size = min(how.sizes, key=lambda size: run(size, some)[1])
     written, seconds = run(size, rows)
     return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "batch": size}
 
 
 def run_continuous(
-    how: Continuous, folder: Path, prompts: list[str], new: int, device: str
+    how: Continuous, folder: Path, prompts: list[str], new: int, sample: int, device: str
 ) -> dict[str, Any]:
     """transformers' `generate_batch`, without sharing blocks: prompts of the warm-up would be found again."""
     from transformers import ContinuousBatchingConfig
@@ -333,7 +340,7 @@ def run_continuous(
 
     best: dict[str, int] = {}
     if device == "cpu":
-        some = all_rows[:: max(1, len(all_rows) // 300)]
+        some = all_rows[:: max(1, len(all_rows) // sample)]
         best = min((room(*sizes) for sizes in how.sizes), key=lambda settings: run(settings, some)[1])
     written, seconds = run(best, all_rows)
     settings = ", ".join(f"{name} {value}" for name, value in best.items())
@@ -378,13 +385,15 @@ def warm_up(engine: Engine, requests: list[Request]) -> None:
         engine.generate_all(requests)
 
 
-def contend(name: str, forms: Forms, prompts: list[str], new: int, device: str) -> dict[str, Any]:
+def contend(
+    name: str, forms: Forms, prompts: list[str], new: int, sample: int, device: str
+) -> dict[str, Any]:
     """Run a contender in this process."""
     match CONTENDERS[device][name]:
         case Stock() as how:
-            found = run_stock(how, forms.whole, prompts, new, device)
+            found = run_stock(how, forms.whole, prompts, new, sample, device)
         case Continuous() as how:
-            found = run_continuous(how, forms.whole, prompts, new, device)
+            found = run_continuous(how, forms.whole, prompts, new, sample, device)
         case Docmill() as how:
             folder = forms.int8 if how.compute == "int8" else forms.whole
             found = run_docmill(how, folder, prompts, new, device)
@@ -404,15 +413,14 @@ def peak_mb(device: str = "cpu") -> int:
 # --- the run
 
 
-def in_own_process(
-    name: str, forms: Forms, prompts: Path, new: int, share: int, device: str
-) -> dict[str, Any]:
+def in_own_process(name: str, forms: Forms, prompts: Path, workload: Workload, device: str) -> dict[str, Any]:
     """Run a contender in a process of its own."""
     how = CONTENDERS[device][name]
     program = [sys.executable, __file__, "--device", device, "--contender", name, forms.whole, forms.int8]
     if isinstance(how, Peer):
         program = [python_of(how.name), HERE / "peers" / f"run_{how.name}.py", "run", forms.whole]
-    command = [*program, prompts, new, share]
+    sample = workload.sample if device == "cpu" else 1024
+    command = [*program, prompts, workload.new, workload.share(how, device), sample]
     done = subprocess.run(
         [str(c) for c in command], stdout=subprocess.PIPE, text=True, check=True, timeout=LONGEST
     )
@@ -424,7 +432,7 @@ def measure(model: str, device: str, rounds: int, most: int, only: list[str]) ->
     MODELS.mkdir(exist_ok=True)
     forms, workload = forms_of(model), WORKLOADS[model]
     prompts = MODELS / f"prompts-{model}.json"
-    prompts.write_text(json.dumps(prompts_for(forms.whole, workload, device, most)))
+    prompts.write_text(json.dumps(prompts_for(forms.whole, workload, most)))
     taking_part = {
         name: how
         for name, how in CONTENDERS[device].items()
@@ -436,10 +444,9 @@ def measure(model: str, device: str, rounds: int, most: int, only: list[str]) ->
             subprocess.run([python_of(how.name), runner, "export", forms.whole], check=True)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in taking_part}
     for _ in range(rounds):
-        for name, how in taking_part.items():
-            share = max(1, how.share // workload.spared) if device == "cpu" else how.share
+        for name in taking_part:
             try:
-                found[name].append(in_own_process(name, forms, prompts, workload.new, share, device))
+                found[name].append(in_own_process(name, forms, prompts, workload, device))
                 said: Any = found[name][-1]
             except subprocess.TimeoutExpired:
                 said = f"left out: not done after {LONGEST} s"
@@ -490,13 +497,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=3000)
     parser.add_argument("--only", nargs="+", default=[], help="these contenders; keeps no figures")
-    parser.add_argument("--contender", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--contender", nargs=7, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:
-        name, whole, int8, file, new, share = arguments.contender
+        name, whole, int8, file, new, share, sample = arguments.contender
         prompts = json.loads(Path(file).read_text())[:: int(share)]
         forms = Forms(Path(whole), Path(int8))
-        print(json.dumps(contend(name, forms, prompts, int(new), arguments.device)))
+        print(json.dumps(contend(name, forms, prompts, int(new), int(sample), arguments.device)))
         return
     kind = "engine" if arguments.device == "cpu" else f"engine-{arguments.device}"
     kept = HERE / "results" / f"{kind}-{datetime.now(UTC):%Y-%m-%d}.json"

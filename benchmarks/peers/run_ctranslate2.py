@@ -1,7 +1,7 @@
 """CTranslate2, int8 weights: a peer of benchmarks/engine.py.
 
 Runs in the virtual environment that `make peers` makes: `export FOLDER` writes the model in CTranslate2's
-form, `run FOLDER PROMPTS NEW SHARE` measures. It is given tokens, not text.
+form, `run FOLDER PROMPTS NEW SHARE SAMPLE` measures. It is given tokens, not text.
 """
 
 import json
@@ -39,7 +39,7 @@ def export(folder: Path) -> None:
     staged.rename(target)
 
 
-def run(folder: Path, prompts: list[str], new: int) -> dict:
+def run(folder: Path, prompts: list[str], new: int, sample: int) -> dict:
     """Measure at the best of a few batch sizes; it sorts by length itself."""
     import ctranslate2
     from tokenizers import Tokenizer
@@ -70,8 +70,8 @@ def run(folder: Path, prompts: list[str], new: int) -> dict:
         written = generate(rows)
         return written, time.perf_counter() - start
 
-    sample = rows[:: max(1, len(rows) // 300)]
-    best = min(BATCH_SIZES, key=lambda size: generated(size, sample)[1])
+    some = rows[:: max(1, len(rows) // sample)]
+    best = min(BATCH_SIZES, key=lambda size: generated(size, some)[1])
     written, seconds = generated(best, rows)
     return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "batch": best}
 

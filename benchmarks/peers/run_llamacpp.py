@@ -1,8 +1,8 @@
 """llama.cpp, Q8_0 weights: a peer of benchmarks/engine.py.
 
 Runs in the virtual environment that `make peers` makes: `export FOLDER` writes the model as GGUF, `run FOLDER
-PROMPTS NEW SHARE` measures. It is given tokens, not text, and is run as its own server runs it: continuous
-batching, a batch of one token from every running sequence and the prompts of those that follow.
+PROMPTS NEW SHARE SAMPLE` measures. It is given tokens, not text, and is run as its own server runs it:
+continuous batching, a batch of one token from every running sequence and the prompts of those that follow.
 """
 
 import ctypes
@@ -85,7 +85,7 @@ def interleaved(weight, size: int):  # noqa: ANN001, ANN201 - numpy is not there
     return weight.reshape(heads, 2, size // 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
-def run(folder: Path, prompts: list[str], new: int) -> dict:
+def run(folder: Path, prompts: list[str], new: int, sample: int) -> dict:
     """Measure at the best of a few numbers of sequences, with one KV cache for all or one for each."""
     from tokenizers import Tokenizer
 
@@ -104,8 +104,8 @@ def run(folder: Path, prompts: list[str], new: int) -> dict:
         engine.close()
         return written, seconds
 
-    sample = rows[:: max(1, len(rows) // 300)]
-    best = min(SETTINGS, key=lambda settings: generated(settings, sample)[1])
+    some = rows[:: max(1, len(rows) // sample)]
+    best = min(SETTINGS, key=lambda settings: generated(settings, some)[1])
     written, seconds = generated(best, rows)
     settings = f"{best[0]} sequences, {'one cache' if best[1] else 'a cache for each'}"
     return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "settings": settings}

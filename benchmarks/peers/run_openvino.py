@@ -1,7 +1,8 @@
 """OpenVINO GenAI, continuous batching, int8 weights: a peer of benchmarks/engine.py.
 
 Runs in the virtual environment that `make peers` makes: `export FOLDER` writes the model in OpenVINO's form,
-`run FOLDER PROMPTS NEW SHARE` measures. It is given tokens, not text, so that its time holds no tokenization.
+`run FOLDER PROMPTS NEW SHARE SAMPLE` measures. It is given tokens, not text, so that its time holds no
+tokenization.
 """
 
 import json
@@ -38,7 +39,7 @@ def export(folder: Path) -> None:
     staged.rename(target)
 
 
-def run(folder: Path, prompts: list[str], new: int) -> dict:
+def run(folder: Path, prompts: list[str], new: int, sample: int) -> dict:
     """Measure under the best of a few settings."""
     import numpy as np
     import openvino
@@ -73,8 +74,8 @@ def run(folder: Path, prompts: list[str], new: int) -> dict:
         written = generate(rows)
         return written, time.perf_counter() - start
 
-    sample = rows[:: max(1, len(rows) // 300)]
-    best = min(SETTINGS, key=lambda settings: generated(settings, sample)[1])
+    some = rows[:: max(1, len(rows) // sample)]
+    best = min(SETTINGS, key=lambda settings: generated(settings, some)[1])
     written, seconds = generated(best, rows)
     prompt = sum(map(len, rows))
     settings = f"{best[0]} sequences, {best[1]} tokens"
