@@ -4,8 +4,8 @@
     python benchmarks/reading.py tally FILE ...                 the marks by who wrote the sentence
 
 The reader sees code and one sentence about it, and not who wrote it, and marks it by the rubric below. The
-sentences are of places in the held-out packages, drawn at random; of the model's, as many again are drawn
-where it is sure enough to be shown, and those are told apart that a build's checks drop. DIR is the folder of
+sentences are of places in the held-out packages, drawn at random; of the model's, as many again are drawn of
+those that a build shows, and of those that it drops although the model is sure. DIR is the folder of
 benchmarks/quality.py, which has to run before.
 """
 
@@ -21,13 +21,12 @@ from typing import Any
 
 from quality import floors_of
 
-from models.baselines import sentence_of
 from models.config import BUNDLED
 from models.training import evaluate, pairs
 from models.training.evaluate import Task
-from tasks.generate.checks import checked
+from models.words import sentence_of
 
-PLACES = 80  # drawn at random, and again among those where the model is sure enough
+PLACES = 80  # drawn at random each time
 RUBRIC = {
     "2": "true of this code, and tells what the name alone does not",
     "1": "true, but no more than the name says, or too vague to help",
@@ -48,8 +47,8 @@ def places(work: Path) -> list[dict[str, Any]]:
                 name = slot.partition(".")[2] or pair.name.rpartition(".")[2]
                 sentences = {"human": text["human"], "model": text["model"], "name": sentence_of(name)}
                 code = "\n".join(filter(None, (pair.owner, pair.code)))
-                sure = text["certainty"] >= floor
-                found.append({"code": code, "slot": slot, "sure": sure, "sentences": sentences})
+                how = {"sure": text["certainty"] >= floor, "stands": text["stands"]}
+                found.append({"code": code, "slot": slot, "sentences": sentences} | how)
     return found
 
 
@@ -58,26 +57,21 @@ def drawn(work: Path) -> list[dict[str, Any]]:
     chance = random.Random(20261123)
     everywhere = places(work)
     some = chance.sample(everywhere, PLACES)
-    sure = chance.sample([place for place in everywhere if place["sure"]], PLACES)
+    sure = [place for place in everywhere if place["sure"]]
+    shown = chance.sample([place for place in sure if place["stands"]], PLACES)
+    dropped = chance.sample([place for place in sure if not place["stands"]], PLACES)
     entries = [
         {**{k: place[k] for k in ("code", "slot")}, "sentence": place["sentences"][who], "by": by}
         for chosen, names in (
             (some, {"human": "human", "model": "model", "name": "name"}),
-            (sure, {"model": "model, shown"}),
+            (shown, {"model": "model, shown"}),
+            (dropped, {"model": "model, sure but dropped"}),
         )
         for place in chosen
         for who, by in names.items()
     ]
-    for entry in entries:
-        if entry["by"].startswith("model") and not _stands(entry["sentence"], entry["code"]):
-            entry["by"] += ", dropped"
     chance.shuffle(entries)
     return entries
-
-
-def _stands(sentence: str, code: str) -> bool:
-    """Whether a build would let a sentence through; what the model did not end has no full stop."""
-    return bool(checked(sentence, code, sentence.endswith((".", "!", "?")))[0])
 
 
 def write_sheet(work: Path, out: Path) -> None:

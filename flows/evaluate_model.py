@@ -15,15 +15,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from flows.settings import cache_home
-from models.baselines import sentence_of
+from models.checks import checked
 from models.metrics import METRICS, scores
+from models.words import sentence_of
 from tasks.chunk import Chunk, chunks_of
 from tasks.chunk.docstrings import split_summary
 from tasks.chunk.python import parse_module
 from tasks.documents import Module, SourceError, Symbol
 from tasks.files import read_file
 from tasks.generate.asking import Asked, Manner, Member, RawText, asked_of
-from tasks.generate.checks import checked
 from tasks.generate.questions import modules_inside, whole_requests
 from tasks.generate.writer import Writer
 from tasks.ingest import ingest, open_source
@@ -206,7 +206,8 @@ class _Exam:
         for frame, text, ended, logprob in zip(
             request.frames, raw.texts, raw.ended, raw.logprobs, strict=True
         ):
-            kept, lost = checked(text, prompt, ended)
+            name = request.name_of(frame.slot)
+            kept, lost = checked(text, prompt, ended, self.writer.meta.plain_words, name)
             floor = floors.get(frame.slot.partition(".")[0])
             shown = kept if floor is None or logprob >= floor else ""
             self.written[masked, path, request.symbol, frame.slot] = Written(" ".join(text.split()), shown)

@@ -1,26 +1,15 @@
-"""Two ways to say something about code that know no language model: its name, and a neighbour's text.
+"""What can be said of code without a language model: what was said of the code that is most like it.
 
-In scope: names and code as words, the two ways. Not in scope: how good they are (metrics).
+In scope: finding that code. Not in scope: how good its text is (metrics).
 """
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import numpy as np
 
-_CODE_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
-
-
-def sentence_of(name: str) -> str:
-    """Return a name as a sentence: `read_csvFile` is "Read csv file."."""
-    return " ".join(words(name)).capitalize() + "."
-
-
-def words(code: str) -> list[str]:
-    """Return the words in identifiers and literals, in lower case."""
-    return [word.lower() for word in _CODE_WORD.findall(code)]
+from models.words import words
 
 
 class Neighbours:

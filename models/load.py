@@ -84,6 +84,10 @@ class ModelMeta(BaseModel):
         dict[str, dict[SlotKind, Floor]],
         Field(description="by kind of symbol and of slot, what it is asked for"),
     ] = {}
+    plain_words: Annotated[
+        tuple[str, ...] | None,
+        Field(description="what its texts may say beside the words of the code; any words if there are none"),
+    ] = None
     max_prompt_tokens: Annotated[int | None, Field(ge=16)] = None
     max_answer_tokens: Annotated[int | None, Field(ge=SLOT_TOKENS["summary"])] = None
     int8_products: Annotated[bool, Field(description="measured to lose nothing in models.int8")] = False

@@ -45,7 +45,7 @@ def main() -> None:
             for name, found in (("train", taught), ("validation", held_back))
         )
         train.run(plan, examples, validation)
-    export.assemble(runs / "best", tokens, whole)
+    export.assemble(runs / "best", tokens, pairs.plain_words(taught), whole)
     written = evaluate.write(evaluate.load_exactly(whole), tokenizer.Encoder(whole), held_back)
     floors = evaluate.floors(written, held_back)
     export.store(whole, floors, arguments.out)

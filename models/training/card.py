@@ -11,7 +11,7 @@ from typing import Any
 
 from models.training.corpus import Package, packages
 from models.training.evaluate import GOOD_ENOUGH, ONE_FOR_ALL, TASKS, Task, tasks_of, worth_asking
-from models.training.pairs import Pair
+from models.training.pairs import Pair, plain_words
 from models.training.tokenizer import MAX_PROMPT_TOKENS, VOCABULARY
 from models.training.train import CODE_SHARE, CODE_WEIGHT, MASKED_SHARE, SEED, SLOT_WEIGHT, Plan
 
@@ -58,14 +58,17 @@ this documentation, earns much of it.
 
 ## When it is silent
 
-A text is shown only where the model's mean log-probability is above a floor. Floors are set on
-{validation_names}: the lowest above which the texts reach {good_enough:.0f} BLEU in each of them. What never
-does in one of them, and what does not beat both baselines there by every metric, with the name and without,
-is not asked for.
+A text is shown only if it consists of words of the code, in whatever form, and of {plain_words} plain ones
+(those that nearly all packages below use in their summaries); if it leaves out nothing that the name says,
+and does not say a thing twice; and if the model's mean log-probability is above a floor. Floors are set on
+{validation_names}: the lowest above which the texts that may be shown reach {good_enough:.0f} BLEU in each of
+them. What never does in one of them, and what does not beat both baselines there by every metric, with the
+name and without, is not asked for.
 
 {verdicts}
 
-On the test packages, greedy decoding in float32 from the int8 weights:
+Of the texts that consist of such words, BLEU of the surest, on the test packages, greedy decoding in float32
+from the int8 weights:
 
 {curves}
 
@@ -140,6 +143,7 @@ def write(
         test_names=_names(of_split["test"]),
         validation_names=_names(of_split["validation"]),
         tables="\n\n".join(_table(task, found) for task, found in of_task.items()),
+        plain_words=len(plain_words(taught)),
         good_enough=GOOD_ENOUGH,
         verdicts="\n".join(_verdicts(figures, asked)),
         curves=_curves(of_task),
@@ -228,9 +232,10 @@ def _verdicts(figures: Mapping[str, Any], asked: Mapping[Task, float]) -> Iterab
 
 def _curves(of_task: Mapping[Task, Mapping[str, Any]]) -> str:
     """Coverage against quality, a column for each task."""
-    names = [_PLURAL[str(task)] for task in of_task]
-    lines = [f"| the surest | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
-    for points in zip(*(found["curve"] for found in of_task.values()), strict=True):
+    curves = {task: found["curve"] for task, found in of_task.items() if found["curve"]}
+    heads = [f"{_PLURAL[str(task)]}, {of_task[task]['stands']:.0%} of all" for task in curves]
+    lines = [f"| the surest | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for points in zip(*curves.values(), strict=True):
         share = f"{points[0]['share']:.0%}"
         lines.append(" | ".join([f"| {share}", *(f"{point['bleu']:.1f}" for point in points)]) + " |")
     return "\n".join(lines)

@@ -17,20 +17,22 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from models.baselines import Neighbours, sentence_of
+from models.baselines import Neighbours
+from models.checks import checked
 from models.config import GenerationConfig, ModelConfig
-from models.engine import Engine, Frame, Request
+from models.engine import Completion, Engine, Frame, Request
 from models.int8 import is_fast
 from models.load import LoadedModel, load
 from models.metrics import METRICS, lead, scores
 from models.prompts import NEUTRAL_NAME, OPENING_TOKENS, SLOT_TOKENS, slot_groups, slot_opening
 from models.training.pairs import Pair, Subject
 from models.training.tokenizer import MAX_ANSWER_TOKENS, MAX_PROMPT_TOKENS, Encoder
+from models.words import sentence_of
 
 # Written with the test packages in sight, most of whose functions are networkx's: the hardest control.
 ONE_FOR_ALL = "Return a list of the given nodes in the graph."
 SETTINGS = ("named", "masked")
-GOOD_ENOUGH = 18.0  # BLEU of what is said, in each validation package; what keeps below it is not said
+GOOD_ENOUGH = 23.0  # BLEU of what is said, in each validation package; what keeps below it is not said
 _LEAST_SHARE = 0.05  # of a package's texts of a task that have to be that good, or it is not asked for
 _LEAST_TEXTS = 50  # of a task in a package
 _SHARES = tuple(share / 20 for share in range(1, 21))
@@ -58,10 +60,11 @@ TASKS = (
 
 @dataclass(frozen=True)
 class Text:
-    """A text that a model wrote, and the mean log-probability of its tokens."""
+    """A text that a model wrote, the mean log-probability of its tokens, whether all of it may be shown."""
 
     text: str
     certainty: float
+    stands: bool = True
 
 
 def tasks_of(pair: Pair) -> Iterator[Task]:
@@ -77,36 +80,51 @@ Answers = list[dict[str, str]]
 
 
 def write(loaded: LoadedModel, encoder: Encoder, pairs: list[Pair], *, masked: bool = False) -> Texts:
-    """Return the model's greedy text for every slot that a human filled; nothing for what is too long."""
+    """Return the model's greedy text for every slot that a human filled; nothing for what is too long.
+
+    Whether it stands is only said of what is not masked, for masked names a build never sees.
+    """
     generation = GenerationConfig(
         max_prompt_tokens=MAX_PROMPT_TOKENS + OPENING_TOKENS, max_new_tokens=MAX_ANSWER_TOKENS, stop=()
     )
     engine = Engine(loaded, generation)
     found: Texts = [{} for _ in pairs]
-    for completion, (index, slots) in engine_answers(engine, _requests(encoder, pairs, masked)):
-        for slot, text, certainty in zip(slots, completion.texts, completion.logprobs, strict=True):
-            found[index][slot] = Text(text.strip(), certainty)
+    for completion, asked in _answers(engine, _requests(encoder, pairs, masked)):
+        for slot, text, ended, certainty in zip(
+            asked.slots, completion.texts, completion.ended, completion.logprobs, strict=True
+        ):
+            name = slot.partition(".")[2] or pairs[asked.place].name.rpartition(".")[2]
+            _, dropped = checked(text, asked.prompt, ended, loaded.meta.plain_words, name)
+            found[asked.place][slot] = Text(text.strip(), certainty, masked or not dropped)
     return found
 
 
-def _requests(encoder: Encoder, pairs: list[Pair], masked: bool) -> Iterator[tuple[str, int, list[str]]]:
+class _Asked(NamedTuple):
+    """A request: its prompt, the number of its pair, the slots that it is for."""
+
+    prompt: str
+    place: int
+    slots: list[str]
+
+
+def _requests(encoder: Encoder, pairs: list[Pair], masked: bool) -> Iterator[_Asked]:
     for index, pair in enumerate(pairs):
         if (prompt := encoder.prompt(pair, masked=masked)) is not None:
-            yield from ((prompt, index, slots) for slots in slot_groups(pair.texts, MAX_ANSWER_TOKENS))
+            yield from (_Asked(prompt, index, slots) for slots in slot_groups(pair.texts, MAX_ANSWER_TOKENS))
 
 
-def engine_answers(engine: Engine, wanted: Iterable[tuple[str, int, list[str]]]) -> Iterator[tuple[Any, Any]]:
-    """Yield each completion with the pair's number and the slots that it is for."""
-    asked: dict[str, tuple[int, list[str]]] = {}
+def _answers(engine: Engine, wanted: Iterable[_Asked]) -> Iterator[tuple[Completion, _Asked]]:
+    """Yield each completion with what was asked."""
+    under_way: dict[str, _Asked] = {}
 
     def requests() -> Iterator[Request]:
-        for number, (prompt, index, slots) in enumerate(wanted):
-            asked[str(number)] = index, slots
-            frames = (Frame(slot_opening(slot), SLOT_TOKENS[slot.partition(".")[0]]) for slot in slots)
-            yield Request(str(number), prompt, tuple(frames))
+        for number, asked in enumerate(wanted):
+            under_way[str(number)] = asked
+            frames = (Frame(slot_opening(slot), SLOT_TOKENS[slot.partition(".")[0]]) for slot in asked.slots)
+            yield Request(str(number), asked.prompt, tuple(frames))
 
     for completion in engine.generate(requests()):
-        yield completion, asked.pop(completion.id)
+        yield completion, under_way.pop(completion.id)
 
 
 def baselines(taught: list[Pair], test: list[Pair], path: Path) -> None:
@@ -188,7 +206,8 @@ def run(
             "human": human,
             "model": answers["model"][0][index].get(slot, ""),
             "masked": answers["model"][1][index].get(slot, ""),
-            "certainty": round(written[0][index][slot].certainty, 3) if slot in written[0][index] else None,
+            "certainty": round(text.certainty, 3) if (text := written[0][index].get(slot)) else None,
+            "stands": bool(text and text.stands),
         }
         for index, pair in enumerate(test)
         for slot, human in pair.texts.items()
@@ -212,7 +231,7 @@ def figures_of(
         for n, setting in enumerate(SETTINGS)
     }
     certainty = np.array([certainty_of(written, place) for place in places])
-    bleu, said = of_each["model", "bleu", "named"], certainty >= floor
+    bleu, stands, said = of_each["model", "bleu", "named"], np.isfinite(certainty), certainty >= floor
     return {
         "texts": len(places),
         "scores": {
@@ -224,22 +243,23 @@ def figures_of(
             }
             for other in ("name", "neighbour")
         },
-        "curve": curve(certainty, bleu),
+        "stands": float(stands.mean()),
+        "curve": curve(certainty[stands], bleu[stands]),
         "said": {"share": float(said.mean()), "bleu": float(bleu[said].mean()) if said.any() else 0.0},
     }
 
 
 def certainty_of(written: Texts, place: tuple[int, str]) -> float:
-    """How sure the model is of a text; not at all of what it did not write."""
+    """How sure the model is of a text; not at all of what it did not write or what may not be shown."""
     text = written[place[0]].get(place[1])
-    return text.certainty if text else -math.inf
+    return text.certainty if text and text.stands else -math.inf
 
 
 def curve(certainty: np.ndarray, bleu: np.ndarray) -> list[dict[str, float]]:
-    """Coverage against quality: of the surest share of the texts, the least certainty and the mean BLEU."""
+    """Coverage against quality: of the surest share of texts, the least certainty and the mean BLEU."""
     order = np.argsort(-certainty, kind="stable")
     points = []
-    for share in _SHARES:
+    for share in _SHARES if len(order) else ():
         chosen = order[: max(1, round(share * len(order)))]
         points.append(
             {"share": share, "floor": float(certainty[chosen[-1]]), "bleu": float(bleu[chosen].mean())}
@@ -255,23 +275,28 @@ def floors(written: Texts, pairs: list[Pair]) -> dict[Task, float]:
     """
     found = {}
     for task in TASKS:
-        by_package: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        places: dict[str, list[tuple[int, str]]] = defaultdict(list)
         for index, slot in places_of(task, pairs):
-            if (text := written[index].get(slot)) is not None:
-                score = METRICS["bleu"](text.text, pairs[index].texts[slot])
-                by_package[pairs[index].package].append((text.certainty, score))
-        edges = [_floor(texts) for texts in by_package.values() if len(texts) >= _LEAST_TEXTS]
+            places[pairs[index].package].append((index, slot))
+        edges = [_floor(written, pairs, some) for some in places.values() if len(some) >= _LEAST_TEXTS]
         if edges and all(edge is not None for edge in edges):
             found[task] = max(edge for edge in edges if edge is not None)
     return found
 
 
-def _floor(texts: list[tuple[float, float]]) -> float | None:
-    """The certainty above which texts, given with their BLEU, are good enough; None if too few ever are."""
-    surest = sorted(texts, reverse=True)
+def _floor(written: Texts, pairs: list[Pair], places: list[tuple[int, str]]) -> float | None:
+    """The certainty above which what may be shown is good enough; None if that is too little everywhere."""
+    surest = sorted(
+        (
+            (text.certainty, METRICS["bleu"](text.text, pairs[index].texts[slot]))
+            for index, slot in places
+            if (text := written[index].get(slot)) and text.stands
+        ),
+        reverse=True,
+    )
     means = np.cumsum([score for _, score in surest]) / np.arange(1, len(surest) + 1)
     good = np.flatnonzero(means >= GOOD_ENOUGH)
-    if not len(good) or good[-1] + 1 < _LEAST_SHARE * len(surest):
+    if not len(good) or good[-1] + 1 < _LEAST_SHARE * len(places):
         return None
     return surest[good[-1]][0]
 

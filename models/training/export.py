@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from models.load import META_FILE, TOKENIZER_FILES
 from models.quantize import MANIFEST, quantize_folder
@@ -28,12 +29,13 @@ _DESCRIPTION = {
 }
 
 
-def assemble(weights: Path, tokenizer: Path, folder: Path) -> None:
+def assemble(weights: Path, tokenizer: Path, plain_words: list[str], folder: Path) -> None:
     """Put weights and tokenizer into one `folder` that can be loaded, not quantized."""
     shutil.copytree(weights, folder, dirs_exist_ok=True)
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, folder / name)
+    _describe(folder, {"plain_words": plain_words})
 
 
 def store(whole: Path, floors: Mapping[Task, float], target: Path, *, int8_products: bool = False) -> None:
@@ -47,12 +49,17 @@ def store(whole: Path, floors: Mapping[Task, float], target: Path, *, int8_produ
         for kind in _KINDS[task.subject]:
             if kind != "property" or task.slot == "summary":
                 asks.setdefault(kind, {})[task.slot] = round(floor, 3)
-    description = _DESCRIPTION | {"int8_products": int8_products, "asks": asks}
-    (whole / META_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    before = json.loads((whole / META_FILE).read_text(encoding="utf-8"))
+    _describe(whole, before | {"int8_products": int8_products, "asks": asks})
     with tempfile.TemporaryDirectory() as scratch:
         small = quantize_folder(whole, Path(scratch) / "int8")
         _make_room_for_the_card(small)
         shutil.copytree(small, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
+
+
+def _describe(folder: Path, description: dict[str, Any]) -> None:
+    text = json.dumps(_DESCRIPTION | description, indent=2)
+    (folder / META_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def _make_room_for_the_card(folder: Path) -> None:

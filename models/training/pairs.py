@@ -32,6 +32,7 @@ from models.prompts import (
 )
 from models.training.corpus import Package, Split, packages, sources
 from models.training.docstrings import summary, texts_of
+from models.words import words
 
 _SAME_NAME_AND_SUMMARY = 3  # copies of `close`: "Close the connection." that are worth learning from
 _SAME_SUMMARY = 50
@@ -39,6 +40,9 @@ _OF_ONE_PACKAGE = 10_000
 _SHINGLE = 5  # words of code
 _NEAR_DUPLICATE = 0.7  # share of the larger function's shingles that both have
 _COMMON_SHINGLE = 50  # a shingle in more held-out functions than this tells nothing
+
+_PLAIN = 0.9  # of the packages whose summaries of functions hold a word that says nothing of their code
+_LARGE = 200  # summaries, from which on a package counts there
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -276,6 +280,19 @@ def not_in(taught: list[Pair], pairs: list[Pair]) -> list[Pair]:
     """
     known = {_digest(pair.masked_code) for pair in taught}
     return [pair for pair in pairs if _digest(pair.masked_code) not in known]
+
+
+def plain_words(pairs: list[Pair]) -> list[str]:
+    """Return the words that nearly every large package uses somewhere, which so say little of any code."""
+    summaries = [
+        (p.package, p.texts["summary"]) for p in pairs if p.subject == "function" and "summary" in p.texts
+    ]
+    sizes = Counter(package for package, _ in summaries)
+    large = {package for package, size in sizes.items() if size >= _LARGE}
+    used = Counter(
+        word for package, word in {(p, w) for p, text in summaries for w in words(text)} if package in large
+    )
+    return sorted(word for word, count in used.items() if count >= _PLAIN * len(large))
 
 
 def _shingles(code: str) -> set[int]:

@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from models.checks import checked
 from tasks.documents import TextEntry
 from tasks.generate.asking import Asked, Member, RawText
-from tasks.generate.checks import checked
 from tasks.keys import digest, key
 from tasks.result_cache import ResultCache
 
@@ -104,12 +104,14 @@ class Answers:
     def answer(self, rendered: Rendered, raw: RawText) -> list[Wanted]:
         """Take an answer; return the requests that only waited for it."""
         wanted = rendered.wanted
-        floors = self._writer.meta.asks.get(wanted.asked.kind, {})
+        meta = self._writer.meta
+        floors = meta.asks.get(wanted.asked.kind, {})
         self._unanswered[wanted.id] -= 1
         for frame, text, ended, logprob in zip(
             wanted.asked.frames, raw.texts, raw.ended, raw.logprobs, strict=True
         ):
-            kept, lost = checked(text, rendered.prompt, ended)
+            name = wanted.asked.name_of(frame.slot)
+            kept, lost = checked(text, rendered.prompt, ended, meta.plain_words, name)
             self.dropped += lost
             floor = floors.get(frame.slot.partition(".")[0])
             if kept and (floor is None or logprob >= floor):

@@ -91,6 +91,10 @@ class Asked(Struct, frozen=True):
         """The names of the slots."""
         return frozenset(frame.slot for frame in self.frames)
 
+    def name_of(self, slot: str) -> str:
+        """The name of what a slot is about: a parameter, an exception, or the symbol itself."""
+        return slot.partition(".")[2] or self.symbol.rpartition(".")[2].partition("#")[0]
+
     def prompt(self, summaries: Mapping[str, str], fits: Callable[[str], bool]) -> str:
         """The prompt as rendered.
 

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from models import baselines
-from models.config import ModelConfig
+from models.config import BUNDLED, ModelConfig
 from models.load import load
 from models.prompts import SUMMARY_SEPARATOR, placed
 from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
@@ -258,6 +258,23 @@ def test_what_is_equal_to_a_taught_function_is_not_measured_with():
     assert pairs.not_in(taught, accessors) == [*accessors[:3], *accessors[4:]]
 
 
+def test_plain_words_are_those_that_nearly_every_large_package_uses(monkeypatch):
+    monkeypatch.setattr(pairs, "_LARGE", 2)
+    said = {
+        "a": ["Return the file.", "Open a fileSystem."],
+        "b": ["Return the pool.", "Write the file."],
+        "small": ["Close it."],
+    }
+    taught = [
+        Pair(package, "function", "f", "", "", "", {"summary": text})
+        for package in said
+        for text in said[package]
+    ]
+    others = [Pair(p, "class", "F", "", "", "", {"summary": "A pond."}) for p in ("a", "b")]
+    nothing = [Pair(p, "function", "f", "", "", "", {"returns": "It."}) for p in ("a", "b")]
+    assert pairs.plain_words(taught + others + nothing) == ["file", "return", "the"]
+
+
 # tokenizer, training, storage: a tiny model, end to end
 
 
@@ -267,6 +284,7 @@ def plan(folder, tokens):
 
 TOKENS = 60_000
 FLOORS = dict.fromkeys(evaluate.TASKS, -1.5)
+PLAIN_WORDS = ["number", "of", "the"]
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +297,7 @@ def trained(tmp_path_factory):
     encoder = tokenizer.Encoder(folder / "tokenizer")
     examples = encoder.examples(taught)
     train.run(plan(folder, TOKENS), examples, examples[:5])
-    export.assemble(folder / "run" / "best", folder / "tokenizer", folder / "whole")
+    export.assemble(folder / "run" / "best", folder / "tokenizer", PLAIN_WORDS, folder / "whole")
     export.store(folder / "whole", FLOORS, folder / "model")
     yield folder, taught
     torch.set_num_threads(threads)  # a worker takes one
@@ -430,6 +448,7 @@ def test_below_its_floor_nothing_of_the_validation_packages_is_good_enough(train
     monkeypatch.setattr(evaluate, "GOOD_ENOUGH", 0.0)
     encoder = tokenizer.Encoder(folder / "whole")
     written = evaluate.write(evaluate.load_exactly(folder / "whole"), encoder, taught)
+    written = [{slot: replace(text, stands=True) for slot, text in texts.items()} for texts in written]
     everything = evaluate.floors(written, taught)
     assert Task("function", "param") in everything and Task("function", "returns") not in everything
     monkeypatch.setattr(evaluate, "GOOD_ENOUGH", 101.0)
@@ -451,6 +470,32 @@ def test_of_all_validation_packages_the_worst_counts(monkeypatch):
     assert evaluate.floors(good + nothing * 60 + nothing, taught) == {}
 
 
+def test_what_may_not_be_shown_is_not_said():
+    pair = Pair("good", "function", "f", "", "", "", {"summary": "Open the file."})
+    right = [{"summary": evaluate.Text("Open the file.", -0.5 - n / 100)} for n in range(60)]
+    surer = [{"summary": evaluate.Text("No.", -0.1, stands=False)}] * 60
+    (floor,) = evaluate.floors(right + surer, [pair] * 120).values()
+    assert floor == pytest.approx(-1.09)
+    assert evaluate.floors(right[:5] + surer * 2, [pair] * 125) == {}  # too few to be asked for
+    answers = {who: [[{"summary": "Open it."}] * 120] * 2 for who in ("name", "neighbour", "model")}
+    found = evaluate.figures_of(Task("function", "summary"), [pair] * 120, answers, right + surer, -9.0)
+    assert found["stands"] == found["said"]["share"] == 0.5
+    assert [point["floor"] for point in found["curve"]][-1] == pytest.approx(-1.09)
+    found = evaluate.figures_of(Task("function", "summary"), [pair] * 60, answers, surer, -9.0)
+    assert found["curve"] == [] and found["said"] == {"share": 0.0, "bleu": 0.0}
+
+
+def test_a_text_stands_by_the_words_that_its_model_may_say():
+    loaded, taught = evaluate.load_exactly(BUNDLED), make_pairs(25)
+
+    def standing(plain_words):
+        meta = loaded.meta.model_copy(update={"plain_words": plain_words})
+        written = evaluate.write(replace(loaded, meta=meta), tokenizer.Encoder(BUNDLED), taught)
+        return sum(text.stands for texts in written for text in texts.values())
+
+    assert standing(()) < standing(("the", "return")) < standing(None) < 50
+
+
 def test_what_int8_costs_is_measured_on_the_same_texts(trained):
     folder, taught = trained
     written = evaluate.write(
@@ -465,7 +510,8 @@ def test_what_int8_costs_is_measured_on_the_same_texts(trained):
 def test_only_what_was_worth_it_is_asked_for(trained, tmp_path):
     folder, _ = trained
     export.store(folder / "whole", {Task("class", "summary"): -0.5}, tmp_path / "model")
-    assert load(ModelConfig(model=str(tmp_path / "model"))).meta.asks == {"class": {"summary": -0.5}}
+    meta = load(ModelConfig(model=str(tmp_path / "model"))).meta
+    assert meta.asks == {"class": {"summary": -0.5}} and meta.plain_words == tuple(PLAIN_WORDS)
 
 
 def test_what_opens_a_slot_is_given_and_what_ends_it_is_never_read():
@@ -517,11 +563,6 @@ def test_the_loss_counts_texts_and_a_share_of_the_code():
 
 
 # evaluation
-
-
-def test_a_name_becomes_a_sentence():
-    assert baselines.sentence_of("read_csvFile") == "Read csv file."
-    assert baselines.sentence_of("__init__") == "Init."
 
 
 def test_the_nearest_neighbour_shares_the_rare_words():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.generate.checks import checked
+from models.checks import checked
 
 PROMPT = "class Pool:\n    def take_one(self, maxSize):\n        return self.items.pop()"
 
@@ -41,6 +41,33 @@ PROMPT = "class Pool:\n    def take_one(self, maxSize):\n        return self.ite
 )
 def test_sentences(text, kept, dropped):
     assert checked(text, PROMPT, ended=True) == (kept, dropped)
+
+
+PLAIN_WORDS = ("return", "whether", "the", "a", "is", "of")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "stands"),
+    [
+        ("Return the items.", "item", True),
+        ("Returns the pooled item.", "item", True),  # other forms of the code's words
+        ("Return the initial items.", "items", False),  # of no word
+        ("Return the maximum size.", "max_size", True),  # which the code shortens
+        ("Return the size.", "max_size", False),  # and not that it is the largest
+        ("Return whether the class is used.", "is_used", False),
+        ("Return the class.", "return_the", True),
+        ("Return the pool of pools.", "pool", False),
+        ("Return the pool of the pooling.", "pool", False),  # in another form
+        ("Return whether the whether is returned.", "", False),
+    ],
+)
+def test_where_words_are_told_a_sentence_is_made_of_those_and_of_the_codes(text, name, stands):
+    assert bool(checked(text, PROMPT, True, PLAIN_WORDS, name)[0]) == stands
+
+
+def test_without_any_plain_word_all_come_from_the_code():
+    assert checked("Take one.", PROMPT, True, (), "take_one") == ("Take one.", 0)
+    assert checked("Take the one.", PROMPT, True, (), "take_one") == ("", 1)
 
 
 def test_a_sentence_that_was_cut_off_goes():

@@ -1,8 +1,15 @@
-"""What of a model's text may be shown: whole sentences that name nothing unknown."""
+"""What of a model's text may be shown: whole sentences that name nothing unknown.
+
+Those of a small model, whose errors are mostly words that have nothing to do with the code, consist of
+words of the code and plain ones besides, and speak of what the name speaks of.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
+
+from models.words import is_among, stem, stems
 
 _ABBREVIATION = r"(?:(?<=\be\.g)|(?<=\bi\.e)|(?<=\betc)|(?<=\bcf)|(?<=\bvs))\."
 _SENTENCE = re.compile(rf"[^.!?]*(?:(?:{_ABBREVIATION}|[.!?](?!\s))[^.!?]*)*[.!?]?", re.IGNORECASE)
@@ -32,24 +39,32 @@ _IDENTIFIER = re.compile(
 )
 
 
-def checked(text: str, prompt: str, ended: bool) -> tuple[str, int]:
+def checked(
+    text: str, prompt: str, ended: bool, plain_words: Iterable[str] | None = None, name: str = ""
+) -> tuple[str, int]:
     """The sentences of a text that may stand, and how many were dropped.
 
     A sentence goes if it names an identifier (in backticks, or with `_`, a dot, an inner
     capital or a call's bracket) that the prompt does not hold, if a backtick in it has no
     partner, if it holds bytes that are no text or stammers, if it says a word twice, and the
-    last one if the model was cut off in it.
+    last one if the model was cut off in it. With `plain_words` it also goes if it says another
+    word that the prompt does not hold, in whatever form, or leaves out one of the name's.
 
     Args:
         text: As the model wrote it.
         prompt: What it was asked about; its words are what a text may name.
         ended: Whether the model ended the text itself.
+        plain_words: What documentation says of whatever it is about; None if any word may be said.
+        name: Of what it was asked about.
     """
     known = set(_WORD.findall(prompt))
     sentences = [s.strip() for s in _SENTENCE.findall(_SPACES.sub(" ", text)) if s.strip()]
     cut = bool(sentences) and not ended and not sentences[-1].endswith((".", "!", "?"))
     whole = sentences[:-1] if cut else sentences
     kept = [s for s in whole if _unknown(s) <= known and _is_whole(s) and not _circles(s)]
+    if plain_words is not None:
+        plain, of_code, of_name = set(map(stem, plain_words)), set(stems(prompt)), set(stems(name))
+        kept = [s for s in kept if _is_about(s, of_code, of_name - plain, plain)]
     return " ".join(kept), len(sentences) - len(kept)
 
 
@@ -61,6 +76,17 @@ def _circles(sentence: str) -> bool:
     """Whether a sentence explains a word by itself: "Return the state of the state."."""
     words = [word for word in _WORD.findall(sentence.lower()) if word not in _GRAMMAR]
     return len(set(words)) < len(words)
+
+
+def _is_about(sentence: str, of_code: set[str], of_name: set[str], plain: Collection[str]) -> bool:
+    """Whether a sentence says what the name says, each thing once, in words of the code or plain ones."""
+    said = stems(sentence)
+    of_its_own = [word for word in said if word not in plain]
+    return (
+        not any(is_among(word, of_its_own[:place]) for place, word in enumerate(of_its_own))
+        and all(is_among(word, of_code) for word in of_its_own)
+        and all(is_among(word, said) for word in of_name)
+    )
 
 
 def _unknown(sentence: str) -> set[str]:
