@@ -461,16 +461,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     if arguments.json is not None:
         write_whole(arguments.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    print("                               BLEU                     chrF                   ROUGE-L")
-    print(
-        "                     texts   name  all  masked   name  all  masked   name  all  masked   shown  BLEU"
-    )
+    print(f"{'':<26}" + "".join(f"{label:^27}" for label in ("BLEU", "chrF", "ROUGE-L")).rstrip())
+    print(f"{'':<21}texts" + "   name  near   all  masked" * 3 + "   shown  BLEU")
     for one in found.measured:
         scores = "".join(
-            f"{one.name[metric]:7.1f}{one.all[metric]:5.1f}{one.masked[metric]:8.1f}" for metric in one.all
+            f"{one.name[m]:7.1f}{one.neighbour[m]:6.1f}{one.all[m]:6.1f}{one.masked[m]:8.1f}" for m in one.all
         )
         shown = f"{one.share_shown:6.0%}" + (f"{one.shown['bleu']:6.1f}" if one.shown else "     -")
         print(f"{one.what:<20}{one.texts:6,}{scores}  {shown}")
+    for one in found.measured:
+        name, near = (
+            f"{low:+.1f} to {high:+.1f}" for low, high in (lead["bleu"] for lead in one.lead.values())
+        )
+        print(f"{one.what}: {name} BLEU over the name, {near} over the nearest neighbour here (95 %)")
     print(f"{1000 * found.seconds:.1f} ms a text; {found.dropped:,} sentences dropped by the checks")
     return 0
 

@@ -38,17 +38,25 @@ class Neighbours:
                 having[name].append(index)
         self._having = {name: np.array(indexes) for name, indexes in having.items()}
 
-    def nearest(self, code: str, slots: Iterable[str]) -> dict[str, str]:
-        """Return for each slot the text of the nearest neighbour that has one."""
+    def nearest(self, code: str, slots: Iterable[str], itself: int | None = None) -> dict[str, str]:
+        """Return for each slot the text of the nearest neighbour that has one; an empty one if none has.
+
+        `itself` is the place of this very code among the taught, if it is one of them.
+        """
         similar = np.zeros(len(self._texts), dtype=np.float32)
         for word, weight in self._vector(Counter(words(code))).items():
             indexes, weights = self._postings[word]
             similar[indexes] += weight * weights
-        return {slot: self._text(slot, similar) for slot in slots}
+        return {slot: self._text(slot, similar, itself) for slot in slots}
 
-    def _text(self, slot: str, similar: np.ndarray) -> str:
+    def _text(self, slot: str, similar: np.ndarray, itself: int | None) -> str:
         kind = slot.partition(".")[0]
-        having = self._having.get(slot, self._having.get(kind))
+        of_others = (
+            having[having != itself]
+            for name in (slot, kind)
+            if (having := self._having.get(name)) is not None
+        )
+        having = next((some for some in of_others if len(some)), None)
         if having is None:
             return ""
         texts = self._texts[int(having[similar[having].argmax()])]

@@ -78,8 +78,13 @@ def test_a_model_that_repeats_the_humans_scores_100(source, tmp_path, monkeypatc
     assert found["function summary"]["share_shown"] == 1
     assert len(prompts) == 6 and not any("settings" in prompt for prompt in prompts)
     table = capsys.readouterr().out.splitlines()
-    (row,) = (line for line in table if line.startswith("function summary"))
+    (row,) = (line for line in table if line.startswith("function summary "))
     assert row.split()[2] == "2" and row.endswith("100% 100.0")
+    # The nearest neighbour of each function is the other one: there are but two.
+    assert found["function summary"]["neighbour"]["rouge_l"] == 0
+    assert found["function summary"]["lead"]["neighbour"]["rouge_l"] == [100, 100]
+    assert found["class summary"]["neighbour"]["bleu"] == 0  # there is but one
+    assert any(line.startswith("function summary: +") and line.endswith("(95 %)") for line in table)
 
 
 def test_the_bundled_model_on_a_real_package(source, tmp_path):
@@ -87,7 +92,9 @@ def test_the_bundled_model_on_a_real_package(source, tmp_path):
     found = evaluate(click, tmp_path, "--symbols", "60")
     (functions,) = (one for one in found["measured"] if one["what"] == "function summary")
     assert 20 < functions["texts"] <= 60
-    assert functions["all"]["bleu"] > functions["name"]["bleu"] > 0
+    assert functions["all"]["bleu"] > functions["name"]["bleu"] > 0 < functions["neighbour"]["bleu"]
+    low, high = functions["lead"]["name"]["bleu"]
+    assert low < functions["all"]["bleu"] - functions["name"]["bleu"] < high
     assert 0 < functions["share_shown"] < 1 and functions["shown"]["bleu"] > 0
     assert evaluate(click, tmp_path, "--symbols", "60")["measured"] == found["measured"]
     assert 0 < found["seconds"] < 1

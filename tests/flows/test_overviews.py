@@ -45,7 +45,7 @@ CHAIN = [
 
 @pytest.fixture(scope="module")
 def talkative(tmp_path_factory) -> Path:
-    """The bundled model in float32, whose texts these tests know, asked for everything and never silent."""
+    """The bundled model in float32, whose texts these tests know: asked for everything, never silent."""
     folder = tmp_path_factory.mktemp("model") / "talkative"
     load(ModelConfig(dtype="float32", device="cpu")).model.save_pretrained(folder)
     for name in TOKENIZER_FILES:
@@ -53,7 +53,7 @@ def talkative(tmp_path_factory) -> Path:
             shutil.copy(BUNDLED / name, folder)
     meta = json.loads((BUNDLED / META_FILE).read_bytes())
     kinds = ("function", "method", "property", "class", "module", "package")
-    meta["asks"] = {kind: {"summary": None} for kind in kinds}
+    meta |= {"asks": {kind: {"summary": None} for kind in kinds}, "plain_words": None}
     (folder / META_FILE).write_text(json.dumps(meta))
     return folder
 

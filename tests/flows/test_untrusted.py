@@ -45,24 +45,24 @@ def home(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
 
-def built(tmp_path: Path, name: str, docstring: str, comment: str) -> tuple[list[dict], dict[str, str]]:
-    """The symbols and the pages of a site."""
+def built(model: Path, tmp_path: Path, name: str, docstring: str, comment: str) -> tuple[list[dict], dict]:
+    """The symbols and the pages of a site whose texts a model writes."""
     source = tmp_path / name / "project"
     source.mkdir(parents=True)
     (source / "m.py").write_text(CODE.format(docstring=docstring, comment=comment))
     out = tmp_path / name / "site"
-    assert main(["build", str(source), "--out", str(out), "--model", "bundled"]) == 0
+    assert main(["build", str(source), "--out", str(out), "--model", str(model)]) == 0
     pages = {n: data.decode() for n, data in tree_bytes(out).items() if n.endswith(".html")}
     return json.loads((out / "symbols.json").read_bytes()), pages
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> tuple[list[dict], dict[str, str]]:
+def plain(tmp_path_factory, asked_for_all) -> tuple[list[dict], dict[str, str]]:
     """The symbols and pages of a source in which nothing speaks to the model."""
     folder = tmp_path_factory.mktemp("plain")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(folder / "home"))
-        return built(folder, "plain", HARMLESS, "pass")
+        return built(asked_for_all, folder, "plain", HARMLESS, "pass")
 
 
 def without_texts(symbols: list[dict]) -> list[dict]:
@@ -73,14 +73,15 @@ def links(html: str) -> set[str]:
     return set(re.findall(r"""(?:href|src)="([^"]*)""", html))
 
 
-def test_comments_that_speak_to_the_model_change_nothing(tmp_path, plain):
-    spoken, _ = built(tmp_path, "spoken", HARMLESS, f"pass  # {ORDER}")
+def test_comments_that_speak_to_the_model_change_nothing(tmp_path, plain, asked_for_all):
+    spoken, _ = built(asked_for_all, tmp_path, "spoken", HARMLESS, f"pass  # {ORDER}")
     assert spoken == plain[0]
 
 
-def test_a_docstring_that_speaks_to_the_model_changes_its_own_slots_only(tmp_path, plain):
+def test_a_docstring_that_speaks_to_the_model_changes_its_own_slots_only(tmp_path, plain, asked_for_all):
     symbols, pages = plain
-    spoken, spoken_pages = built(tmp_path, "spoken", ORDER, "pass")
+    assert any(slot["origin"] == "model" for s in symbols for slot in s["slots"].values())
+    spoken, spoken_pages = built(asked_for_all, tmp_path, "spoken", ORDER, "pass")
     assert without_texts(spoken) == without_texts(symbols)
     for before, after in zip(symbols, spoken, strict=True):
         if before["id"] != SPOKEN:
@@ -112,7 +113,9 @@ def test_marks_in_a_prompt_are_text():
         "Close [it](javascript:alert(1)) :func:`os.system` :param ghost: none",
     ],
 )
-def test_a_model_that_obeys_writes_into_its_slot_and_nowhere_else(tmp_path, monkeypatch, plain, said):
+def test_a_model_that_obeys_writes_into_its_slot_and_nowhere_else(
+    tmp_path, monkeypatch, plain, asked_for_all, said
+):
     _, before = plain
 
     def obeying(self, requests):
@@ -123,7 +126,7 @@ def test_a_model_that_obeys_writes_into_its_slot_and_nowhere_else(tmp_path, monk
                 yield key, RawText((said,) * count, (True,) * count, (-0.01,) * count)
 
     monkeypatch.setattr(Writer, "write", obeying)
-    symbols, after = built(tmp_path, "after", "Return them.", "pass")
+    symbols, after = built(asked_for_all, tmp_path, "after", "Return them.", "pass")
     assert after.keys() == before.keys()
     for name, html in after.items():
         assert links(html) <= links(before[name]), name
