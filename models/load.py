@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import transformers
@@ -77,9 +77,11 @@ SlotKind = Annotated[str, Field(pattern=f"^({'|'.join(SLOT_MARKS)})$")]
 class ModelMeta(BaseModel):
     """What a model was trained for, as `docmill.json` in its folder says; empty for a chat or plain model."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: Annotated[str | None, Field(description="name of the prompt that it was trained on")] = None
+    prompt: Annotated[
+        Literal["code-slots"] | None, Field(description="that of models.prompts, if it was trained on it")
+    ] = None
     asks: Annotated[
         dict[str, dict[SlotKind, Floor]],
         Field(description="by kind of symbol and of slot, what it is asked for"),

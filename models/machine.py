@@ -14,7 +14,7 @@ from pathlib import Path
 
 from models.config import BUNDLED
 
-_LIBRARIES = ("torch", "transformers", "tokenizers", "optimum-quanto")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "optimum-quanto", "snowballstemmer")
 KERNEL_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # keep kernels from what a processor has
 _VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "CUDA_VISIBLE_DEVICES"),

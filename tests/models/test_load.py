@@ -178,9 +178,14 @@ def test_what_a_model_is_for_comes_from_its_folder(folder):
     (folder / "docmill.json").write_text('{"asks": {"function": {"summary": "high"}}}')
     with pytest.raises(CorruptModelError, match=r"asks\.function\.summary"):
         load_cpu(folder)
-    for wrong in ({"asks": {"function": {"description": None}}}, {"max_answer_tokens": 10}):
+    for wrong, where in (
+        ({"asks": {"function": {"description": None}}}, r"asks\.function\.description"),
+        ({"max_answer_tokens": 10}, "max_answer_tokens"),
+        ({"prompt": "code-summary"}, "prompt"),
+        ({"ask": {}}, "ask"),
+    ):
         (folder / "docmill.json").write_text(json.dumps(wrong))
-        with pytest.raises(CorruptModelError, match=r"asks\.function\.description|max_answer_tokens"):
+        with pytest.raises(CorruptModelError, match=rf"docmill\.json: {where}: "):
             load_cpu(folder)
 
 
