@@ -21,6 +21,7 @@ _SIMPLE = {"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "
 _ALIKE = ({"int", "float", "complex", "bool"}, {"list", "tuple"}, {"set", "frozenset"})
 HINT = "; did you mean "  # what follows depends on other parameters
 _NOTHING = ("None", "NoReturn", "Never")
+_SAYS_NOTHING = re.compile(r"\W*(?:none|nothing)\b", re.IGNORECASE)
 
 
 class Lines:
@@ -57,10 +58,12 @@ def of_parameters(
     by_name = {p.name: p for p in parameters}
     takes_any = any(p.kind == "var_keyword" for p in parameters)
     repeated = tuple(p.name for p in parameters if p.kind == "var_positional")
-    for name in parsed.parameters:
+    for name, text in parsed.parameters.items():
         line = lines.of(name)
         if name in by_name:
             yield from ((rule, line, text) for rule, text in _disagreements(parsed, by_name[name]))
+        elif not (text or name in parsed.types):
+            continue  # a line of prose that stands where names do
         elif not takes_any and name.isidentifier() and not (repeated and name.startswith(repeated)):
             close = get_close_matches(name, by_name, 1)
             hint = f"{HINT}{close[0]}" if close else ""
@@ -85,9 +88,20 @@ def _disagreements(parsed: ParsedDocstring, parameter: Parameter) -> Iterator[tu
             yield "described-default", f"gives {parameter.name} {values}"
 
 
-def of_result(returns: str | None, has_result: bool, lines: Lines) -> Iterator[tuple[str, int, str]]:
-    """A described result of a function that has none."""
-    if returns in _NOTHING or (returns is None and not has_result):
+def of_result(
+    parsed: ParsedDocstring, returns: str | None, has_result: bool, lines: Lines
+) -> Iterator[tuple[str, int, str]]:
+    """A described result of a function that has none.
+
+    Args:
+        parsed: The docstring, taken apart.
+        returns: What the function is annotated to return.
+        has_result: Whether it returns anything.
+        lines: Where the docstring stands.
+    """
+    described = parsed.returns or parsed.types.get("return", "")
+    says_nothing = parsed.types.get("return") == "None" or _SAYS_NOTHING.match(described)
+    if described and not says_nothing and (returns in _NOTHING or (returns is None and not has_result)):
         line = lines.of_section("return")
         yield "described-result", line, "describes a result, and nothing is returned"
 

@@ -33,6 +33,8 @@ _MENTION = re.compile(
     r"(?<![\w:+-]):[\w:+-]{1,80}:`(?:[^`<]*<)?[~!]?\.?(?P<role>[A-Za-z_][\w.]*)(?:\(\))?>?`"
     r"|`~?(?P<quoted>[A-Za-z_][\w.]*)(?:\(\))?`"
 )
+# `{'a', 'b'}` for a type: values to choose from, the first of which griffe takes for the default.
+_CHOICE = re.compile(r"""[{'"\d-]|(?:True|False|None)\b""")
 _BLANK_LINES = re.compile(r"\n[ \t]*\n")
 _UNDERLINE = re.compile(r"^[=\-~^*#`'\"+.:_]{3,}\s*$")
 
@@ -91,7 +93,7 @@ def _sections(text: str) -> Iterable[Any]:
     docstring = Docstring(text)
     if len(text) > _LONGEST_PARSED:
         return Docstring(text).parse(None)
-    style, _ = infer_style(docstring)
+    style, _ = infer_style(Docstring(f".\n{text}\n."))  # which sees no field in the first and the last line
     if style is Parser.google:
         return parse_google(docstring, warnings=False, returns_named_value=False)
     if style is Parser.numpy or (style is None and _NUMPY_HEADING.search(text)):
@@ -109,16 +111,17 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
     elif kind in (kinds.parameters, kinds.other_parameters):
         for item in value:
             for name in item.name.split(","):  # NumPy describes several at once
-                _take_parameter(name.lstrip(" *").strip(), item, parsed)
+                _take_parameter(name.lstrip(" *\\").strip(), item, parsed)
     elif kind is kinds.attributes:
         for item in value:
             parsed.attributes.setdefault(item.name, item.description.strip())
     elif kind in (kinds.returns, kinds.yields):
-        _take_returns(value, parsed)
+        if (more := _take_returns(value, parsed)) is not None:
+            rest.append(_titled(section.title or kind.value.capitalize(), more))
     elif kind is kinds.raises:
         for item in value:
             if name := str(item.annotation or "").strip("`~:. "):
-                parsed.raises.setdefault(name, item.description.strip())
+                _add(parsed.raises, name, item.description)
     elif kind is kinds.examples:
         rest.append(_titled(section.title or "Examples", "\n\n".join(_example(*part) for part in value)))
     elif kind is kinds.admonition:
@@ -134,28 +137,42 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
 
 
 def _take_parameter(name: str, item: Any, parsed: ParsedDocstring) -> None:
-    parsed.parameters.setdefault(name, item.description.strip())
+    if name == "None" and not item.description.strip():
+        return  # there are none
+    _add(parsed.parameters, name, item.description)
     if item.annotation is not None and str(item.annotation).strip():
         parsed.types.setdefault(name, str(item.annotation).strip())
-        if item.value is not None and not str(item.annotation).startswith("{"):  # of choices, the first
+        if item.value is not None and not _CHOICE.match(str(item.annotation)):
             parsed.defaults.setdefault(name, str(item.value).strip())
 
 
-def _take_returns(items: list[Any], parsed: ParsedDocstring) -> None:
-    """What is returned: of one thing the type and the text, of several a list."""
+def _add(texts: dict[str, str], name: str, text: str) -> None:
+    """Add what is said of a name to what was said before."""
+    said = [texts[name]] if texts.get(name) else []
+    texts[name] = "\n\n".join([*said, text.strip()] if text.strip() not in said else said)
+
+
+def _take_returns(items: list[Any], parsed: ParsedDocstring) -> str | None:
+    """What is returned: of one thing the type and the text, of several a list; all of it if that is taken."""
+    returned = [_returned(item) for item in items]
     if parsed.returns or "return" in parsed.types:
-        return
-    if len(items) == 1:
-        name, kind, text = _returned(items[0])
+        return _list_of_results(returned)
+    if len(returned) == 1:
+        name, kind, text = returned[0]
         if kind:
             parsed.types["return"] = kind
         parsed.returns = (f"`{name}`: {text}" if name and text else text).strip()
-        return
+    else:
+        parsed.returns = _list_of_results(returned)
+    return None
+
+
+def _list_of_results(returned: list[tuple[str, str, str]]) -> str:
     lines = []
-    for name, kind, text in map(_returned, items):
+    for name, kind, text in returned:
         head = " ".join(part for part in (f"`{name}`" if name else "", f"({kind})" if kind else "") if part)
         lines.append("- " + "\n  ".join(f"{head}: {text.strip()}".strip(": ").split("\n")))
-    parsed.returns = "\n".join(lines)
+    return "\n".join(lines)
 
 
 def _returned(item: Any) -> tuple[str, str, str]:

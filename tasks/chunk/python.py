@@ -12,7 +12,7 @@ import ast
 import inspect
 import io
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -324,45 +324,67 @@ class _Chunker:
     def _settle_class_docs(
         self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring
     ) -> None:
-        """Parameters described by a class belong to its `__init__`, attributes to themselves."""
+        """Parameters described by a class belong to its constructor, attributes to themselves."""
         attributes = self._describe_attributes(qualified, parsed.attributes)
-        constructor = self.symbols.get(f"{qualified}.__init__")
-        parameters = parsed.parameters
+        constructor = next(
+            (c for name in ("__init__", "__new__") if (c := self.symbols.get(f"{qualified}.{name}"))), None
+        )
+        described = parsed.parameters
         if constructor is not None:
             known = {p.name for p in constructor.parameters}
-            slots = dict(constructor.slots)
-            for name, text in parameters.items():
-                if name in known and text:
-                    slots.setdefault(f"param.{name}", Slot(text, "human"))
+            given = {f"param.{n}": Slot(t, "human") for n, t in described.items() if n in known and t}
+            slots = given | constructor.slots
             types = {name: kind for name, kind in parsed.types.items() if name in known}
             self.symbols[constructor.name] = replace(
                 constructor, slots=_ordered(slots), doc_types=types | constructor.doc_types
             )
-            parameters = {name: text for name, text in parameters.items() if name not in known}
-            self._class_contradictions(node, qualified, parsed, constructor)
+            lists = {
+                _title_of_unknown(constructor.parameters): {
+                    n: t for n, t in described.items() if n not in known
+                },
+                # The constructor's own docstring says something else.
+                _BY_THE_DOCSTRING: {
+                    n: t for n, t in described.items() if slots.get(f"param.{n}") != given.get(f"param.{n}")
+                },
+            }
+            self._class_contradictions(node, qualified, parsed, constructor.parameters, constructor.line)
+        elif self._takes_its_attributes(node, qualified):
+            lists = {_NOT_IN_THE_SIGNATURE: self._describe_attributes(qualified, described)}
+            self._class_contradictions(node, qualified, parsed, ())
         else:
-            parameters = self._describe_attributes(qualified, parameters)
-        slots = _human(
-            summary=parsed.summary, description=_with_lists(parsed.description, parameters, attributes)
-        )
+            lists = {_BY_THE_DOCSTRING: self._describe_attributes(qualified, described)}
+        description = _with_lists(parsed.description, lists | {"Attributes": attributes})
+        slots = _human(summary=parsed.summary, description=description)
         self.symbols[qualified] = replace(self.symbols[qualified], slots=slots)
 
+    def _takes_its_attributes(self, node: ast.ClassDef, qualified: str) -> bool:
+        """Whether a class without a constructor of its own takes its attributes, or nothing at all."""
+        symbol = self.symbols[qualified]
+        bases = {_last(base) for base in symbol.bases}
+        plain = all(_is_labelled(self._text(_callee(d)), node.name) for d in node.decorator_list)
+        return (plain or "dataclass" in symbol.labels) and not node.keywords and bases <= _WITHOUT_PARAMETERS
+
     def _class_contradictions(
-        self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring, constructor: Symbol
+        self,
+        node: ast.ClassDef,
+        qualified: str,
+        parsed: docstrings.ParsedDocstring,
+        parameters: tuple[Parameter, ...],
+        constructor_line: int = 0,
     ) -> None:
         """Note what the docstring of a class says of its constructor that is not so."""
         if not parsed.parameters:
             return
         prefix = f"{qualified}."
         members = [name.removeprefix(prefix) for name in self.symbols if name.startswith(prefix)]
-        known = (*constructor.parameters, *(Parameter(name, "keyword_only") for name in members))
+        known = (*parameters, *(Parameter(name, "keyword_only") for name in members))
         found = contradictions.of_parameters(parsed, known, self._docstring_lines(node))
         heads = [
             max(inner.lineno, inner.body[0].lineno - 1)
             for inner in node.body
-            if isinstance(inner, ast.FunctionDef) and inner.name == "__init__"
+            if isinstance(inner, ast.FunctionDef) and inner.name in ("__init__", "__new__")
         ]
-        span = _first_line(node), max(node.body[0].end_lineno or 0, *heads, constructor.line)
+        span = _first_line(node), max(node.body[0].end_lineno or 0, *heads, constructor_line)
         self.contradictions += contradictions.in_symbol(self.path, qualified, span, found)
 
     def _describe_attributes(self, qualified: str, described: dict[str, str]) -> dict[str, str]:
@@ -418,7 +440,9 @@ class _Chunker:
             overloads = self.pending_overloads.get(name, ())
             known = (*parameters, *(p for overload in overloads for p in overload.parameters))
             # What a decorator takes, the signature does not tell.
-            plain = kind != "property" and all(_is_labelled(d, node.name) for d in decorators)
+            plain = kind != "property" and all(
+                _is_labelled(d, node.name) or _last(d) in _TAKING_THE_SAME for d in decorators
+            )
             self._contradictions(node, name, parsed, known if plain else None, returns, body)
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
@@ -465,8 +489,8 @@ class _Chunker:
         found = (
             list(contradictions.of_parameters(parsed, parameters, lines)) if parameters is not None else []
         )
-        if (parsed.returns or "return" in parsed.types) and not _is_stub(node):
-            found += contradictions.of_result(returns, body.returns, lines)
+        if not _is_stub(node):
+            found += contradictions.of_result(parsed, returns, body.returns, lines)
         span = _first_line(node), node.body[0].end_lineno or node.lineno
         self.contradictions += contradictions.in_symbol(self.path, name, span, found)
 
@@ -616,8 +640,8 @@ class _Chunker:
         if not text:
             return {}
         parsed = docstrings.parse(text)
-        lists = _with_lists(parsed.description, parsed.parameters, parsed.attributes)
-        return _human(summary=parsed.summary, description=lists)
+        lists = {_BY_THE_DOCSTRING: parsed.parameters, "Attributes": parsed.attributes}
+        return _human(summary=parsed.summary, description=_with_lists(parsed.description, lists))
 
 
 # --- slots
@@ -627,12 +651,16 @@ def _human(**texts: str) -> dict[str, Slot]:
     return {name: Slot(text, "human") for name, text in texts.items() if text.strip()}
 
 
-def _with_lists(description: str, parameters: dict[str, str], attributes: dict[str, str]) -> str:
-    parts = [description]
-    for title, entries in (("Parameters", parameters), ("Attributes", attributes)):
-        if entries:
-            parts.append(f"**{title}**\n\n{docstrings.listing(entries)}")
-    return "\n\n".join(part for part in parts if part)
+def _with_lists(description: str, lists: Mapping[str, dict[str, str]]) -> str:
+    """A description with lists of what it describes under their titles."""
+    parts = [f"**{title}**\n\n{docstrings.listing(entries)}" for title, entries in lists.items() if entries]
+    return "\n\n".join(part for part in (description, *parts) if part)
+
+
+def _title_of_unknown(parameters: Iterable[Parameter]) -> str:
+    """What parameters are called that a docstring describes, and a signature lacks."""
+    takes_any = any(p.kind == "var_keyword" for p in parameters)
+    return "Further keyword arguments" if takes_any else _NOT_IN_THE_SIGNATURE
 
 
 def _special(name: str, in_class: bool) -> dict[str, Slot]:
@@ -657,13 +685,8 @@ def _function_slots(
     """
     known = {p.name for p in parameters}
     stray = {name: text for name, text in parsed.parameters.items() if name not in known}
-    takes_any = any(p.kind == "var_keyword" for p in parameters)
-    texts = {"summary": parsed.summary, "description": parsed.description}
-    if stray:
-        heading = "**Further keyword arguments**" if takes_any else "**Described, but not in the signature**"
-        texts["description"] = "\n\n".join(
-            filter(None, [parsed.description, heading, docstrings.listing(stray)])
-        )
+    description = _with_lists(parsed.description, {_title_of_unknown(parameters): stray})
+    texts = {"summary": parsed.summary, "description": description}
     texts |= {f"param.{p.name}": parsed.parameters.get(p.name, "") for p in parameters}
     texts["returns"] = parsed.returns
     texts |= {f"raises.{name}": text for name, text in parsed.raises.items()}
@@ -754,9 +777,17 @@ def _literal_text(node: ast.expr) -> str:
     return ""
 
 
+# Titles of lists of parameters that are no slots: what is not so, and what a file alone cannot tell.
+_NOT_IN_THE_SIGNATURE = "Described, but not in the signature"
+_BY_THE_DOCSTRING = "Parameters, by the docstring"
+# Bases from which a class inherits no constructor that takes anything but its own attributes.
+_WITHOUT_PARAMETERS = {"object", "Generic", "NamedTuple", "Protocol", "TypedDict", "ABC"}
+
 # Decorators that a label on the page, the kind of a symbol or its overloads tell of.
 _LABELLED = {"classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override"}
 _LABELLED |= {"property", "overload"}
+# The standard library's others of which the result takes what the function takes.
+_TAKING_THE_SAME = {"asynccontextmanager", "cache", "contextmanager", "lru_cache"}
 
 
 def _is_labelled(decorator: str, name: str) -> bool:
