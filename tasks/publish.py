@@ -10,6 +10,7 @@ is reading from it.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -136,11 +137,24 @@ class LocalTarget:
                 fresh.append(name)
         for batch in _batches(iter(fresh)):
             contents = cache.get_many(files[name].key for name in batch)
+            self._refuse_damaged({name: contents.get(files[name].key, b"") for name in batch}, files, cache)
             for name in batch:
                 (staging / name).write_bytes(contents[files[name].key])
         (staging / MANIFEST).unlink(missing_ok=True)
         (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         return staging.rename(self._free_release(manifest.release))
+
+    def _refuse_damaged(
+        self, contents: Mapping[str, bytes], files: Mapping[str, SiteFile], cache: ResultCache
+    ) -> None:
+        """Nothing is published that is not what was made and checked; the next build makes it again."""
+        damaged = [n for n, data in contents.items() if hashlib.sha256(data).hexdigest() != files[n].digest]
+        if damaged:
+            cache.discard(files[name].key for name in damaged)
+            raise PublishError(
+                f"result cache: {damaged[0]} is not what was made"
+                f"{f', nor are {len(damaged) - 1} more' if damaged[1:] else ''}; removed, so build again"
+            )
 
     def _staging(self) -> Path:
         """A folder to put a release together in.

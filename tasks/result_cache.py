@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     create_engine,
+    delete,
     event,
     inspect,
     make_url,
@@ -110,6 +111,20 @@ class ResultCache:
             for piece in _pieces(values.items(), _ROWS_A_WRITE):
                 with self._engine.begin() as connection:
                     connection.execute(statement, [{"key": k, "value": self._compress(v)} for k, v in piece])
+        except SQLAlchemyError as error:
+            raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
+
+    def discard(self, keys: Iterable[str]) -> None:
+        """Forget values that turned out wrong, what was stored beside them (under `KEY/…`), and this cache's
+        name, by which manifests rely on both.
+        """
+        column = _RESULTS.c.key
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(delete(_RESULTS).where(column == _IDENTITY))
+                for key in keys:
+                    beside = column.startswith(f"{key}/", autoescape=True)
+                    connection.execute(delete(_RESULTS).where((column == key) | beside))
         except SQLAlchemyError as error:
             raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
 

@@ -99,9 +99,12 @@ def of_result(
         has_result: Whether it returns anything.
         lines: Where the docstring stands.
     """
-    described = parsed.returns or parsed.types.get("return", "")
-    says_nothing = parsed.types.get("return") == "None" or _SAYS_NOTHING.match(described)
-    if described and not says_nothing and (returns in _NOTHING or (returns is None and not has_result)):
+    described = parsed.types.get("return") or parsed.returns
+    if (
+        described
+        and not _SAYS_NOTHING.match(described)
+        and (returns in _NOTHING or (returns is None and not has_result))
+    ):
         line = lines.of_section("return")
         yield "described-result", line, "describes a result, and nothing is returned"
 

@@ -26,7 +26,7 @@ class Anchors(Struct):
 
     def has(self, anchor: str) -> bool:
         """Whether a browser finds an anchor there; without one it shows the file from its top."""
-        if not anchor or anchor in self.ids:
+        if anchor.lower() in ("", "top") or anchor in self.ids:
             return True
         line = _LINE.fullmatch(anchor)
         return line is not None and int(line[1]) <= self.lines

@@ -131,7 +131,7 @@ def read_page(name: str, html: bytes) -> Page:
     main = None if root is None else root.find(".//main")
     if root is None or main is None:
         raise ValueError(f"{name}: holds no <main>")
-    ids = root.xpath("//@id", smart_strings=False)
+    ids = root.xpath("//@id | //a/@name", smart_strings=False)
     if code is not None:
         shown = unescape(_TAG.sub(b"", code).decode())
         path, links, lines = _text(main.find("h1/code")), list(_links(name, root)), _lines(code)

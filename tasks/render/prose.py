@@ -95,7 +95,7 @@ _TAGS = {
     *("section", "sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"),
 }
 _ATTRIBUTES = {
-    "a": {"href", "title", "id"},
+    "a": {"href", "title", "id", "name"},
     "img": {"src", "alt", "title", "width", "height"},
     "input": {"type", "checked", "disabled"},
     "ol": {"start"},
@@ -124,7 +124,7 @@ def _kept_attribute(tag: str, attribute: str, value: str) -> str | None:
     """Images come from the site itself or not at all; ids and classes cannot take the page's own names."""
     if attribute == "src":
         return None if is_external(value) else value
-    if attribute == "id" and not value.startswith("md-"):
+    if attribute in ("id", "name") and not value.startswith("md-"):
         return f"md-{value}"
     if attribute == "class":
         return value if _CLASS.fullmatch(f"{tag} {value}") else None

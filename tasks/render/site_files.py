@@ -30,6 +30,7 @@ from tasks.resolve import distinct_names
 from tasks.result_cache import ResultCache
 
 _README = ("readme.md", "readme.markdown")
+_LINES = re.compile(r"(L\d+)(?:C\d+)?(?:-L?\d+(?:C\d+)?)?")
 
 
 class SiteFiles:
@@ -180,14 +181,14 @@ class SiteFiles:
         """Where a relative link of a Markdown file leads in the site."""
         target, _, fragment = href.partition("#")
         if not target:
-            return f"#md-{fragment}" if fragment else None
+            return _within_article(fragment) if fragment else None
         resolved = _resolved(target, path)
         found = pages.get(resolved) or self._sources.get(resolved)
         if found is None:
             return None
         suffix = ""
         if fragment:
-            suffix = f"#{fragment}" if resolved in self._sources else f"#md-{fragment}"
+            suffix = _within_source(fragment) if resolved in self._sources else _within_article(fragment)
         return relative(page, quote(found)) + suffix
 
     def _picture(self, source: str, path: str, page: str, images: set[str]) -> str | None:
@@ -210,6 +211,17 @@ class SiteFiles:
 def _resolved(href: str, path: str) -> str:
     """The path from the source's root of what a file refers to by a relative one."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(href)))
+
+
+def _within_article(fragment: str) -> str:
+    """The link to an anchor of a Markdown file; `#top` is where a browser shows any page from."""
+    return "#top" if fragment.lower() == "top" else f"#md-{fragment}"
+
+
+def _within_source(fragment: str) -> str:
+    """The link to a line of a source page; of several (`#L3-L7`, as code hosts write it) to the first."""
+    lines = _LINES.fullmatch(fragment)
+    return f"#{lines[1]}" if lines else f"#{fragment}"
 
 
 def navigation(modules: list[Child]) -> list[Any]:

@@ -154,6 +154,37 @@ def test_odd_sections_are_taken_as_they_are(text):
     assert parsed.summary == "Summary."
 
 
+@pytest.mark.parametrize("text", ["Do.\n\n:param x: It.", ":param x: It."])
+def test_one_sphinx_field_is_enough(text):
+    assert parse(text).parameters == {"x": "It."}
+
+
+def test_what_is_said_twice_is_kept():
+    parsed = parse(
+        "Do.\n\nArgs:\n    x: One.\n    x: Two.\n    x: One.\n\nRaises:\n    E: One.\n    E: Two.\n\n"
+        "Returns:\n    int: One.\n\nYields:\n    str: Two.\n"
+    )
+    assert parsed.parameters["x"].startswith("One.\n\nTwo.") and parsed.raises == {"E": "One.\n\nTwo."}
+    assert (parsed.returns, parsed.types["return"]) == ("One.", "int")
+    assert parsed.description == "**Yields**\n\n- (str): Two."
+
+
+def test_stars_may_be_escaped():
+    parsed = parse("Do.\n\nArgs:\n    \\*args: Rest.\n    \\*\\*kwargs: Others.\n")
+    assert parsed.parameters == {"args": "Rest.", "kwargs": "Others."}
+
+
+def test_none_for_parameters_is_none_of_them():
+    assert parse("Do.\n\nParameters\n----------\nNone\n").parameters == {}
+
+
+def test_the_first_of_several_choices_is_no_default():
+    parsed = parse(
+        "Do.\n\nParameters\n----------\nkind : {'b', 'a'}, optional\n    It.\nn : int, default 3\n"
+    )
+    assert parsed.defaults == {"n": "3"}
+
+
 @pytest.mark.timeout(20)
 def test_long_docstrings_take_time_in_proportion():
     start = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import importlib.util
+import json
 import random
 import re
 import shutil
@@ -605,6 +606,25 @@ def test_a_dead_link_in_a_readme_warns(tmp_path, docmill) -> None:
     assert (status, report["gate"]["waived"]) == (0, 1)
 
 
+def test_links_that_code_hosts_follow_are_no_dead_ones(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text("x = 1\ny = 2\n")
+    links = ("#top", "m.py#L1-L2", "m.py#L2C1-L2C5", "#install", "docs/guide.md#Top")
+    (source / "docs").mkdir()
+    (source / "docs" / "guide.md").write_text("# Guide\n")
+    (source / "README.md").write_text(
+        '# Title\n\n<a name="install"></a>\n\n'
+        + " ".join(f"[x]({link})" for link in links)
+        + " [y](m.py#L9-L10)\n"
+    )
+    status, report, printed = docmill(source)
+    assert (status, report["gate"]["warnings"]) == (0, 1), printed.out
+    home = (tmp_path / "site" / "index.html").read_text()
+    assert 'name="md-install"' in home and 'href="#md-install"' in home and 'href="#top"' in home
+    assert home.count('href="src/m.py.html#L1"') == 1 and 'href="src/m.py.html#L2"' in home
+
+
 def test_a_humans_links_are_the_humans_however_they_are_written(tmp_path, docmill) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -810,6 +830,148 @@ class C:
         """
         yield 1
 '''
+
+
+OF_CLASSES = '''\
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Base:
+    """It.
+
+    Args:
+        x: In other words.
+        ghost: Nobody.
+    """
+
+    def __init__(self, x):
+        """It.
+
+        Args:
+            x: One.
+        """
+
+
+class Inherits(Base):
+    """It.
+
+    Args:
+        x: One.
+        ghost: Nobody, but who knows.
+    """
+
+
+@dataclass
+class Point:
+    """It.
+
+    Args:
+        x: One.
+        ghost: Nobody.
+    """
+
+    x: int
+
+
+class Pair(NamedTuple):
+    """It.
+
+    Args:
+        x: One.
+        ghost: Nobody.
+    """
+
+    x: int
+
+
+class New:
+    """It.
+
+    Args:
+        x: One.
+        ghost: Nobody.
+    """
+
+    def __new__(cls, x): ...
+
+
+@unknown
+class Decorated:
+    """It.
+
+    Args:
+        ghost: Perhaps.
+    """
+
+
+@functools.lru_cache(maxsize=None)
+def cached(a):
+    """Do.
+
+    :param ghost: Nobody.
+    """
+
+
+@unknown
+def decorated(a):
+    """Do.
+
+    :param ghost: Perhaps.
+    """
+
+
+def nothing():
+    """Do.
+
+    Returns:
+        None
+    """
+
+
+def nothing_more():
+    """Do.
+
+    Returns:
+        Nothing, but what was there stays.
+    """
+
+
+def nothing_at_all() -> None:
+    """Do.
+
+    Parameters
+    ----------
+    None
+
+    Returns
+    -------
+    None
+    """
+'''
+
+
+def test_classes_and_cached_functions_are_held_to_their_docstrings(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text(OF_CLASSES)
+    status, report, _ = docmill(source, "--model", "none")
+    assert status == 0
+    assert [(f["symbol"], f["where"]) for f in report["findings"]] == [
+        (f"m.py::{name}", f"m.py:{line}")
+        for name, line in (("Base", 11), ("Point", 37), ("Pair", 48), ("New", 59), ("cached", 78))
+    ]
+    symbols = {s["id"]: s for s in json.loads((tmp_path / "site" / "symbols.json").read_bytes())}
+    described = {
+        name: symbols[f"m.py::{name}"]["slots"]["description"]["text"] for name in ("Base", "Inherits")
+    }
+    assert described["Base"] == (
+        "**Described, but not in the signature**\n\n- `ghost`: Nobody.\n\n"
+        "**Parameters, by the docstring**\n\n- `x`: In other words."
+    )
+    assert described["Inherits"].startswith("**Parameters, by the docstring**\n\n- `x`: One.\n- `ghost`: ")
+    assert symbols["m.py::New.__new__"]["slots"]["param.x"]["text"] == "One."
 
 
 def test_docstrings_that_contradict_their_signature(tmp_path, docmill) -> None:

@@ -239,3 +239,20 @@ def test_a_failure_half_way_leaves_the_standing_site(publisher, monkeypatch):
     assert publisher.standing() == ONE
     publisher.publish(TWO)
     assert publisher.standing() == TWO
+
+
+def test_what_is_not_what_was_made_is_not_published(publisher):
+    publisher.publish(ONE)
+    name, identity = "api/deep/c.html", publisher.cache.identity()
+    files = publisher.files(TWO)
+    publisher.cache.discard([files[name].key])
+    publisher.cache.put_many({files[name].key: b"C"})
+    with pytest.raises(
+        PublishError, match=r"result cache: api/deep/c\.html is not what was made; removed, so build again"
+    ):
+        LocalTarget(publisher.out).publish(files, publisher.cache)
+    assert publisher.standing() == ONE
+    assert publisher.cache.missing([files[name].key]) == {files[name].key}
+    assert publisher.cache.identity() != identity  # nobody relies on it any more
+    publisher.publish(TWO)
+    assert publisher.standing() == TWO

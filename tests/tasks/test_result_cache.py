@@ -133,3 +133,15 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
     (tmp_path / "x.sqlite").write_text("no database at all, but long enough to be looked at as one" * 20)
     with pytest.raises(ResultCacheError, match="not a database"):
         ResultCache(f"sqlite:///{tmp_path}/x.sqlite").get_many(["a"])
+
+
+def test_what_is_discarded_goes_with_all_that_was_stored_beside_it(tmp_path):
+    cache = ResultCache(f"sqlite:///{tmp_path}/x.sqlite")
+    identity = cache.identity()
+    cache.put_many(dict.fromkeys(["page:a", "page:a/drawn", "page:ab", "page:b/drawn"], b"1"))
+    cache.discard(["page:a"])
+    assert set(cache.get_many(["page:a", "page:a/drawn", "page:ab", "page:b/drawn"])) == {
+        "page:ab",
+        "page:b/drawn",
+    }
+    assert cache.identity() != identity
