@@ -29,7 +29,6 @@ from tasks.documents import (
     Contradiction,
     DocmillError,
     Doubt,
-    Finding,
     Generated,
     PageEntry,
     Published,
@@ -155,7 +154,7 @@ class Pipeline:
             self.workers.start_ahead(len(snapshot.code))
         keys = self._stage_keys(snapshot)
         parsed = run("chunk", keys.chunk, self.chunk, snapshot)
-        self._fail_if_strict(snapshot, parsed)
+        self.fail_if_strict(snapshot, parsed)
         generated = run("generate", keys.generate, self.generate, snapshot, parsed)
         rendered = run("render", keys.render(generated), self.render, snapshot, parsed, generated)
         checked = run("gate", keys.gate(rendered), self.gate, snapshot, rendered)
@@ -163,8 +162,12 @@ class Pipeline:
         published = run("publish", None, self.publish, rendered)
         return Built(snapshot, parsed, generated, rendered, judgement, published)
 
-    def _fail_if_strict(self, snapshot: Snapshot, parsed: Parsed) -> None:
-        """Under `strict`, a skipped file is a failure, and nothing is published."""
+    def fail_if_strict(self, snapshot: Snapshot, parsed: Parsed) -> None:
+        """Under `strict`, a skipped file is a failure, and nothing is published.
+
+        Raises:
+            DocmillError: Under `strict`, a file was skipped.
+        """
         skipped = (*snapshot.skipped, *parsed.skipped)
         if self.settings.strict and skipped:
             first = min(skipped, key=lambda file: file.path)
@@ -175,14 +178,9 @@ class Pipeline:
     def _fail_if_blocked(self, parsed: Parsed, checked: Checked) -> Judgement:
         """What was found, and what it means today; if it blocks, nothing is published."""
         from tasks.overrides import stale_overrides
-        from tasks.waivers import GateError, judge
+        from tasks.waivers import GateError, finding_of, judge
 
-        of_docstrings = (
-            Finding(
-                c.rule, "human", f"{c.path}::{c.symbol}", f"{c.symbol} {c.message}", path=c.path, line=c.line
-            )
-            for c in parsed.contradictions
-        )
+        of_docstrings = map(finding_of, parsed.contradictions)
         of_overrides = stale_overrides(self.source.root, parsed.doubts)
         found = Checked(checked.pages, (*checked.findings, *of_docstrings, *of_overrides))
         judgement = judge(found, self.waivers, self.settings.strict_human, self.today)

@@ -317,7 +317,8 @@ def _summary(report: Report) -> str:
     site = f"{report.published['target']}/index.html" if report.published else ""
     drawn = f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed"
     done = f"{report.symbols} symbols; texts: {texts}; {drawn}{_of_model(report)}"
-    findings = _findings(report, "warnings")
+    waived = sum(f["outcome"] == "waived" for f in report.findings)
+    findings = _findings(report, "warnings") + (f"\n  {waived:,} waived" if waived else "")
     return f"{done}{_drift(report)}{skipped}{findings}{memory}{budget}\n{site}"
 
 

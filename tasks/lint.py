@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
@@ -10,6 +11,7 @@ from pathlib import Path
 from tasks.chunk.contradictions import HINT
 from tasks.documents import Contradiction, SourceError
 
+_ENTRY = re.compile(r".+?::\S* [a-z]+-[a-z]+: .+")
 _HEADER = "# Docstrings that contradicted their signature when this was written, for docmill plan --lint\n"
 
 
@@ -17,14 +19,21 @@ def read_baseline(file: Path) -> Counter[str]:
     """The entries of a baseline, and how often each is in it.
 
     Raises:
-        SourceError: It cannot be read.
+        SourceError: It cannot be read, or is none.
     """
     try:
         lines = file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SourceError(f"baseline {str(file)!r}: {reason}; --update-baseline writes one") from error
-    return Counter(line for line in lines if line and not line.startswith("#"))
+    if lines[:1] != [_HEADER.strip()]:
+        raise SourceError(f"baseline {str(file)!r}: is none; --update-baseline writes one")
+    entries = [line for line in lines if line and not line.startswith("#")]
+    if wrong := next((line for line in entries if not _ENTRY.fullmatch(line)), None):
+        raise SourceError(
+            f"baseline {str(file)!r}: no entry: {wrong[:80]!r}; --update-baseline writes it anew"
+        )
+    return Counter(entries)
 
 
 def baseline_of(found: Iterable[Contradiction]) -> bytes:

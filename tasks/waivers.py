@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from tasks.documents import Author, Checked, DocmillError, Finding, SourceError
+from tasks.documents import Author, Checked, Contradiction, DocmillError, Finding, SourceError
 
 WAIVERS_FILE = "docmill.waivers.toml"
 
@@ -112,6 +113,21 @@ def read_waivers(root: Path) -> tuple[Waiver, ...]:
 def still_valid(waivers: tuple[Waiver, ...], today: datetime.date) -> tuple[Waiver, ...]:
     """Those that have not expired; one holds through its last day."""
     return tuple(waiver for waiver in waivers if waiver.expires >= today)
+
+
+def finding_of(contradiction: Contradiction) -> Finding:
+    """What a docstring says and its signature does not, as a finding: a human's, in the source."""
+    c = contradiction
+    what = f"{c.symbol} {c.message}"
+    return Finding(c.rule, "human", f"{c.path}::{c.symbol}", what, path=c.path, line=c.line)
+
+
+def unwaived(
+    found: Iterable[Contradiction], waivers: tuple[Waiver, ...], today: datetime.date
+) -> list[Contradiction]:
+    """Those that no waiver covers today."""
+    valid = still_valid(waivers, today)
+    return [one for one in found if not any(waiver.covers(finding_of(one)) for waiver in valid)]
 
 
 def judge(

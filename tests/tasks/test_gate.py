@@ -602,8 +602,9 @@ def test_a_dead_link_in_a_readme_warns(tmp_path, docmill) -> None:
     (source / "docmill.waivers.toml").write_text(
         WAIVER.format("2999-01-01").replace("wrong-parameter", "dead-link").replace("m.py::f", "README.md")
     )
-    status, report, _ = docmill(source)
+    status, report, printed = docmill(source)
     assert (status, report["gate"]["waived"]) == (0, 1)
+    assert "\n  1 waived\n" in printed.out
 
 
 def test_links_that_code_hosts_follow_are_no_dead_ones(tmp_path, docmill) -> None:

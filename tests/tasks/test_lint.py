@@ -132,3 +132,36 @@ def test_flags_that_cannot_be_used(source, capsys, flags, said) -> None:
 def test_lint_flags_alone_are_refused(source, capsys) -> None:
     assert main(["plan", str(source), "--since", "main"]) == 2
     assert "go with --lint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("held", ["", "{}\n", "garbage\n"])
+def test_a_file_that_is_no_baseline_is_refused(source, tmp_path, capsys, held) -> None:
+    (tmp_path / "baseline").write_text(held)
+    assert main(["plan", str(source), "--lint", "--baseline", str(tmp_path / "baseline")]) == 2
+    assert "is none; --update-baseline writes one" in capsys.readouterr().err
+
+
+def test_a_baseline_with_marks_of_a_conflict_is_refused(source, tmp_path, capsys) -> None:
+    file = tmp_path / "baseline"
+    assert lint(capsys, source, "--baseline", str(file), "--update-baseline")[0] == 0
+    file.write_text(f"{file.read_text()}<<<<<<< HEAD\n")
+    assert main(["plan", str(source), "--lint", "--baseline", str(file)]) == 2
+    assert "no entry: '<<<<<<< HEAD'" in capsys.readouterr().err
+
+
+def test_what_is_waived_is_not_told(source, capsys) -> None:
+    waiver = (
+        '[[waiver]]\nrule = "described-parameter"\nsymbol = "m.py::old"\nreason = "Later."\nexpires = {}\n'
+    )
+    (source / "docmill.waivers.toml").write_text(waiver.format("2000-01-01"))
+    assert lint(capsys, source)[0] == 1
+    (source / "docmill.waivers.toml").write_text(waiver.format("2999-01-01"))
+    assert lint(capsys, source) == (0, [])
+
+
+def test_under_strict_what_cannot_be_read_fails(source, capsys) -> None:
+    (source / "m.py").write_text("x = 1\n")
+    (source / "bad.py").write_text("def (:\n")
+    assert lint(capsys, source)[0] == 0
+    assert main(["plan", str(source), "--lint", "--strict"]) == 1
+    assert "strict: 1 skipped, the first bad.py" in capsys.readouterr().err
