@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SEPARATOR = "<|summary|>"
-WARM_UP = 64  # requests
+WARM_UP = 128  # requests
 
 
 def main(export: Callable[[Path], None], run: Callable[[Path, list[str], int, int], dict]) -> None:

@@ -330,7 +330,7 @@ class _Chunker:
             (c for name in ("__init__", "__new__") if (c := self.symbols.get(f"{qualified}.{name}"))), None
         )
         described = parsed.parameters
-        if constructor is not None:
+        if constructor is not None and constructor.kind == "method":
             known = {p.name for p in constructor.parameters}
             given = {f"param.{n}": Slot(t, "human") for n, t in described.items() if n in known and t}
             slots = given | constructor.slots
@@ -344,11 +344,13 @@ class _Chunker:
                 },
                 # The constructor's own docstring says something else.
                 _BY_THE_DOCSTRING: {
-                    n: t for n, t in described.items() if slots.get(f"param.{n}") != given.get(f"param.{n}")
+                    slot.removeprefix("param."): text.text
+                    for slot, text in given.items()
+                    if slots[slot] != text
                 },
             }
             self._class_contradictions(node, qualified, parsed, constructor.parameters, constructor.line)
-        elif self._takes_its_attributes(node, qualified):
+        elif constructor is None and self._takes_its_attributes(node, qualified):
             lists = {_NOT_IN_THE_SIGNATURE: self._describe_attributes(qualified, described)}
             self._class_contradictions(node, qualified, parsed, ())
         else:

@@ -907,6 +907,31 @@ class Decorated:
     """
 
 
+class Assigned:
+    """It.
+
+    Args:
+        ghost: Perhaps.
+    """
+
+    __init__ = Base.__init__
+
+
+class Bare:
+    """It.
+
+    Args:
+        x:
+    """
+
+    def __init__(self, x):
+        """It.
+
+        Args:
+            x: One.
+        """
+
+
 @functools.lru_cache(maxsize=None)
 def cached(a):
     """Do.
@@ -961,7 +986,7 @@ def test_classes_and_cached_functions_are_held_to_their_docstrings(tmp_path, doc
     assert status == 0
     assert [(f["symbol"], f["where"]) for f in report["findings"]] == [
         (f"m.py::{name}", f"m.py:{line}")
-        for name, line in (("Base", 11), ("Point", 37), ("Pair", 48), ("New", 59), ("cached", 78))
+        for name, line in (("Base", 11), ("Point", 37), ("Pair", 48), ("New", 59), ("cached", 103))
     ]
     symbols = {s["id"]: s for s in json.loads((tmp_path / "site" / "symbols.json").read_bytes())}
     described = {
@@ -972,6 +997,7 @@ def test_classes_and_cached_functions_are_held_to_their_docstrings(tmp_path, doc
         "**Parameters, by the docstring**\n\n- `x`: In other words."
     )
     assert described["Inherits"].startswith("**Parameters, by the docstring**\n\n- `x`: One.\n- `ghost`: ")
+    assert "description" not in symbols["m.py::Bare"]["slots"]
     assert symbols["m.py::New.__new__"]["slots"]["param.x"]["text"] == "One."
 
 
