@@ -23,7 +23,7 @@ from tasks.documents import Contradiction, Finding, SkippedFile, Snapshot, Sourc
 from tasks.files import write_whole
 from tasks.ingest import OpenedSource
 from tasks.keys import digest
-from tasks.waivers import still_valid
+from tasks.waivers import GateError, still_valid
 
 
 class Progress(Protocol):
@@ -94,6 +94,8 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
             report.slots_before = pipeline.standing_slots()
             built = pipeline.build(snapshot, run)
             report_built(report, snapshot, built)
+            if built.published is None:
+                raise GateError(built.judgement)
             pipeline.remember(pipeline.ledger(built))
             if not report.degraded:  # what a budget left unwritten is the next build's to write
                 write_whole(stamp_file, msgspec.json.encode(Stamp(inputs, built.published.release, report)))
@@ -175,16 +177,19 @@ def report_ingested(report: Report, snapshot: Snapshot) -> None:
 
 
 def report_built(report: Report, snapshot: Snapshot, built: Built) -> None:
-    """Fill in what a build did."""
+    """Fill in what a build did, also one that the gate blocks."""
     published, generated = built.published, built.generated
     report.symbols, report.slots = built.rendered.symbols, built.slots
     report.generated, report.reused = generated.generated, generated.reused
     report.degraded, report.unwritten = generated.unwritten > 0, generated.unwritten
     report.engine = generated.engine
-    report.pages = {"total": published.pages, "written": published.written, "removed": published.removed}
     report.skipped_files = sorted([*snapshot.skipped, *built.parsed.skipped], key=lambda file: file.path)
     report.take_judgement(built.judgement)
-    report.published = {"target": published.target, "release": published.release}
+    if published is None:
+        report.pages["total"] = built.judgement.pages
+    else:
+        report.pages = {"total": published.pages, "written": published.written, "removed": published.removed}
+        report.published = {"target": published.target, "release": published.release}
 
 
 def report_unchanged(report: Report, before: Report) -> None:

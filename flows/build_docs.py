@@ -157,6 +157,8 @@ def _build(source: OpenedSource, settings: Settings, report: Report) -> None:
         if "generate" in run.cached:
             built = replace(built, generated=built.generated.as_reused())
         report_built(report, snapshot, built)
+        if built.published is None:
+            raise GateError(built.judgement)
         changes = pipeline.explain(before, built)
         pipeline.remember(pipeline.ledger(built))
     text = explanation(report, changes)

@@ -37,7 +37,7 @@ from tasks.documents import (
     Snapshot,
     SourceError,
 )
-from tasks.files import write_whole
+from tasks.files import read_committed, write_whole
 from tasks.ingest import OpenedSource, ingest
 from tasks.ingest.tree import Selection
 from tasks.keys import digest, key
@@ -73,14 +73,14 @@ class Parsed(Struct, frozen=True):
 
 
 class Built(Struct, frozen=True):
-    """What a build made."""
+    """What a build made; nothing is published if the gate blocks it."""
 
     snapshot: Snapshot
     parsed: Parsed
     generated: Generated
     rendered: Rendered
     judgement: Judgement
-    published: Published
+    published: Published | None
 
     @property
     def slots(self) -> dict[str, int]:
@@ -149,7 +149,7 @@ class Pipeline:
     # --- the pipeline
 
     def build(self, snapshot: Snapshot, run: Run) -> Built:
-        """From a snapshot to a published site."""
+        """From a snapshot to a published site, unless the gate blocks it."""
         if self.target.standing() is None:  # all is to be made
             self.workers.start_ahead(len(snapshot.code))
         keys = self._stage_keys(snapshot)
@@ -158,8 +158,8 @@ class Pipeline:
         generated = run("generate", keys.generate, self.generate, snapshot, parsed)
         rendered = run("render", keys.render(generated), self.render, snapshot, parsed, generated)
         checked = run("gate", keys.gate(rendered), self.gate, snapshot, rendered)
-        judgement = self._fail_if_blocked(parsed, checked)
-        published = run("publish", None, self.publish, rendered)
+        judgement = self._judge(parsed, checked)
+        published = None if judgement.blocking else run("publish", None, self.publish, rendered)
         return Built(snapshot, parsed, generated, rendered, judgement, published)
 
     def fail_if_strict(self, snapshot: Snapshot, parsed: Parsed) -> None:
@@ -175,18 +175,15 @@ class Pipeline:
                 f"strict: {len(skipped)} skipped, the first {first.path}: {first.detail}", skipped
             )
 
-    def _fail_if_blocked(self, parsed: Parsed, checked: Checked) -> Judgement:
-        """What was found, and what it means today; if it blocks, nothing is published."""
+    def _judge(self, parsed: Parsed, checked: Checked) -> Judgement:
+        """What was found, and what it means today."""
         from tasks.overrides import stale_overrides
-        from tasks.waivers import GateError, finding_of, judge
+        from tasks.waivers import finding_of, judge
 
         of_docstrings = map(finding_of, parsed.contradictions)
         of_overrides = stale_overrides(self.source.root, parsed.doubts)
         found = Checked(checked.pages, (*checked.findings, *of_docstrings, *of_overrides))
-        judgement = judge(found, self.waivers, self.settings.strict_human, self.today)
-        if judgement.blocking:
-            raise GateError(judgement)
-        return judgement
+        return judge(found, self.waivers, self.settings.strict_human, self.today)
 
     def ingest(self) -> Snapshot:
         """Source → Snapshot."""
@@ -270,9 +267,9 @@ class Pipeline:
     def gate(self, snapshot: Snapshot, rendered: Rendered) -> Checked:
         """Pages → what is wrong with them."""
         from tasks.gate import check_site
-        from tasks.overrides import OVERRIDES_FILE, text_of_overrides
+        from tasks.overrides import OVERRIDES_FILE
 
-        added = {OVERRIDES_FILE: text_of_overrides(self.source.root)} if self.overrides else {}
+        added = {OVERRIDES_FILE: read_committed(self.source.root, OVERRIDES_FILE)} if self.overrides else {}
         return check_site(rendered.files, snapshot, self.source.has, self.cache, self.workers, added)
 
     def publish(self, rendered: Rendered) -> Published:
@@ -299,7 +296,7 @@ class Pipeline:
 
     def ledger(self, built: Built) -> Ledger:
         """The ledger of a build."""
-        pages, release = built.rendered.pages, built.published.release
+        pages, release = built.rendered.pages, built.published.release if built.published else ""
         ledger = self._ledger(built.snapshot, built.parsed, built.generated, pages, release)
         return replace(ledger, slots=built.slots)
 

@@ -42,7 +42,7 @@ class Report(Struct):
         self.error = printable(str(error) if known else f"{type(error).__name__}: {error}")
         if isinstance(error, DocmillError) and error.skipped:
             self.skipped_files = sorted(error.skipped, key=lambda file: file.path)
-        if isinstance(error, GateError):
+        if isinstance(error, GateError) and self.gate is None:  # of a flow, which has a report of its own
             self.take_judgement(error.judgement)
 
     def take_judgement(self, judgement: Judgement) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from tasks.documents import SourceError
@@ -24,6 +25,27 @@ def read_file(root: str, path: str, digest: str) -> bytes:
     if digest_bytes(data) != digest:
         raise SourceError(f"{path}: changed while it was being read; run again")
     return data
+
+
+def read_committed(root: Path, name: str) -> str:
+    """The text of a file that a source's root holds for docmill; "" where there is none.
+
+    Raises:
+        SourceError: It is a link, which could lead out of the source, no regular file, or no text.
+    """
+    file = root / name
+    try:
+        mode = file.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a link, which could lead out of the source" if stat.S_ISLNK(mode) else "no regular file"
+            raise SourceError(f"{name}: is {what}")
+        return file.read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise SourceError(f"{name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{name}: {error}") from error
 
 
 def write_whole(file: Path, data: bytes) -> None:

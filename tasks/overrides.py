@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from tasks.documents import Doubt, Finding, SourceError
+from tasks.files import read_committed
 
 OVERRIDES_FILE = "docmill.overrides.toml"
 
@@ -56,30 +57,13 @@ def read_overrides(root: Path) -> tuple[Override, ...]:
     Raises:
         SourceError: The file cannot be used.
     """
-    found = _decoded(text_of_overrides(root))
+    found = _decoded(read_committed(root, OVERRIDES_FILE))
     seen: set[tuple[str, str]] = set()
     for number, override in enumerate(found, 1):
         if problem := _problem(override, seen):
             raise SourceError(f"{OVERRIDES_FILE}: override {number}: {problem}")
         seen.add((override.symbol, override.slot))
     return found
-
-
-def text_of_overrides(root: Path) -> str:
-    """The file as it is written; "" where there is none.
-
-    Raises:
-        SourceError: It cannot be read.
-    """
-    file = root / OVERRIDES_FILE
-    if file.is_symlink():
-        raise SourceError(f"{OVERRIDES_FILE}: is a link, which could lead out of the source")
-    if not file.is_file():
-        return ""
-    try:
-        return file.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{OVERRIDES_FILE}: {error}") from error
 
 
 def _decoded(text: str) -> tuple[Override, ...]:
@@ -124,7 +108,7 @@ def stale_overrides(root: Path, doubts: Collection[Doubt]) -> list[Finding]:
 
 def _lines(root: Path) -> dict[tuple[str, str], int]:
     """Where each override stands in the file; nothing if they are not written one after another."""
-    text = text_of_overrides(root)
+    text = read_committed(root, OVERRIDES_FILE)
     found = _decoded(text)
     starts = [text.count("\n", 0, match.start()) + 1 for match in _HEADER.finditer(text)]
     if len(starts) != len(found):
@@ -141,7 +125,7 @@ def accepted(root: Path, codes: Mapping[str, str]) -> str:
     """
     import tomlkit
 
-    document = tomlkit.parse(text_of_overrides(root))
+    document = tomlkit.parse(read_committed(root, OVERRIDES_FILE))
     for entry in document.get("override", []):
         if entry["symbol"] in codes:
             entry["code"] = codes[entry["symbol"]]

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from tasks.documents import Author, Checked, Contradiction, DocmillError, Finding, SourceError
+from tasks.files import read_committed
 
 WAIVERS_FILE = "docmill.waivers.toml"
 
@@ -95,12 +96,9 @@ def read_waivers(root: Path) -> tuple[Waiver, ...]:
     Raises:
         SourceError: The file cannot be used.
     """
-    file = root / WAIVERS_FILE
-    if file.is_symlink() or not file.is_file():  # a link could lead out of the source
-        return ()
     try:
-        waivers = msgspec.toml.decode(file.read_bytes(), type=_File).waiver
-    except (OSError, ValueError, RecursionError) as error:
+        waivers = msgspec.toml.decode(read_committed(root, WAIVERS_FILE), type=_File).waiver
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{WAIVERS_FILE}: {error}") from error
     for number, waiver in enumerate(waivers, 1):
         if waiver.rule not in RULES:

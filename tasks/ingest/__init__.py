@@ -47,7 +47,7 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
     Args:
         location: A folder, or a git address.
         revision: Branch, tag or full SHA; None for a folder's files as they are, or
-            for a repository's default branch.
+            for a repository's default branch. Of a folder inside a repository, what is in it there.
         cache: Folder for fetched revisions.
 
     Raises:
@@ -69,14 +69,22 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
         what = "is a file" if folder.is_file() else "no such folder, and not a git address"
         raise SourceError(f"source {git.shown(location)!r}: {what}; give a folder or a git address")
     name = project_name(location).removesuffix(".git")
+    repository = git.repository_of(folder)
     if revision is None and not git.is_bare(folder):
-        return OpenedSource(name, folder, git.head_of(folder), (), fetched=False)
-    return _fetched(name, folder.as_uri(), revision, cache)
+        return OpenedSource(name, folder, git.head_of(repository), (), fetched=False)
+    return _fetched(name, repository.as_uri(), revision, cache, os.path.relpath(folder, repository))
 
 
-def _fetched(name: str, location: str, revision: str | None, cache: Path) -> OpenedSource:
+def _fetched(
+    name: str, location: str, revision: str | None, cache: Path, folder: str = os.curdir
+) -> OpenedSource:
     found = git.fetch(location, revision, cache / "sources")
-    return OpenedSource(name, found.root, found.sha, found.links, True, found.paths)
+    inside = f"{folder}/" if folder != os.curdir else ""
+    links = (
+        replace(link, path=link.path[len(inside) :]) for link in found.links if link.path.startswith(inside)
+    )
+    paths = (path[len(inside) :] for path in found.paths if path.startswith(inside))
+    return OpenedSource(name, found.root / folder, found.sha, tuple(links), True, frozenset(paths))
 
 
 def ingest(source: OpenedSource, selection: Selection, cache: Path, hidden: Iterable[Path] = ()) -> Snapshot:
@@ -91,6 +99,8 @@ def ingest(source: OpenedSource, selection: Selection, cache: Path, hidden: Iter
     Raises:
         SourceError: Nothing in it is anything that docmill documents.
     """
+    if not source.root.is_dir():
+        raise SourceError(f"source {source.name!r}: at revision {source.revision} there is no such folder")
     if source.fetched:  # every file of a revision is tracked; ignore files do not apply
         selection = replace(selection, honour_gitignore=False)
     stats = StatCache(cache / "stat" / f"{digest([str(source.root), selection])}.json")

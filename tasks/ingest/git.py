@@ -99,6 +99,12 @@ def is_bare(folder: Path) -> bool:
     return all((folder / name).is_dir() for name in ("objects", "refs")) and (folder / "HEAD").is_file()
 
 
+def repository_of(folder: Path) -> Path:
+    """The nearest folder above that is a repository's working tree, or bare; itself if there is none."""
+    above = (one for one in (folder, *folder.parents) if (one / ".git").exists() or is_bare(one))
+    return next(above, folder)
+
+
 def _git_folders(folder: Path) -> tuple[Path, Path]:
     """Where a working tree's HEAD is, and where its references are: two places for a linked worktree.
 
@@ -163,7 +169,7 @@ def fetch(location: str, revision: str | None, cache: Path) -> Fetched:
     links = tuple(
         SkippedFile(printable(e.path), "symlink", "symbolic links are not followed")
         for e in entries
-        if e.mode == _LINK and e.path not in _SETTINGS and _is_read(e)
+        if e.mode == _LINK and _name(e) not in _SETTINGS and _is_read(e)
     )
     return Fetched(tree, sha, frozenset(e.path for e in entries), links)
 
@@ -204,13 +210,18 @@ def _entries(repository: Path, location: str, sha: str) -> Iterator[_Entry]:
         yield _Entry(mode, blob, path)
 
 
+def _name(entry: _Entry) -> str:
+    return entry.path.rpartition("/")[2]
+
+
 def _is_read(entry: _Entry) -> bool:
-    return is_documented(entry.path.rpartition("/")[2]) or entry.path in _SETTINGS
+    return is_documented(_name(entry)) or _name(entry) in _SETTINGS
 
 
 def _extracted(repository: Path, sha: str, entries: list[_Entry], trees: Path) -> Path:
     """The folder with a commit's files; it appears whole or not at all."""
-    target = trees / f"{sha}-{digest(_SETTINGS)[:8]}"  # an earlier docmill left out what it did not read
+    # An earlier docmill left out what it did not read: settings below the root, now those of packages there.
+    target = trees / f"{sha}-{digest(['anywhere', _SETTINGS])[:8]}"
     if target.is_dir():
         os.utime(target)
         return target

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import importlib.util
 import json
+import os
 import random
 import re
 import shutil
@@ -570,11 +571,18 @@ def test_a_waiver_that_cannot_be_used_is_refused(tmp_path, text, said) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, lambda file: file.symlink_to("m.py"), os.mkfifo])
+def test_what_is_no_file_of_waivers_is_refused(tmp_path, make) -> None:
+    make(tmp_path / "docmill.waivers.toml")
+    with pytest.raises(SourceError, match=r"docmill\.waivers\.toml: is (a link|no regular file)"):
+        read_waivers(tmp_path)
+
+
 def test_a_wrong_page_is_not_published(tmp_path, docmill, monkeypatch) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "m.py").write_text("def f(a, b): ...\n")
-    status, _, _ = docmill(source)
+    status, before, _ = docmill(source)
     assert status == 0
     standing = (tmp_path / "site" / "api" / "m.html").read_bytes()
     (source / "m.py").write_text("def f(a, b, c): ...\n")
@@ -585,6 +593,8 @@ def test_a_wrong_page_is_not_published(tmp_path, docmill, monkeypatch) -> None:
     assert "missing-parameter" in printed.err
     assert report["gate"]["blocking"] == 2
     assert {f["outcome"] for f in report["findings"]} == {"blocking"}
+    assert (report["symbols"], report["pages"]) == (2, before["pages"] | {"written": 0})
+    assert (report["slots"]["empty"], report["published"]) == (before["slots"]["empty"] + 1, None)
     assert (tmp_path / "site" / "api" / "m.html").read_bytes() == standing
 
 

@@ -229,6 +229,30 @@ def test_a_revision_is_read_as_it_was_committed(folder, tmp_path):
     assert not (folder / ".git" / "FETCH_HEAD").exists()
 
 
+def test_a_folder_in_a_repository_is_read_as_it_was_committed(tmp_path):
+    inner = tmp_path / "repository" / "packages" / "inner"
+    inner.mkdir(parents=True)
+    put(inner, "a.py", "docmill.toml", "deep/docmill.toml")
+    (inner / "linked.py").symlink_to("a.py")
+    put(inner.parent, "outside.py")
+    git(tmp_path / "repository", "init", "--quiet", "--initial-branch=main")
+    git(tmp_path / "repository", "add", "--all")
+    git(tmp_path / "repository", "commit", "--quiet", "--message=one")
+    (sha,) = git(tmp_path / "repository", "rev-parse", "main").split()
+    put(inner, "uncommitted.py")
+    source = open_source(str(inner), "main", tmp_path / "cache")
+    found = ingest(source, Selection(), tmp_path / "cache")
+    assert (found.revision, found.name, [f.path for f in found.code]) == (sha, "inner", ["a.py"])
+    assert [file.path for file in found.skipped] == ["linked.py"]
+    assert (source.root / "docmill.toml").is_file()
+    assert source.has("a.py") and source.has("deep") and not source.has("outside.py")
+    assert open_source(str(inner), None, tmp_path / "cache").revision == sha
+    put(inner.parent / "new", "a.py")
+    gone = open_source(str(inner.parent / "new"), "main", tmp_path / "cache")
+    with pytest.raises(SourceError, match=f"source 'new': at revision {sha} there is no such folder"):
+        ingest(gone, Selection(), tmp_path / "cache")
+
+
 def test_a_stub_stands_for_a_module_that_is_not_taken(folder):
     put(folder, "a.py", "a.pyi", "b.pyi", "c.py", "c.pyi")
     (folder / ".gitignore").write_text("c.py\n")

@@ -79,6 +79,19 @@ def test_only_changed_lines_count_where_that_is_asked(source, capsys) -> None:
     assert (status, [line.partition(": ")[0] for line in lines]) == (1, ["m.py:15"])
 
 
+def test_changed_lines_of_a_folder_in_a_repository(tmp_path, capsys) -> None:
+    package = tmp_path / "packages" / "one"
+    package.mkdir(parents=True)
+    (package / "m.py").write_text(OLD)
+    git(tmp_path, "init", "-b", "main")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    assert lint(capsys, package, "--since", "main") == (0, [])
+    (tmp_path / "packages" / "new").mkdir()
+    (tmp_path / "packages" / "new" / "m.py").write_text(OLD)
+    assert lint(capsys, tmp_path / "packages" / "new", "--since", "main")[0] == 1
+
+
 def test_a_baseline_counts_and_forgets_what_hangs_on_others(source, tmp_path, capsys) -> None:
     baseline = str(tmp_path / "baseline.txt")
     described = 'def f({}):\n    """Do.\n\n    Args:\n        cuont: What.\n    """\n\n\n'

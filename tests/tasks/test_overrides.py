@@ -277,6 +277,12 @@ def test_a_link_in_the_place_of_the_file_is_refused(source, tmp_path, capsys):
     assert (source / "docmill.overrides.toml").is_symlink()
 
 
+def test_a_folder_in_the_place_of_the_file_is_refused(source, capsys):
+    (source / "docmill.overrides.toml").mkdir()
+    assert main(["overrides", str(source)]) == 2
+    assert "docmill.overrides.toml: is no regular file" in capsys.readouterr().err
+
+
 def test_accepting_nothing_writes_nothing(source):
     accept(source)
     assert not (source / "docmill.overrides.toml").exists()
