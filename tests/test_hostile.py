@@ -493,6 +493,23 @@ def test_what_is_printed_stays_on_its_line(source, docmill):
     assert skipped(report) == {r"a\n\x1b[31m\u202e.py": "encoding", "b.py": "binary"}
 
 
+def test_code_reads_in_the_order_in_which_it_runs(source, docmill, tmp_path):
+    trojan = "user\u202e \u2066# only admins\u2069 \u2066"
+    code = (
+        f'def f(level="{trojan}"):\n    """שלום \u2067עולם\u2069, `{trojan}`.\n\n    >>> {trojan}\n    """\n'
+    )
+    put(source, {"m.py": f'{code}    return "{trojan}"\n\n\nX = "{trojan}"\n'})
+    status, report, _ = docmill(source)
+    assert (status, report["findings"]) == (0, [])
+    for name, times in (("api/m.html", 5), ("src/m.py.html", 5)):
+        page = (tmp_path / "site" / name).read_text()
+        shown = re.sub('<bdi class="control" title="U\\+(2066|2067|2069|202E)">.</bdi>', "", page)
+        assert page.count('title="U+202E"') == times
+        assert re.findall("[\u202a-\u202e\u2066-\u2069]", shown) == (
+            ["\u2067", "\u2069"] if "api" in name else []
+        )
+
+
 def test_a_name_that_is_not_utf8_is_skipped(source, docmill):
     (Path(os.fsencode(source).decode()) / os.fsdecode(b"bad\xff.py")).write_text(HONEST)
     for flags in ((), ("--revision", "main")):

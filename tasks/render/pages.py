@@ -14,6 +14,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -24,7 +25,7 @@ from tasks.documents import Links, Module, Parameter, Slot, Symbol
 from tasks.keys import digest, digest_bytes
 from tasks.render.diagram import Uses, diagram
 from tasks.render.prose import docstring_html, inline_html, plain_html
-from tasks.render.source import highlighted_lines
+from tasks.render.source import highlighted_lines, with_controls_shown
 from tasks.resolve import anchor, without_ordinal
 
 _DOTTED = re.compile(r"""(?P<string>'[^']*'|"[^"]*")|(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)""")
@@ -387,8 +388,14 @@ def _shown(symbol: Symbol) -> tuple[Parameter, ...]:
 # --- templates
 
 
+def drawn(template: str, site: Site, page: str, **values: Any) -> str:
+    """A page of a site from its template."""
+    given = {"site": site, "page": page, "root": relative(page, "")}
+    return with_controls_shown(_environment().get_template(template).render(given | values))
+
+
 @lru_cache(maxsize=1)
-def environment() -> Environment:
+def _environment() -> Environment:
     """The templates, with everything escaped that is not marked as HTML."""
     env = Environment(
         loader=PackageLoader("tasks", "templates"),
@@ -439,45 +446,35 @@ def module_page(
     view = PageView(inputs, module, links, docs)
     head, symbols = view.symbols()
     reexports = [Reference(n, relative(inputs.page, r.href)) for n, r in sorted(links.reexports.items())]
-    return (
-        environment()
-        .get_template("module.html")
-        .render(
-            site=site,
-            page=inputs.page,
-            source_page=relative(inputs.page, quote(inputs.source_page)) if inputs.source_page else "",
-            root=relative(inputs.page, ""),
-            module=module,
-            head=head,
-            groups=[
-                (title, found) for kind, title in _GROUPS if (found := [s for s in symbols if s.kind == kind])
-            ],
-            marks=view.origins - {"human"},
-            children=inputs.children,
-            diagram=diagram(
-                inputs.uses,
-                {c.name.rpartition(".")[2]: relative(inputs.page, c.href) for c in inputs.children},
-            ),
-            reexports=reexports,
-            crumbs=[
-                Reference(c.title, relative(inputs.page, c.href) if c.href else "") for c in inputs.crumbs
-            ],
-        )
+    return drawn(
+        "module.html",
+        site,
+        inputs.page,
+        source_page=relative(inputs.page, quote(inputs.source_page)) if inputs.source_page else "",
+        module=module,
+        head=head,
+        groups=[
+            (title, found) for kind, title in _GROUPS if (found := [s for s in symbols if s.kind == kind])
+        ],
+        marks=view.origins - {"human"},
+        children=inputs.children,
+        diagram=diagram(
+            inputs.uses,
+            {c.name.rpartition(".")[2]: relative(inputs.page, c.href) for c in inputs.children},
+        ),
+        reexports=reexports,
+        crumbs=[Reference(c.title, relative(inputs.page, c.href) if c.href else "") for c in inputs.crumbs],
     )
 
 
 def source_page(site: Site, page: str, path: str, text: str, module_page: Reference | None) -> str:
     """The page that shows one file."""
-    return (
-        environment()
-        .get_template("source.html")
-        .render(
-            site=site,
-            page=page,
-            root=relative(page, ""),
-            path=path,
-            name=PurePosixPath(path).name,
-            code=highlighted_lines(text),
-            module_page=module_page,
-        )
+    return drawn(
+        "source.html",
+        site,
+        page,
+        path=path,
+        name=PurePosixPath(path).name,
+        code=highlighted_lines(text),
+        module_page=module_page,
     )

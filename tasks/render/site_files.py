@@ -24,7 +24,7 @@ from tasks.documents import SiteFile, Slot, SlotCounts, Snapshot
 from tasks.files import read_file
 from tasks.render.diagram import Uses, diagram
 from tasks.render.fragments import Fragment
-from tasks.render.pages import Child, PageInputs, Reference, Site, environment, relative
+from tasks.render.pages import Child, PageInputs, Reference, Site, drawn, relative
 from tasks.render.prose import page_html
 from tasks.resolve import distinct_names
 from tasks.result_cache import ResultCache
@@ -200,12 +200,7 @@ class SiteFiles:
         return relative(page, quote(self._images[resolved]))
 
     def _page(self, template: str, page: str, **values: Any) -> bytes:
-        text = (
-            environment()
-            .get_template(template)
-            .render(site=self.site, page=page, root=relative(page, ""), **values)
-        )
-        return text.encode()
+        return drawn(template, self.site, page, **values).encode()
 
 
 def _resolved(href: str, path: str) -> str:

@@ -39,6 +39,11 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 
+_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_CONTROL = re.compile(f"[{_CONTROLS}]")
+_CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
+_TEXT = re.compile(r">[^<]+")
+
 
 def coloured(source: str) -> str:
     """Python as HTML; each token that is worth a colour in a `b` whose class names its kind."""
@@ -65,6 +70,21 @@ def highlighted_lines(source: str) -> Markup:
             [f'<i id="L{number}"></i>{line}' for number, line in enumerate(coloured(text).split("\n"), 1)]
         )
     )
+
+
+def with_controls_shown(page: str) -> str:
+    """A page on which code shows what would have it read in another order than it is run.
+
+    Those are the characters of bidirectional text that enclose others (CVE-2021-42574, "Trojan Source"). Each
+    is named, and kept to itself: an element isolates it.
+    """
+    if not any(control in page for control in _CONTROLS):
+        return page
+    return _CODE.sub(lambda code: _TEXT.sub(lambda text: _CONTROL.sub(_named, text[0]), code[0]), page)
+
+
+def _named(control: re.Match[str]) -> str:
+    return f'<bdi class="control" title="U+{ord(control[0]):04X}">{control[0]}</bdi>'
 
 
 def _coloured(match: re.Match[str]) -> str:
