@@ -256,13 +256,21 @@ class Pipeline:
         """Docs → Pages."""
         from tasks.render import render
 
-        return render(self._drawing(parsed, generated), snapshot, self._site(), self.cache, self.workers)
+        drawing = self._drawing(snapshot, parsed, generated)
+        return render(drawing, snapshot, self._site(), self.cache, self.workers)
 
-    def _drawing(self, parsed: Parsed, generated: Generated) -> Drawing:
+    def _drawing(self, snapshot: Snapshot, parsed: Parsed, generated: Generated) -> Drawing:
         from tasks.render import plan_drawing
 
-        private, completions = self.settings.private, generated.completions
-        return plan_drawing(parsed.chunks, parsed.links, private, completions, self._site(), self.cache)
+        return plan_drawing(
+            parsed.chunks,
+            parsed.links,
+            [file.path for file in snapshot.prose],
+            self.settings.private,
+            generated.completions,
+            self._site(),
+            self.cache,
+        )
 
     def gate(self, snapshot: Snapshot, rendered: Rendered) -> Checked:
         """Pages → what is wrong with them."""
@@ -289,7 +297,9 @@ class Pipeline:
             cost = cost_of(answers, writer)
             generated = Generated(answers.completions, texts=answers.texts(), origin=writer.origin)
             unwritten = Unwritten(answers.unwritten, answers.waiting)
-        ledger = self._ledger(snapshot, parsed, generated, self._drawing(parsed, generated).entries, "")
+        ledger = self._ledger(
+            snapshot, parsed, generated, self._drawing(snapshot, parsed, generated).entries, ""
+        )
         return Plan(changes(self.standing_ledger(), ledger, unwritten, self.cache), cost)
 
     # --- what a build was made from

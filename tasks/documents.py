@@ -183,7 +183,8 @@ class Outline(Struct, frozen=True, omit_defaults=True):
     `texts` holds a digest of the slots of each documented member of a class, from which
     an override may take its text; `headline` is the module's own summary, which the
     package above it shows. `contradictions` are those of its docstrings, `doubts` those about
-    overrides of its texts. A file that could not be parsed has `skipped` instead.
+    overrides of its texts, `files` the relative links in all of them. A file that could not be parsed
+    has `skipped` instead.
     """
 
     surface: Surface | None = None
@@ -193,6 +194,7 @@ class Outline(Struct, frozen=True, omit_defaults=True):
     texts: dict[str, str] = {}
     contradictions: tuple[Contradiction, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    files: tuple[str, ...] = ()
     skipped: SkippedFile | None = None
 
 

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 import msgspec
 from msgspec import Struct
 
+from tasks.chunk.docstrings import linked_files
 from tasks.chunk.newer_syntax import explain_syntax_error
 from tasks.chunk.overridden import overridden
 from tasks.chunk.python import ParsedModule, parse_module
@@ -31,7 +32,7 @@ from tasks.spread import Spread
 _LAYOUT = ("src", "lib")
 
 # Raised whenever the same file would parse into another Module or Outline.
-CHUNK_VERSION = 12
+CHUNK_VERSION = 13
 
 PARSER = (*sys.version_info[:2], version("griffelib"), *SECRETS_VERSION)
 
@@ -168,6 +169,7 @@ def _outline(parsed: ParsedModule, module: Module, doubts: tuple[Doubt, ...]) ->
         for symbol in module.symbols
         if symbol.kind in ("method", "property", "attribute") and _is_described(symbol)
     }
+    humans = (slot.text for s in module.symbols for slot in s.slots.values() if slot.origin == "human")
     summary = module.symbols[0].slots.get("summary")
     return Outline(
         parsed.surface,
@@ -177,6 +179,7 @@ def _outline(parsed: ParsedModule, module: Module, doubts: tuple[Doubt, ...]) ->
         texts,
         tuple(parsed.contradictions),
         doubts,
+        tuple(sorted({href for text in humans for href in linked_files(text)})),
     )
 
 

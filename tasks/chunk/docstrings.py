@@ -16,6 +16,8 @@ from griffe import Docstring, DocstringSectionKind, Parser, parse_google, parse_
 from griffe import infer_docstring_style as infer_style
 from msgspec import Struct, field
 
+from tasks.chunk.sections import is_prose, tidied
+
 # griffe reports doubtful docstrings through its logger; the readers of a build log did not ask.
 logging.getLogger("griffe").setLevel(logging.CRITICAL)
 
@@ -24,14 +26,17 @@ _LONGEST_PARSED = 200_000
 
 _SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bcf)(?<!\bvs)(?<!\b[A-Z])[.!?](?=\s+\S)")
 _NAMES = re.compile(r"[A-Za-z_][\w.]*(?:,\s*[A-Za-z_][\w.]*)*,?")
-# Two words side by side that no type has, be it written as loosely as "list of str or None".
-_JOINS = r"(?!(?:of|or|to|and|like|from)\b)"
-_PROSE = re.compile(rf"(?<![\w.])(?!(?:a|an|the|optional)\b){_JOINS}[A-Za-z]+ {_JOINS}[A-Za-z]+")
 # Sections that griffe does not infer the style from.
 _NUMPY_HEADING = re.compile(r"\n[ \t]*(?:See Also|Notes|References|Examples)\n[ \t]*-{3,}[ \t]*\n")
 _MENTION = re.compile(
     r"(?<![\w:+-]):[\w:+-]{1,80}:`(?:[^`<]*<)?[~!]?\.?(?P<role>[A-Za-z_][\w.]*)(?:\(\))?>?`"
     r"|`~?(?P<quoted>[A-Za-z_][\w.]*)(?:\(\))?`"
+    r"|\]\[(?P<referred>[A-Za-z_][\w.]*)\]|\[(?P<alone>[A-Za-z_][\w.]*)\]\[\]"  # as mkdocstrings has them
+)
+# A link to no other host, nor to an anchor alone: `[title](a.md)`, `[1]: a.md`, `` `title <a.md>`_ ``.
+_FILE = r"(?![A-Za-z][\w+.-]*:|//|#)[^\s<>()`]{1,500}"
+_FILE_LINK = re.compile(
+    rf"(?:\]\(<?|^ {{0,3}}\[[^\]\n]+\]: *<?)(?P<markdown>{_FILE})|<(?P<rst>{_FILE})>`_", re.MULTILINE
 )
 # `{'a', 'b'}` for a type: values to choose from, the first of which griffe takes for the default.
 _CHOICE = re.compile(r"""[{'"\d-]|(?:True|False|None)\b""")
@@ -90,13 +95,15 @@ def _cut(text: str, pattern: re.Pattern[str]) -> tuple[str, str, str]:
 
 
 def _sections(text: str) -> Iterable[Any]:
-    docstring = Docstring(text)
     if len(text) > _LONGEST_PARSED:
         return Docstring(text).parse(None)
     style, _ = infer_style(Docstring(f".\n{text}\n."))  # which sees no field in the first and the last line
+    if style is None and _NUMPY_HEADING.search(text):
+        style = Parser.numpy
+    docstring = Docstring(tidied(text, style))
     if style is Parser.google:
         return parse_google(docstring, warnings=False, returns_named_value=False)
-    if style is Parser.numpy or (style is None and _NUMPY_HEADING.search(text)):
+    if style is Parser.numpy:
         return parse_numpy(docstring, warnings=False)
     if style is Parser.sphinx:
         return parse_sphinx(docstring, warnings=False)
@@ -178,7 +185,7 @@ def _list_of_results(returned: list[tuple[str, str, str]]) -> str:
 def _returned(item: Any) -> tuple[str, str, str]:
     """Name, type and text; a "type" that reads as prose is the beginning of the text."""
     name, kind, text = getattr(item, "name", "") or "", str(item.annotation or "").strip(), item.description
-    if kind and text and _PROSE.search(kind):
+    if kind and text and is_prose(kind):
         return name, "", f"{kind}: {text}"
     return name, kind, text
 
@@ -217,5 +224,11 @@ def listing(entries: dict[str, str]) -> str:
 
 def mentioned(text: str) -> Iterator[str]:
     """The dotted names that a text refers to, by a role or in backticks."""
-    for match in _MENTION.finditer(text) if "`" in text else ():
-        yield (match["role"] or match["quoted"]).rstrip(".")
+    for match in _MENTION.finditer(text) if "`" in text or "][" in text else ():
+        yield (match["role"] or match["quoted"] or match["referred"] or match["alone"]).rstrip(".")
+
+
+def linked_files(text: str) -> Iterator[str]:
+    """The relative links of a text, as written."""
+    for match in _FILE_LINK.finditer(text) if "](" in text or "]:" in text or ">`_" in text else ():
+        yield match["markdown"] or match["rst"]

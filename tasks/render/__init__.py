@@ -32,6 +32,7 @@ from tasks.keys import key
 from tasks.render.diagram import Uses
 from tasks.render.fragments import Fragment, fragment_of
 from tasks.render.inputs import InputsBuilder, headlines_of
+from tasks.render.links import FileLinks, article_pages
 from tasks.render.pages import (
     PageInputs,
     Reference,
@@ -105,6 +106,7 @@ class Drawing(Struct, frozen=True):
 def plan_drawing(
     chunks: list[Chunk],
     links: Mapping[str, str],
+    articles: Iterable[str],
     private: tuple[str, ...],
     completions: Completions,
     site: Site,
@@ -115,6 +117,7 @@ def plan_drawing(
     Args:
         chunks: The parsed files.
         links: By path, the key of each module's Links.
+        articles: The paths of the source's Markdown files.
         private: Globs of dotted module names that are not public.
         completions: By path, symbol and slot, what a model wrote.
         site: What all pages share.
@@ -133,8 +136,9 @@ def plan_drawing(
         )
     documented = {path: index.page_hrefs[path] for path in builder.documented}
     headlines = headlines_of(outlines, completions)
+    file_links = FileLinks(article_pages(articles), sources)
     return Drawing(
-        _page_jobs(builder.build(sources, headlines, completions), chunks, links, site),
+        _page_jobs(builder.build(sources, file_links, headlines, completions), chunks, links, site),
         _source_jobs(chunks, sources, documented, site),
         headlines,
         {package: builder.uses(package) for package in ("", *index.by_name) if "." not in package},

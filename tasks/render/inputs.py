@@ -7,12 +7,14 @@ its inputs, so that a page is drawn again exactly when one of them changed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import unquote
 
 import msgspec
 
 from tasks.documents import Completions, Links, Outline, Slot
 from tasks.keys import digest_bytes
 from tasks.render.diagram import Uses
+from tasks.render.links import FileLinks
 from tasks.render.pages import Child, PageInputs, Reference, References, Users
 from tasks.render.prose import plain_text
 from tasks.resolve import Index, is_test, overridden_text, split_id
@@ -91,12 +93,17 @@ class InputsBuilder:
         return frozenset(path for path, names in self._public.items() if names)
 
     def build(
-        self, source_pages: Mapping[str, str], headlines: Mapping[str, Slot], completions: Completions
+        self,
+        source_pages: Mapping[str, str],
+        files: FileLinks,
+        headlines: Mapping[str, Slot],
+        completions: Completions,
     ) -> list[PageInputs]:
         """The inputs of every page, in order of path.
 
         Args:
             source_pages: By path, the site's own page of the source; empty without such pages.
+            files: Where relative links lead.
             headlines: By path, the summaries of modules that have one.
             completions: By path, symbol and slot, what a model wrote.
         """
@@ -118,9 +125,19 @@ class InputsBuilder:
                 subclasses.get(path, {}),
                 {n: t for n, t in self._inherited[path].items() if n not in self.outlines[path].texts},
                 {name: dict(slots) for name, slots in completions.get(path, {}).items()},
+                self._files(path, files),
             )
             for path in sorted(self._public)
         ]
+
+    def _files(self, path: str, files: FileLinks) -> dict[str, str]:
+        """Where the relative links of a module's docstrings lead, and those of texts that it inherits."""
+        others = {split_id(symbol_id)[0] for symbol_id, _ in self._inherited[path].values()}
+        written = [
+            (href, one) for one in (*sorted(others - {path}), path) for href in self.outlines[one].files
+        ]
+        found = {unquote(href): files.of_docstring(href, one) for href, one in written}
+        return {href: to for href, to in found.items() if to is not None}
 
     def _by_path(self, found: Mapping[str, list[_User]]) -> dict[str, dict[str, References]]:
         pages: dict[str, dict[str, References]] = {}

@@ -77,7 +77,8 @@ class PageInputs(Struct, frozen=True):
 
     `uses` tells which of a package's parts use which. `inherited` names, for an override
     without a text of its own, the id and the slots' digest of the definition that has one;
-    `completions` holds what a model wrote, by symbol and slot.
+    `completions` holds what a model wrote, by symbol and slot; `files` gives where relative links of
+    docstrings lead, by what is written.
     """
 
     path: str
@@ -93,6 +94,7 @@ class PageInputs(Struct, frozen=True):
     subclasses: dict[str, References]
     inherited: dict[str, tuple[str, str]]
     completions: dict[str, dict[str, str]]
+    files: dict[str, str]
 
 
 # --- what templates see
@@ -186,6 +188,7 @@ class PageView:
         self.origins: set[str] = set()
         self._own_page = quote(inputs.page) + "#"
         self.targets = {name: self._seen_from_here(href) for name, href in links.targets.items()}
+        self.files = {written: relative(inputs.page, href) for written, href in inputs.files.items()}
         own = {s.name: f"#{anchor(s.name)}" for s in module.symbols if s.name in links.public}
         self.own_targets = self.prose_targets = self.targets | own
 
@@ -253,10 +256,11 @@ class PageView:
             return self._slot(slot), None
         self.origins.add(slot.origin)
         before, after = slot.text[: titled.start()].rstrip(), slot.text[titled.start() :]
-        description = (
-            SlotView(docstring_html(before, self.prose_targets), slot.origin, True) if before else None
-        )
-        return description, docstring_html(after, self.prose_targets)
+        description = SlotView(self._prose(before), slot.origin, True) if before else None
+        return description, self._prose(after)
+
+    def _prose(self, text: str) -> Markup:
+        return docstring_html(text, self.prose_targets, self.files)
 
     def _raised(self, symbol: Symbol, slots: Mapping[str, Slot]) -> Iterator[tuple[str, Slot | None]]:
         names = dict.fromkeys(name for name in (*symbol.expected, *slots) if name.startswith("raises."))
@@ -275,8 +279,8 @@ class PageView:
         if slot.origin != "human":
             return SlotView(plain_html(slot.text), slot.origin, block=False)
         block = not inline or "\n\n" in slot.text
-        render = docstring_html if block else inline_html
-        return SlotView(render(slot.text, self.prose_targets), slot.origin, block)
+        html = self._prose(slot.text) if block else inline_html(slot.text, self.prose_targets, self.files)
+        return SlotView(html, slot.origin, block)
 
     def _doc_type(self, symbol: Symbol, name: str) -> Markup | None:
         """A type that only the docstring gives."""

@@ -14,6 +14,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
+from urllib.parse import unquote
 
 import nh3
 from markdown_it import MarkdownIt
@@ -40,6 +42,12 @@ _DUNDER = re.compile(r"__[a-z]\w*__(?!\w)")
 # An address in running text; its last characters may be the sentence's.
 _ADDRESS = re.compile(r"://[^\s<>\"`]{1,2000}")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?=[\w-]+:|#)(?:.*\n)*?---[ \t]*(?:\n|\Z)")
+# An item that is called, what it can be an item of, and a link to a name.
+_ITEM_CALLED = re.compile(r"\[[^\[\]\n]*\]\((?!https?:|mailto:|[./#])[^()\n]*\)")
+_ENDS_OPERAND = re.compile(r"[\w)\]]")
+_CROSS_REFERENCE = re.compile(
+    r"\[(?P<title>(?:[^\[\]\\`]|\\.|`[^`\n]{1,200}`){1,200})\]\[(?P<name>[A-Za-z_][\w.]*)?\]"
+)
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
 _EXTERNAL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _IGNORED_IN_URLS = re.compile(r"^[\x00-\x20]+|[\t\n\r]")
@@ -159,16 +167,19 @@ def sanitized(markup: str, cleaner: nh3.Cleaner = _CLEANER) -> Markup:
     return Markup(cleaner.clean(markup))
 
 
-def docstring_html(text: str, targets: Mapping[str, str]) -> Markup:
+def docstring_html(
+    text: str, targets: Mapping[str, str], files: Mapping[str, str] = MappingProxyType({})
+) -> Markup:
     """A docstring's text as HTML.
 
     Args:
         text: As the human wrote it: Markdown, or the reStructuredText of docstrings.
         targets: Hrefs of names; a name in backticks that is among them becomes a link.
+        files: By relative links as written, where they lead.
     """
     if _is_plain(text):
         return Markup(f"<p>{html.escape(text)}</p>")
-    return sanitized(_docstring_parser().render(to_markdown(text), {"targets": targets, "heading": 5}))
+    return sanitized(_docstring_parser().render(to_markdown(text), {"targets": targets, "files": files}))
 
 
 def _is_plain(text: str) -> bool:
@@ -176,11 +187,15 @@ def _is_plain(text: str) -> bool:
     return not marked and _PLAIN.fullmatch(text) is not None
 
 
-def inline_html(text: str, targets: Mapping[str, str]) -> Markup:
+def inline_html(
+    text: str, targets: Mapping[str, str], files: Mapping[str, str] = MappingProxyType({})
+) -> Markup:
     """A text of one paragraph, without the paragraph's tags."""
     if _is_plain(text):
         return Markup(html.escape(text))
-    return sanitized(_docstring_parser().renderInline(to_markdown(text), {"targets": targets}))
+    return sanitized(
+        _docstring_parser().renderInline(to_markdown(text), {"targets": targets, "files": files})
+    )
 
 
 def plain_text(text: str) -> str:
@@ -255,6 +270,8 @@ def _docstring_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     parser.inline.ruler.push("address", _address)
     parser.inline.ruler.before("emphasis", "dunder", _dunder)
+    parser.inline.ruler.before("link", "item", _item)
+    parser.inline.ruler.after("link", "cross_reference", _cross_reference)
     parser.add_render_rule("code_inline", _code_inline)
     parser.add_render_rule("link_open", _link_open)
     parser.add_render_rule("link_close", _link_close)
@@ -341,6 +358,39 @@ def _dunder(state: StateInline, silent: bool) -> bool:
     return True
 
 
+def _item(state: StateInline, silent: bool) -> bool:
+    """`table[key](argument)` in a docstring is code, and not a link behind a word."""
+    found = _ITEM_CALLED.match(state.src, state.pos, state.posMax)
+    if found is None or not _ENDS_OPERAND.match(state.src[state.pos - 1 : state.pos]):
+        return False
+    if not silent:
+        state.pending += found[0]
+    state.pos = found.end()
+    return True
+
+
+def _cross_reference(state: StateInline, silent: bool) -> bool:
+    """A link to a name, as mkdocstrings has it: `[title][package.name]` or `[package.name][]`.
+
+    What has no dot has to be a name that is known, for it may as well be two indices.
+    """
+    found = _CROSS_REFERENCE.match(state.src, state.pos, state.posMax)
+    if found is None or _ENDS_OPERAND.match(state.src[state.pos - 1 : state.pos]):
+        return False
+    name = found["name"] or found["title"].strip("`")
+    if not _NAME.fullmatch(name) or not ("." in name or name in state.env.get("targets", ())):
+        return False
+    if not silent:
+        after = state.posMax
+        state.pos, state.posMax = found.span("title")
+        state.push("link_open", "a", 1).attrs = {"href": f"{_REFERS_TO}{name}"}
+        state.md.inline.tokenize(state)
+        state.push("link_close", "a", -1)
+        state.posMax = after
+    state.pos = found.end()
+    return True
+
+
 def _code_inline(
     renderer: RendererHTML, tokens: list[Token], index: int, options: OptionsDict, env: EnvType
 ) -> str:
@@ -359,6 +409,8 @@ def _link_open(
     href: str | None = str(tokens[index].attrGet("href") or "")
     if href and href.startswith(_REFERS_TO):
         href = env["targets"].get(href.removeprefix(_REFERS_TO))
+    elif href:
+        href = env["files"].get(unquote(href), href)
     env["leads_on"] = href is not None
     return f'<a href="{html.escape(href)}">' if href is not None else ""
 

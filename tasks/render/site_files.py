@@ -7,7 +7,6 @@ pages load, so that a page changes only with what it shows itself.
 from __future__ import annotations
 
 import hashlib
-import posixpath
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import msgspec
 from markupsafe import Markup
@@ -24,13 +23,11 @@ from tasks.documents import SiteFile, Slot, SlotCounts, Snapshot
 from tasks.files import read_file
 from tasks.render.diagram import Uses, diagram
 from tasks.render.fragments import Fragment
+from tasks.render.links import FileLinks, article_pages, resolved, within_article
 from tasks.render.pages import Child, PageInputs, Reference, Site, drawn, relative
 from tasks.render.prose import page_html
 from tasks.resolve import distinct_names
 from tasks.result_cache import ResultCache
-
-_README = ("readme.md", "readme.markdown")
-_LINES = re.compile(r"(L\d+)(?:C\d+)?(?:-L?\d+(?:C\d+)?)?")
 
 
 class SiteFiles:
@@ -45,6 +42,7 @@ class SiteFiles:
         names = distinct_names(image.path for image in snapshot.images)
         self._images = {path: f"images/{name}" for path, name in names.items()}
         self._digests = {file.path: file.digest for file in (*snapshot.prose, *snapshot.images)}
+        self._articles = article_pages(file.path for file in snapshot.prose)
         self._modules: list[Child] = []
         self._symbol_parts: list[bytes] = []
         self._search_parts: list[str] = []
@@ -118,26 +116,19 @@ class SiteFiles:
 
     # --- the repository's own pages
 
-    def _prose_pages(self) -> dict[str, str]:
-        """By path: the page of each Markdown file; the README at the root is the home page."""
-        paths = [file.path for file in self.snapshot.prose]
-        names = distinct_names(paths)
-        home = next((path for path in paths if path.lower() in _README), None)
-        return {path: "index.html" if path == home else f"doc/{names[path]}.html" for path in paths}
-
     def _prose_references(self) -> list[Reference]:
-        pages = self._prose_pages()
-        return [Reference(path, quote(page)) for path, page in sorted(pages.items()) if page != "index.html"]
+        pages = sorted(self._articles.items())
+        return [Reference(path, quote(page)) for path, page in pages if page != "index.html"]
 
     def _prose(self) -> Iterator[tuple[str, bytes]]:
-        pages = self._prose_pages()
+        links = FileLinks(self._articles, self._sources)
         home, home_path = Markup(""), ""
-        for path, page in pages.items():
+        for path, page in self._articles.items():
             text = self._content(path).decode("utf-8-sig")
             images: set[str] = set()
             content = page_html(
                 text,
-                partial(self._rewritten, path=path, page=page, pages=pages),
+                partial(_rewritten, links, path=path, page=page),
                 partial(self._picture, path=path, page=page, images=images),
             )
             for image in sorted(images):
@@ -177,46 +168,25 @@ class SiteFiles:
     def _content(self, path: str) -> bytes:
         return read_file(self.snapshot.root, path, self._digests[path])
 
-    def _rewritten(self, href: str, path: str, page: str, pages: dict[str, str]) -> str | None:
-        """Where a relative link of a Markdown file leads in the site."""
-        target, _, fragment = href.partition("#")
-        if not target:
-            return _within_article(fragment) if fragment else None
-        resolved = _resolved(target, path)
-        found = pages.get(resolved) or self._sources.get(resolved)
-        if found is None:
-            return None
-        suffix = ""
-        if fragment:
-            suffix = _within_source(fragment) if resolved in self._sources else _within_article(fragment)
-        return relative(page, quote(found)) + suffix
-
     def _picture(self, source: str, path: str, page: str, images: set[str]) -> str | None:
         """Where an image of a Markdown file is in the site; it is noted as one that is needed."""
-        resolved = _resolved(source, path)
-        if resolved not in self._images:
+        file = resolved(source, path)
+        if file not in self._images:
             return None
-        images.add(resolved)
-        return relative(page, quote(self._images[resolved]))
+        images.add(file)
+        return relative(page, quote(self._images[file]))
 
     def _page(self, template: str, page: str, **values: Any) -> bytes:
         return drawn(template, self.site, page, **values).encode()
 
 
-def _resolved(href: str, path: str) -> str:
-    """The path from the source's root of what a file refers to by a relative one."""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(href)))
-
-
-def _within_article(fragment: str) -> str:
-    """The link to an anchor of a Markdown file; `#top` is where a browser shows any page from."""
-    return "#top" if fragment.lower() == "top" else f"#md-{fragment}"
-
-
-def _within_source(fragment: str) -> str:
-    """The link to a line of a source page; of several (`#L3-L7`, as code hosts write it) to the first."""
-    lines = _LINES.fullmatch(fragment)
-    return f"#{lines[1]}" if lines else f"#{fragment}"
+def _rewritten(links: FileLinks, written: str, path: str, page: str) -> str | None:
+    """Where a relative link of a Markdown file leads, seen from its page."""
+    target, _, fragment = written.partition("#")
+    if not target:
+        return within_article(fragment) if fragment else None
+    href = links.of_article(written, path)
+    return relative(page, href) if href is not None else None
 
 
 def navigation(modules: list[Child]) -> list[Any]:

@@ -191,3 +191,68 @@ def test_long_docstrings_take_time_in_proportion():
     for text in ("Args:\n" + "    a: b\n" * 20_000, "a " * 200_000, "e.g. " * 100_000, "\n \t" * 100_000):
         parse(f"Summary.\n\n{text}")
     assert time.perf_counter() - start < 10
+
+
+def test_numpy_entries_are_found_however_they_are_written():
+    parsed = parse(
+        "Do.\n\nParameters\n----------\nx: int\n    One.\ny, *z : str or None\n    Two.\n"
+        "w : passed on to `f`\nv - With a dash,\n    on two lines.\n"
+    )
+    described = {"x": "One.", "y": "Two.", "z": "Two.", "w": "passed on to `f`"}
+    assert parsed.parameters == described | {"v": "With a dash,\non two lines."}
+    assert parsed.types == {"x": "int", "y": "str or None", "z": "str or None"}
+    indented = parse("Do.\n\nParameters\n----------\n    x : int\n        One.\n    y : int\n        Two.\n")
+    assert indented.parameters == {"x": "One.", "y": "Two."}
+    raised = parse("Do.\n\nRaises\n------\n:class:`~pkg.E`\n    One.\nValueError: two.\n")
+    assert raised.raises == {"pkg.E": "One.", "ValueError": "two."}
+
+
+def test_prose_between_entries_is_not_lost():
+    numpy = parse(
+        "Do.\n\nParameters\n----------\nx : int\n    One,\nand this goes\non\n\n    with this.\n\n"
+        "All of these are described\nhere, and\n    there.\n\ny : int\n    Two.\n\nReturns\n-------\nint\n"
+    )
+    assert numpy.parameters == {"x": "One,\nand this goes\non\n\nwith this.", "y": "Two."}
+    assert numpy.description == "**Parameters**\n\nAll of these are described\nhere, and\n    there."
+    google = parse(
+        "Do.\n\nArgs:\n    All of these count.\n\n    x (int)\n        One,\n    and on.\n    y (str): Two."
+        "\n\n    Behind.\n\nRaises:\n    If it fails.\n"
+    )
+    assert google.parameters == {"x": "One,\nand on.", "y": "Two."}
+    assert google.description == "**Args**\n\nAll of these count.\n\nBehind.\n\n**Raises**\n\nIf it fails."
+    assert parse("Do.\n\nRaises:\n    :class:`~a.E`: One.\n    F: Two.\n").raises == {
+        "a.E": "One.",
+        "F": "Two.",
+    }
+
+
+def test_what_stands_behind_fields_is_not_lost():
+    parsed = parse(
+        "Do it.\n\n:param x: One,\n  two.\n:type y: str\n:rtype: int\n\n.. versionchanged:: 2\n   It counts."
+        "\n\nAnd so on, by the\n:paramref:`x` that is given.\n\n:raises: :class:`E`: If not.\n"
+        ":raises: Whenever.\n"
+    )
+    assert parsed.parameters == {"x": "One,\ntwo.", "y": ""}
+    assert parsed.types == {"y": "str", "return": "int"}
+    assert parsed.raises == {"E": "If not."}
+    assert parsed.description == (
+        ".. versionchanged:: 2\n   It counts.\n\nAnd so on, by the\n :paramref:`x` that is given.\n\n"
+        "**Raises**\n\nWhenever."
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Args:\n" + "    x (\n" * 20_000,
+        "Args:\n    x: y\n" + "\n" * 150_000 + "Args:\n    a: b",
+        "Parameters\n----------\n" + "x, " * 50_000 + "!",
+        "Parameters\n----------\n" + "A b c d.\n\n" * 15_000,
+        ":raises: " + "x " * 70_000,
+        "Raises:\n    " + ":a:`b`" * 20_000,
+    ],
+)
+def test_hostile_sections_take_no_time(text):
+    start = time.process_time()
+    parse(f"Do.\n\n{text}\n")
+    assert time.process_time() - start < 5

@@ -636,6 +636,49 @@ def test_links_that_code_hosts_follow_are_no_dead_ones(tmp_path, docmill) -> Non
     assert home.count('href="src/m.py.html#L1"') == 1 and 'href="src/m.py.html#L2"' in home
 
 
+def test_links_of_docstrings_lead_to_the_files_that_they_mean(tmp_path, docmill) -> None:
+    source, site = tmp_path / "source", tmp_path / "site"
+    for name in (
+        "docs/guide.md",
+        "docs/concepts/models.md",
+        "docs/a/twice.md",
+        "docs/b/twice.md",
+        "pkg/near.md",
+    ):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("# Title\n")
+    links = {
+        "near.md": "../doc/pkg/near.md.html",
+        "../docs/guide.md#title": "../doc/docs/guide.md.html#md-title",
+        "docs/guide.md": "../doc/docs/guide.md.html",
+        "../../concepts/models/#title": "../doc/docs/concepts/models.md.html#md-title",
+        "../concepts/models.html": "../doc/docs/concepts/models.md.html",
+        "other.py#L1-L2": "../src/pkg/other.py.html#L1",
+        "https://example.org/near.md": "https://example.org/near.md",
+    }
+    dead = ["twice.md", "later.md", "../docs/guide.md#nowhere"]
+    (source / "pkg" / "other.py").write_text('"""See [pkg.m.f][]."""\n\nx = 1\n')
+    (source / "pkg" / "m.py").write_text(
+        'def f():\n    """Do.\n\n' + "".join(f"    [x]({link})\n" for link in (*links, *dead)) + '    """\n'
+    )
+    status, report, printed = docmill(source)
+    page = (site / "api" / "pkg.m.html").read_text()
+    assert status == 0
+    assert re.findall(r'<a href="([^"]+)"[^>]*>x<', page)[: len(links)] == list(links.values())
+    where = [finding["where"] for finding in report["findings"] if finding["rule"] == "dead-link"]
+    assert where == ["pkg/m.py:11", "pkg/m.py:12", "pkg/m.py:13"], printed.out
+    assert 'href="pkg.m.html#f"' in (site / "api" / "pkg.other.html").read_text()
+
+    (source / "docs" / "later.md").write_text("# Later\n")
+    status, report, _ = docmill(source)
+    assert (status, report["gate"]["warnings"], report["pages"]["written"]) == (
+        0,
+        2,
+        3,
+    )  # its own, the home page
+    assert 'href="../doc/docs/later.md.html"' in (site / "api" / "pkg.m.html").read_text()
+
+
 def test_a_humans_links_are_the_humans_however_they_are_written(tmp_path, docmill) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -10,6 +10,7 @@ from tasks.render.prose import docstring_html, inline_html, is_external, page_ht
 from tasks.render.source import coloured, highlighted_lines
 
 TARGETS = {"f": "#f", "pkg.B": "b.html#B"}
+FILES = {"docs/b c.md#d": "b.html#d"}
 
 
 def page(text: str) -> str:
@@ -51,10 +52,17 @@ def page(text: str) -> str:
         (".. versionadded:: 1.2", "<p><em>Added in 1.2.</em></p>"),
         (".. a comment\n   of two lines\n\nText.", "<p>Text.</p>"),
         ("<b>no HTML</b>", "<p>&lt;b&gt;no HTML&lt;/b&gt;</p>"),
+        ("[*b*][pkg.B], [pkg.B][]", '<p><a href="b.html#B"><em>b</em></a>, <a href="b.html#B">pkg.B</a></p>'),
+        ("[`f`][f] [x][else.Where]", '<p><a href="#f"><code>f</code></a> x</p>'),
+        ("[i][j] m[i][f] [a][b]\n\n[b]: #x", '<p>[i][j] m[i][f] <a href="#x">a</a></p>'),
+        ("d['x'](k=1) f(x)[0](1)", "<p>d['x'](k=1) f(x)[0](1)</p>"),
+        ("word[link](https://a.b)", '<p>word<a href="https://a.b">link</a></p>'),
+        ("[a](docs/b%20c.md#d)", '<p><a href="b.html#d">a</a></p>'),
+        ("[a][1]\n\n[1]: docs/b%20c.md#d", '<p><a href="b.html#d">a</a></p>'),
     ],
 )  # fmt: skip
 def test_docstrings(text, html):
-    made = str(docstring_html(text, TARGETS)).replace(' rel="noopener noreferrer"', "")
+    made = str(docstring_html(text, TARGETS, FILES)).replace(' rel="noopener noreferrer"', "")
     assert made.strip() == html
 
 
