@@ -411,9 +411,14 @@ class _Chunker:
         if any(_last(d) == "overload" for d in decorators):
             self.pending_overloads.setdefault(name, []).append(symbol)
             return
-        overloads = tuple(s.signature for s in self.pending_overloads.pop(name, []))
+        overloads = self.pending_overloads.pop(name, [])
         qualified = self._free_name(name)
-        self.symbols[qualified] = replace(symbol, name=qualified, overloads=overloads)
+        self.symbols[qualified] = replace(
+            symbol,
+            name=qualified,
+            slots=_with_texts_of_overloads(symbol, overloads),
+            overloads=tuple(overload.signature for overload in overloads),
+        )
         if in_class and node.name == "__init__":
             self._instance_attributes(node, scope)
         for inner in body.nested:
@@ -698,6 +703,16 @@ def _function_slots(
         if messages and _last(name) not in documented:
             slots[f"raises.{name}"] = Slot("; ".join(messages), "derived")
     return slots
+
+
+def _with_texts_of_overloads(symbol: Symbol, overloads: Iterable[Symbol]) -> dict[str, Slot]:
+    """An implementation's texts; without a docstring, those of the first overload that has one."""
+    if any(slot.origin == "human" for slot in symbol.slots.values()):
+        return symbol.slots
+    taken = {"summary", "description", "returns", *(f"param.{p.name}" for p in symbol.parameters)}
+    said = next((o.slots for o in overloads if any(s.origin == "human" for s in o.slots.values())), {})
+    found = {name: slot for name, slot in said.items() if name in taken or name.startswith("raises.")}
+    return _ordered(symbol.slots | found)
 
 
 _SLOT_ORDER = {"summary": 0, "description": 1, "param": 2, "returns": 3, "raises": 4}

@@ -122,6 +122,28 @@ def test_overloads_fold_into_the_implementation():
     assert found["f"].slots["summary"].text == "Text."
 
 
+def test_without_a_docstring_an_implementation_has_its_overloads_text():
+    text = """
+    from typing import overload
+    @overload
+    def f(a: int, b: int) -> int: ...
+    @overload
+    def f(a: str, b: int) -> str:
+        '''Do it.
+
+        Args:
+            a: What.
+            b: Not in the implementation.
+        '''
+    def f(a): {}
+    """
+    found = symbols(text.format("raise ValueError('bad')"))["f"].slots
+    expected = {"summary": "Do it.", "param.a": "What.", "raises.ValueError": "bad"}
+    assert {name: slot.text for name, slot in found.items()} == expected
+    own = symbols(text.format("'Own.'"))["f"].slots
+    assert {name: slot.text for name, slot in own.items()} == {"summary": "Own."}
+
+
 def test_overloads_of_a_stub_stand_for_themselves():
     found = symbols(
         "class A:\n    @overload\n    def f(self, a: int): ...\n    @overload\n    def f(self): ...\n"
