@@ -22,7 +22,7 @@ def read_baseline(file: Path) -> Counter[str]:
         SourceError: It cannot be read, or is none.
     """
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SourceError(f"baseline {str(file)!r}: {reason}; --update-baseline writes one") from error

@@ -19,6 +19,14 @@ from tasks.secrets import has_secret
 # Types that say different things; a number may be documented by any type that it can be given as.
 _SIMPLE = {"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "frozenset"}
 _ALIKE = ({"int", "float", "complex", "bool"}, {"list", "tuple"}, {"set", "frozenset"})
+# "Defaults to 5.", where nothing follows that it could hang on.
+_DEFAULT = re.compile(
+    r"\bdefaults?(?: (?:to|is|value is|value)|:| ?=)\s"
+    r"(?P<value>`{0,2}(?:[-+]?\d+(?:\.\d+)?(?:e-?\d+)?|True|False|'[^'`\n]*'|\"[^\"`\n]*\")`{0,2})"
+    r"(?=[)\]]|\.?\s*\Z|\.\s|\s*\n\s*\n)",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(r"\b(?:if|when|unless|otherwise|else|where)\b", re.IGNORECASE)
 HINT = "; did you mean "  # what follows depends on other parameters
 _NOTHING = ("None", "NoReturn", "Never")
 _SAYS_NOTHING = re.compile(r"\W*(?:none|nothing)\b", re.IGNORECASE)
@@ -75,7 +83,7 @@ def _disagreements(parsed: ParsedDocstring, parameter: Parameter) -> Iterator[tu
     annotated = _simple(parameter.annotation or "")
     if described and annotated and not _compatible(described, annotated):
         yield "described-type", f"describes {parameter.name} as {described}, and it is annotated {annotated}"
-    default = parsed.defaults.get(parameter.name)
+    default = parsed.defaults.get(parameter.name) or _said(parsed.parameters[parameter.name])
     if default is not None and parameter.default is not None:
         said, real = _literal(default), _literal(parameter.default)
         if said and real and said != real and not {said[0], real[0]} & {"NoneType", "tuple"}:
@@ -86,6 +94,14 @@ def _disagreements(parsed: ParsedDocstring, parameter: Parameter) -> Iterator[tu
                 else f"the default {default}, and it is {parameter.default}"
             )
             yield "described-default", f"gives {parameter.name} {values}"
+
+
+def _said(text: str) -> str | None:
+    """The default that a text gives, once and without a condition; None if it gives none."""
+    found = list(_DEFAULT.finditer(text)) if "efault" in text else []
+    if len(found) != 1 or _CONDITION.search(text[: found[0].start()].rpartition(".")[2]):
+        return None
+    return found[0]["value"].strip("`")
 
 
 def of_result(

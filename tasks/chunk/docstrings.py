@@ -28,6 +28,8 @@ _SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bcf)(?<!\bvs)(
 _NAMES = re.compile(r"[A-Za-z_][\w.]*(?:,\s*[A-Za-z_][\w.]*)*,?")
 # Sections that griffe does not infer the style from.
 _NUMPY_HEADING = re.compile(r"\n[ \t]*(?:See Also|Notes|References|Examples)\n[ \t]*-{3,}[ \t]*\n")
+# … and those beside which a line that Google's style could have is prose.
+_SURELY_NUMPY = re.compile(r"^(?:Parameters|Returns|Yields|Raises|Attributes)\n-{3,}[ \t]*$", re.MULTILINE)
 _MENTION = re.compile(
     r"(?<![\w:+-]):[\w:+-]{1,80}:`(?:[^`<]*<)?[~!]?\.?(?P<role>[A-Za-z_][\w.]*)(?:\(\))?>?`"
     r"|`~?(?P<quoted>[A-Za-z_][\w.]*)(?:\(\))?`"
@@ -98,11 +100,15 @@ def _sections(text: str) -> Iterable[Any]:
     if len(text) > _LONGEST_PARSED:
         return Docstring(text).parse(None)
     style, _ = infer_style(Docstring(f".\n{text}\n."))  # which sees no field in the first and the last line
-    if style is None and _NUMPY_HEADING.search(text):
+    if (style is None and _NUMPY_HEADING.search(text)) or (
+        style is Parser.google and _SURELY_NUMPY.search(text)
+    ):
         style = Parser.numpy
     docstring = Docstring(tidied(text, style))
     if style is Parser.google:
-        return parse_google(docstring, warnings=False, returns_named_value=False)
+        return parse_google(
+            docstring, warnings=False, returns_named_value=False, returns_multiple_items=False
+        )
     if style is Parser.numpy:
         return parse_numpy(docstring, warnings=False)
     if style is Parser.sphinx:
@@ -118,7 +124,7 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
     elif kind in (kinds.parameters, kinds.other_parameters):
         for item in value:
             for name in item.name.split(","):  # NumPy describes several at once
-                _take_parameter(name.lstrip(" *\\").strip(), item, parsed)
+                _take_parameter(name.strip("`").lstrip(" *\\`").strip(), item, parsed)
     elif kind is kinds.attributes:
         for item in value:
             parsed.attributes.setdefault(item.name, item.description.strip())

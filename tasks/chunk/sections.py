@@ -19,7 +19,7 @@ _NAMES = rf"{_NAME}(?:\s*,\s*(?:{_NAME}|\.\.\.))*"
 # Two words side by side that no type has, be it written as loosely as "list of str or None".
 _JOINS = r"(?!(?:of|or|to|and|like|from)\b)"
 _PROSE = re.compile(rf"(?<![\w.])(?!(?:a|an|the|optional)\b){_JOINS}[A-Za-z]+ {_JOINS}[A-Za-z]+")
-_ROLE = re.compile(r":[A-Za-z][\w:+-]*:`[~!]?([\w.]+)`")
+_ROLE = re.compile(r"(?<![\w:+-]):[A-Za-z][\w:+-]{0,80}:`[~!]?([\w.]+)`")
 
 _ENTRIES = {
     *("parameters", "args", "arguments", "params", "attributes", "receives"),
@@ -32,23 +32,24 @@ _ENTRIES = {
 _EXCEPTIONS = {"raises", "exceptions", "warns"}
 
 _UNDERLINE = re.compile(r"\s*-{3,}\s*")
-_NUMPY_ENTRY = re.compile(rf"(?P<names>{_NAMES})(?:\s*:(?!:)\s*(?P<type>.*?)|\s+-\s+(?P<text>.+))?\s*")
-_NUMPY_EXCEPTION = re.compile(rf"(?P<names>{_NAMES})(?:\s*:(?P<type>)\s*(?P<text>.+))?\s*")
+_NUMPY_ENTRY = re.compile(rf"(?P<names>{_NAMES})(?:\s*:(?!:)\s*(?P<type>.*)|\s+-\s+(?P<text>.+))?")
+_NUMPY_EXCEPTION = re.compile(rf"(?P<names>{_NAMES})(?:\s*:(?P<type>)\s*(?P<text>.+))?")
+_SHORTEST_TEXT = 5  # words of what stands in the place of a type
 
 _GOOGLE_HEADING = re.compile(r"(?P<title>[A-Z][A-Za-z ]*):\s*")
-_GOOGLE_ENTRY = re.compile(rf"{_NAMES}(?:\s*\(.*?\))?\s*:(?!:)")
+_GOOGLE_ENTRY = re.compile(rf"{_NAMES}(?:\s*\(.*?\))?\s*:(?!:|//)")
+_GOOGLE_TYPE = re.compile(rf"({_NAMES}\s*\()(.*?)(?=\)\s*:(?:\s|$))")
+_FENCE = ("```", "~~~")
 _GOOGLE_OPEN_ENTRY = re.compile(rf"{_NAMES}\s*\(.+\)\s*,?")
 
-_FIELD = re.compile(r":[A-Za-z]+(?:[ \t][^\n]*?)?:(?=\s|$)")
-_PARAMETER = re.compile(r":(?:param|parameter|arg|argument|key|keyword|kwarg)\b[^\n]*?(?P<name>\w+):(?=\s|$)")
-_TYPE_OF = re.compile(r":type[ \t]+\**(?P<name>\w+):")
-_RAISES = r":(?:raises?|except|exception)"
-_EXCEPTION = re.compile(
-    rf"{_RAISES}(?::[ \t]+|[ \t]+)"
-    r"(?::[A-Za-z][\w:+-]*:`[~!]?(?P<role>[\w.]+)`[ \t]*:?|(?P<name>[A-Z][\w.]*):)"
+_FIELD = re.compile(r":(?P<kind>[A-Za-z]+)(?P<rest>[ \t][^\n]*?)?:(?=\s|$)")
+_OF_PARAMETERS = {"param", "parameter", "arg", "argument", "key", "keyword", "kwarg"}
+_OF_ATTRIBUTES = {"var", "ivar", "cvar"}
+_OF_EXCEPTIONS = {"raise", "raises", "except", "exception"}
+_OF_RESULTS = {"return", "returns"}
+_RAISED_BY_ROLE = re.compile(
+    r":[a-z]+:?[ \t]+(?::[A-Za-z][\w:+-]{0,80}:`[~!]?(?P<role>[\w.]+)`[ \t]*:?|(?P<name>[A-Z][\w.]*):)"
 )
-_RETURNS = re.compile(r":returns?:")
-_NAMELESS = re.compile(rf"{_RAISES}:[ \t]*(?P<text>\S.*)", re.DOTALL)
 
 
 class _Section(Struct):
@@ -94,7 +95,7 @@ def _with_entries(
         entries = entries_of(section, stray) if is_list else iter(section.body)
         if body := list(dropwhile(lambda line: not line.strip(), entries)):
             out += [*section.heading, *body]
-        if stray:
+        if any(line.strip() for line in stray):
             _add(leading, section.title, "\n".join(stray))
     return "\n".join([*leading, *out])
 
@@ -112,10 +113,11 @@ def _add(prose: list[str], title: str, text: str) -> None:
 
 def _numpy_sections(lines: list[str]) -> list[_Section]:
     sections = [_Section([], [])]
-    position = 0
+    position, in_fence = 0, False
     while position < len(lines):
         heading = lines[position : position + 2]
-        if len(heading) == 2 and heading[0][:1].strip() and _UNDERLINE.fullmatch(heading[1]):
+        in_fence ^= heading[0].lstrip().startswith(_FENCE)
+        if not in_fence and len(heading) == 2 and heading[0][:1].strip() and _UNDERLINE.fullmatch(heading[1]):
             sections.append(_Section(heading, []))
             position += 2
         else:
@@ -135,14 +137,16 @@ def _numpy_entries(section: _Section, stray: list[str]) -> Iterator[str]:
             in_prose = in_prose and bool(line.strip())
             said = line
         else:
-            entry = pattern.fullmatch(_ROLE.sub(r"\1", line) if of_exceptions else line)
-            if entry and not (in_prose and entry["type"] is None):
+            entry = pattern.fullmatch((_ROLE.sub(r"\1", line) if of_exceptions else line).rstrip())
+            is_described = following[:1].isspace()
+            is_name = is_described and "," not in line
+            if entry and not (in_prose and entry["type"] is None and not is_name):
                 of_entry, in_prose = True, False
-                yield from _numpy_entry(entry, is_described=following[:1].isspace())
+                yield from _numpy_entry(entry, is_described)
                 continue
             if of_entry and not previous.strip():
                 of_entry = False
-                stray.append("")
+                stray += [""] if stray and stray[-1].strip() else []
             in_prose = True
             said = f"    {line}" if of_entry else line
         if of_entry:
@@ -152,9 +156,10 @@ def _numpy_entries(section: _Section, stray: list[str]) -> Iterator[str]:
 
 
 def _numpy_entry(entry: re.Match[str], is_described: bool) -> Iterator[str]:
-    names = ", ".join(name for name in re.split(r"\s*,\s*", entry["names"]) if name != "...")
+    written = re.split(r"\s*,\s*", entry["names"].replace("`", "").replace("\\", ""))
+    names = ", ".join(name for name in written if name != "...")
     kind, text = entry["type"], entry["text"]
-    if kind and not is_described and is_prose(kind):
+    if kind and not is_described and len(kind.split()) >= _SHORTEST_TEXT and is_prose(kind):
         kind, text = "", kind
     yield f"{names} : {kind}" if kind else names
     if text:
@@ -166,8 +171,12 @@ def _numpy_entry(entry: re.Match[str], is_described: bool) -> Iterator[str]:
 
 def _google_sections(lines: list[str]) -> list[_Section]:
     sections = [_Section([], [])]
+    in_fence = False
     for number, line in enumerate(lines):
-        if _GOOGLE_HEADING.fullmatch(line) and _is_followed_deeper(lines, number):
+        in_fence ^= line.lstrip().startswith(_FENCE)
+        if in_fence:
+            sections[-1].body.append(line)
+        elif _GOOGLE_HEADING.fullmatch(line) and _is_followed_deeper(lines, number):
             sections.append(_Section([line], []))
         elif line[:1].strip() and sections[-1].heading:
             sections.append(_Section([], [line]))  # prose behind a section
@@ -189,9 +198,7 @@ def _google_entries(section: _Section, stray: list[str]) -> Iterator[str]:
     for previous, line, following in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
         said = line
         if line.strip() and _indent(line) <= margin:
-            content = (
-                _ROLE.sub(r"\1", line.strip(), count=1) if section.title in _EXCEPTIONS else line.strip()
-            )
+            content = _without_roles(line.strip(), section.title in _EXCEPTIONS)
             if _GOOGLE_ENTRY.match(content):
                 of_entry, said = True, f"{' ' * margin}{content}"
             elif _GOOGLE_OPEN_ENTRY.fullmatch(content) and _indent(following) > margin:
@@ -199,12 +206,19 @@ def _google_entries(section: _Section, stray: list[str]) -> Iterator[str]:
             else:
                 if of_entry and not previous.strip():
                     of_entry = False
-                    stray.append("")
+                    stray += [""] if stray and stray[-1].strip() else []
                 said = f"{' ' * 2 * margin}{content}"
-        if of_entry or not line.strip():
+        if of_entry:
             yield said
         else:
-            stray.append(said)
+            stray.append(line)
+
+
+def _without_roles(entry: str, of_exception: bool) -> str:
+    """An entry whose name, of an exception, or else whose type is no role but what that refers to."""
+    if of_exception:
+        return _ROLE.sub(r"\1", entry, count=1)
+    return _GOOGLE_TYPE.sub(lambda found: found[1] + _ROLE.sub(r"\1", found[2]), entry, count=1)
 
 
 def _indent(line: str) -> int:
@@ -215,7 +229,7 @@ def _indent(line: str) -> int:
 
 
 def _with_named_fields(text: str) -> str:
-    """The prose before, between and behind the fields, and then these, each with its name."""
+    """The prose before, between and behind the fields, and then these, each with its name and told once."""
     prose: list[str] = []
     fields: list[list[str]] = []
     into, after_blank = prose, True
@@ -229,19 +243,63 @@ def _with_named_fields(text: str) -> str:
         # A line of prose that begins with a role would be taken for a field, `:paramref:` for `:param`.
         into.append(f" {line}" if into is prose and line.startswith(":") else line)
         after_blank = not line.strip()
-    named = {found["name"] for field in fields if (found := _PARAMETER.match(field[0]))}
-    is_described = any(_RETURNS.match(field[0]) for field in fields)
-    out: list[str] = []
+    named: dict[tuple[str, str], list[str]] = {}
+    nameless: dict[str, list[str]] = {}
     for field in fields:
-        exception, nameless = _EXCEPTION.match(field[0]), _NAMELESS.fullmatch("\n".join(field))
-        if exception:
-            field[0] = f":raises {exception['role'] or exception['name']}:{field[0][exception.end() :]}"
-        elif nameless:
-            _add(prose, "Raises", nameless["text"])
-            continue
-        elif field[0].startswith(":rtype:") and not is_described:
-            out.append(":returns:")
-        elif (of := _TYPE_OF.match(field[0])) and of["name"] not in named:
-            out.append(f":param {of['name']}:")
-        out += field
-    return "\n".join([*prose, "", *out]).strip("\n")
+        for kind, name, said in _told(field):
+            if kind == "other":
+                prose += field
+            elif not name and kind in ("param", "ivar", "raises"):
+                nameless.setdefault(_TITLES[kind], []).extend(said)
+            elif (kind, name) in named:
+                named[kind, name] += ["", *(f"    {line}" for line in said)]
+            else:
+                named[kind, name] = [
+                    f":{kind} {name}: {said[0]}" if name else f":{kind}: {said[0]}",
+                    *said[1:],
+                ]
+    for kind, of in (("type", "param"), ("vartype", "ivar")):
+        for name in [name for known, name in named if known == kind and (of, name) not in named]:
+            named[of, name] = [f":{of} {name}:"]
+    if ("rtype", "") in named:
+        named.setdefault(("returns", ""), [":returns:"])
+    for title, said in nameless.items():
+        _add(prose, title, "\n".join(said))
+    return "\n".join([*prose, "", *(line for lines in named.values() for line in lines)]).strip("\n")
+
+
+_TITLES = {"param": "Parameters", "ivar": "Attributes", "raises": "Raises"}
+
+
+def _told(field: list[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """What a field tells: of which kind, of what, and the lines that say it."""
+    head = _FIELD.match(field[0])
+    assert head is not None
+    kind, words = head["kind"].lower(), (head["rest"] or "").replace(",", " ").split()
+    said = [field[0][head.end() :].strip(), *field[1:]]
+    if kind in _OF_PARAMETERS | _OF_ATTRIBUTES:
+        of, of_type = ("param", "type") if kind in _OF_PARAMETERS else ("ivar", "vartype")
+        name = words[-1].lstrip("*\\") if words else ""
+        yield of, name, said
+        if len(words) > 1:
+            yield of_type, name, [(head["rest"] or "").strip().removesuffix(words[-1]).rstrip(" *\\")]
+    elif kind in ("type", "vartype") and len(words) == 1:
+        yield kind, words[0].lstrip("*\\"), said
+    elif kind in _OF_EXCEPTIONS:
+        by_role = _RAISED_BY_ROLE.match(field[0])
+        names = [word for word in words if word not in ("or", "and")]
+        if by_role:
+            yield (
+                "raises",
+                by_role["role"] or by_role["name"],
+                [field[0][by_role.end() :].strip(), *field[1:]],
+            )
+        elif all(re.fullmatch(r"[A-Za-z_][\w.]*", name) and name[0].isupper() for name in names[1:]):
+            for name in names or [""]:
+                yield "raises", name, said
+        else:
+            yield "raises", words[0], [f"{' '.join(words[1:])}: {said[0]}", *said[1:]]
+    elif kind in _OF_RESULTS or kind == "rtype":
+        yield "rtype" if kind == "rtype" else "returns", "", said
+    else:
+        yield "other", "", said

@@ -69,9 +69,9 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
         what = "is a file" if folder.is_file() else "no such folder, and not a git address"
         raise SourceError(f"source {git.shown(location)!r}: {what}; give a folder or a git address")
     name = project_name(location).removesuffix(".git")
-    repository = git.repository_of(folder)
     if revision is None and not git.is_bare(folder):
-        return OpenedSource(name, folder, git.head_of(repository), (), fetched=False)
+        return OpenedSource(name, folder, git.head_of(folder), (), fetched=False)
+    repository = git.repository_of(folder)
     return _fetched(name, repository.as_uri(), revision, cache, os.path.relpath(folder, repository))
 
 

@@ -133,11 +133,12 @@ class InputsBuilder:
     def _files(self, path: str, files: FileLinks) -> dict[str, str]:
         """Where the relative links of a module's docstrings lead, and those of texts that it inherits."""
         others = {split_id(symbol_id)[0] for symbol_id, _ in self._inherited[path].values()}
-        written = [
-            (href, one) for one in (*sorted(others - {path}), path) for href in self.outlines[one].files
-        ]
-        found = {unquote(href): files.of_docstring(href, one) for href, one in written}
-        return {href: to for href, to in found.items() if to is not None}
+        found: dict[str, str] = {}
+        for one in (path, *sorted(others - {path})):
+            for written in self.outlines[one].files:
+                if (href := files.of_docstring(written, one)) is not None:
+                    found.setdefault(unquote(written), href)
+        return found
 
     def _by_path(self, found: Mapping[str, list[_User]]) -> dict[str, dict[str, References]]:
         pages: dict[str, dict[str, References]] = {}

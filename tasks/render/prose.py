@@ -43,8 +43,8 @@ _DUNDER = re.compile(r"__[a-z]\w*__(?!\w)")
 _ADDRESS = re.compile(r"://[^\s<>\"`]{1,2000}")
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?=[\w-]+:|#)(?:.*\n)*?---[ \t]*(?:\n|\Z)")
 # An item that is called, what it can be an item of, and a link to a name.
-_ITEM_CALLED = re.compile(r"\[[^\[\]\n]*\]\((?!https?:|mailto:|[./#])[^()\n]*\)")
-_ENDS_OPERAND = re.compile(r"[\w)\]]")
+_ITEM_CALLED = re.compile(r"\[[^\[\]\n]*\]\((?!https?:|mailto:|[./#])(?P<within>[^()\n]*)\)")
+_ENDS_OPERAND = re.compile(r"[A-Za-z0-9_)\]]")
 _CROSS_REFERENCE = re.compile(
     r"\[(?P<title>(?:[^\[\]\\`]|\\.|`[^`\n]{1,200}`){1,200})\]\[(?P<name>[A-Za-z_][\w.]*)?\]"
 )
@@ -363,6 +363,8 @@ def _item(state: StateInline, silent: bool) -> bool:
     found = _ITEM_CALLED.match(state.src, state.pos, state.posMax)
     if found is None or not _ENDS_OPERAND.match(state.src[state.pos - 1 : state.pos]):
         return False
+    if unquote(found["within"]) in state.env.get("files", ()):
+        return False
     if not silent:
         state.pending += found[0]
     state.pos = found.end()
@@ -384,7 +386,9 @@ def _cross_reference(state: StateInline, silent: bool) -> bool:
         after = state.posMax
         state.pos, state.posMax = found.span("title")
         state.push("link_open", "a", 1).attrs = {"href": f"{_REFERS_TO}{name}"}
+        state.linkLevel += 1
         state.md.inline.tokenize(state)
+        state.linkLevel -= 1
         state.push("link_close", "a", -1)
         state.posMax = after
     state.pos = found.end()

@@ -42,7 +42,7 @@ _TOKEN = re.compile(
 _CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _CONTROL = re.compile(f"[{_CONTROLS}]")
 _CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
-_TEXT = re.compile(r">[^<]+")
+_TEXT = re.compile(r">[^<]+")  # of HTML as the sanitizer and the templates write it: no `>` in an attribute
 
 
 def coloured(source: str) -> str:

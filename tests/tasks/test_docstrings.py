@@ -196,9 +196,9 @@ def test_long_docstrings_take_time_in_proportion():
 def test_numpy_entries_are_found_however_they_are_written():
     parsed = parse(
         "Do.\n\nParameters\n----------\nx: int\n    One.\ny, *z : str or None\n    Two.\n"
-        "w : passed on to `f`\nv - With a dash,\n    on two lines.\n"
+        "w : what is passed on to `f`\nv - With a dash,\n    on two lines.\n"
     )
-    described = {"x": "One.", "y": "Two.", "z": "Two.", "w": "passed on to `f`"}
+    described = {"x": "One.", "y": "Two.", "z": "Two.", "w": "what is passed on to `f`"}
     assert parsed.parameters == described | {"v": "With a dash,\non two lines."}
     assert parsed.types == {"x": "int", "y": "str or None", "z": "str or None"}
     indented = parse("Do.\n\nParameters\n----------\n    x : int\n        One.\n    y : int\n        Two.\n")
@@ -242,6 +242,50 @@ def test_what_stands_behind_fields_is_not_lost():
 
 
 @pytest.mark.parametrize(
+    ("text", "parameters", "rest"),
+    [
+        (
+            "Args:\n    x: X.\n\n    For example::\n\n        f(x)\n\n    Then.\n\n    y: Y.",
+            {"x": "X.", "y": "Y."},
+            "**Args**\n\nFor example::\n\n    f(x)\n\nThen.",
+        ),
+        ("Args:\n    d (:obj:`int`, optional): Deep.\n    `c`: C.", {"d": "Deep.", "c": "C."}, ""),
+        ("Args:\n    x (int): See\n    http://a.org/b.", {"x": "See\nhttp://a.org/b."}, ""),
+        ("```\nArgs:\n  - a\n```\n\nArgs:\n    a: A.", {"a": "A."}, "```\nArgs:\n  - a\n```"),
+        (
+            "Parameters\n----------\n`x` : int\n    X.\n\\*\\*kw : dict\n    More.",
+            {"x": "X.", "kw": "More."},
+            "",
+        ),
+        (
+            "arguments: two\n  of it.\n\nParameters\n----------\nG : t\n    A.",
+            {"G": "A."},
+            "arguments: two\n  of it.",
+        ),
+        (":param a: One.\n:param a: Two.\n:since: 2", {"a": "One.\n\nTwo."}, ":since: 2"),
+        (":param a: A.\n:param: Whose.\n", {"a": "A."}, "**Parameters**\n\nWhose."),
+    ],
+)
+def test_what_griffe_would_pass_over(text, parameters, rest):
+    parsed = parse(f"Do.\n\n{text}\n")
+    assert (parsed.parameters, parsed.description) == (parameters, rest)
+
+
+def test_what_fields_tell_of_exceptions_and_attributes():
+    parsed = parse(
+        "Do.\n\n:raises ValueError, TypeError: Both.\n:raises KeyError if it lacks: a key."
+        "\n:ivar int z: Zed.\n"
+    )
+    assert parsed.raises == {"ValueError": "Both.", "TypeError": "Both.", "KeyError": "if it lacks: a key."}
+    assert parsed.attributes == {"z": "Zed."}
+
+
+def test_a_result_in_paragraphs_is_no_list():
+    parsed = parse("Do.\n\nReturns:\n    A thing that\n    is found.\n\n    Or more.\n")
+    assert parsed.returns == "A thing that\nis found.\n\nOr more."
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "Args:\n" + "    x (\n" * 20_000,
@@ -250,6 +294,9 @@ def test_what_stands_behind_fields_is_not_lost():
         "Parameters\n----------\n" + "A b c d.\n\n" * 15_000,
         ":raises: " + "x " * 70_000,
         "Raises:\n    " + ":a:`b`" * 20_000,
+        "Raises:\n    " + ":a" * 60_000,
+        ":param " + "a" * 150_000 + "!: x",
+        "Parameters\n----------\nx : a" + " " * 150_000 + "b",
     ],
 )
 def test_hostile_sections_take_no_time(text):

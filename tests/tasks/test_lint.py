@@ -118,6 +118,26 @@ def test_of_a_class_its_constructors_signature_counts_and_neighbours_do_not(sour
     assert (status, line.partition(" describes")[0]) == (1, "m.py:23: described-parameter: C")
 
 
+def test_defaults_in_prose_are_held_against_the_signature(source, capsys) -> None:
+    said = (
+        *("One. Defaults to 5.", "One (default: `5`).", "Default is 5"),  # wrong
+        *(
+            "Defaults to 3.",
+            "If None, defaults to 5.",
+            "Defaults to 5 seconds.",
+            "Default: 5 or 6.",
+            "defaults to x.",
+        ),
+    )
+    text = "".join(
+        f'def f{n}(a=3):\n    """Do.\n\n    Args:\n        a: {t}\n    """\n' for n, t in enumerate(said)
+    )
+    (source / "m.py").write_text(text)
+    status, lines = lint(capsys, source)
+    assert (status, [line.partition(": ")[0] for line in lines]) == (1, ["m.py:5", "m.py:11", "m.py:17"])
+    assert "f0 gives a the default 5, and it is 3" in lines[0]
+
+
 def test_a_secret_is_not_repeated(source, capsys) -> None:
     described = "password : str, default 'hunter2'\n        What."
     docstring = f'"""Do.\n\n    Parameters\n    ----------\n    {described}\n    """'
