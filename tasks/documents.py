@@ -309,7 +309,7 @@ class SlotCounts(Struct, frozen=True):
 
 
 class PageEntry(Struct, frozen=True):
-    """What one page was made from: its key, and digests of its module and of its links."""
+    """What one page was made from: its key, and digests of its module and of all that it links to."""
 
     key: str
     module: str

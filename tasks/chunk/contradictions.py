@@ -19,10 +19,10 @@ from tasks.secrets import has_secret
 # Types that say different things; a number may be documented by any type that it can be given as.
 _SIMPLE = {"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "frozenset"}
 _ALIKE = ({"int", "float", "complex", "bool"}, {"list", "tuple"}, {"set", "frozenset"})
-# "Defaults to 5.", where nothing follows that it could hang on.
+# "Defaults to 5.", where nothing follows that it could hang on. Strings are told loosely in prose.
 _DEFAULT = re.compile(
     r"\bdefaults?(?: (?:to|is|value is|value)|:| ?=)\s"
-    r"(?P<value>`{0,2}(?:[-+]?\d+(?:\.\d+)?(?:e-?\d+)?|True|False|'[^'`\n]*'|\"[^\"`\n]*\")`{0,2})"
+    r"(?P<value>`{0,2}(?:[-+]?\d+(?:\.\d+)?(?:e-?\d+)?|True|False)`{0,2})"
     r"(?=[)\]]|\.?\s*\Z|\.\s|\s*\n\s*\n)",
     re.IGNORECASE,
 )

@@ -28,7 +28,7 @@ from tasks.documents import (
 )
 from tasks.files import read_file
 from tasks.generate.docs import docs_of
-from tasks.keys import key
+from tasks.keys import digest, key
 from tasks.render.diagram import Uses
 from tasks.render.fragments import Fragment, fragment_of
 from tasks.render.inputs import InputsBuilder, headlines_of
@@ -97,7 +97,9 @@ class Drawing(Struct, frozen=True):
     def entries(self) -> dict[str, PageEntry]:
         """By path, what the page of each module is made from that has one."""
         return {
-            job.inputs.path: PageEntry(job.key, job.inputs.module_digest, job.inputs.links_digest)
+            job.inputs.path: PageEntry(
+                job.key, job.inputs.module_digest, digest([job.inputs.links_digest, job.inputs.files])
+            )
             for job in self.pages
             if job.inputs.path in self.documented
         }

@@ -127,6 +127,7 @@ def test_defaults_in_prose_are_held_against_the_signature(source, capsys) -> Non
             "Defaults to 5 seconds.",
             "Default: 5 or 6.",
             "defaults to x.",
+            "Defaults to '5'.",
         ),
     )
     text = "".join(
