@@ -12,7 +12,7 @@ import ast
 import inspect
 import io
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -705,14 +705,33 @@ def _function_slots(
     return slots
 
 
-def _with_texts_of_overloads(symbol: Symbol, overloads: Iterable[Symbol]) -> dict[str, Slot]:
-    """An implementation's texts; without a docstring, those of the first overload that has one."""
-    if any(slot.origin == "human" for slot in symbol.slots.values()):
+def _with_texts_of_overloads(symbol: Symbol, overloads: Sequence[Symbol]) -> dict[str, Slot]:
+    """An implementation's texts; without a docstring, those of its overloads.
+
+    The first that has one stands for all; what it says of parameters that the implementation lacks, and what
+    the others say, follows as lists.
+    """
+    described = [o.slots for o in overloads if any(s.origin == "human" for s in o.slots.values())]
+    if not described or any(slot.origin == "human" for slot in symbol.slots.values()):
         return symbol.slots
-    taken = {"summary", "description", "returns", *(f"param.{p.name}" for p in symbol.parameters)}
-    said = next((o.slots for o in overloads if any(s.origin == "human" for s in o.slots.values())), {})
-    found = {name: slot for name, slot in said.items() if name in taken or name.startswith("raises.")}
-    return _ordered(symbol.slots | found)
+    first = described[0]
+    lacked = {f"param.{p.name}" for o in overloads for p in o.parameters} - {
+        f"param.{p.name}" for p in symbol.parameters
+    }
+    further = {
+        o.signature: "\n\n".join(s.text for s in o.slots.values() if s.origin == "human")
+        for o in overloads
+        if o.slots in described[1:]
+    }
+    description = _with_lists(
+        first["description"].text if "description" in first else "",
+        {
+            _BY_THE_DOCSTRING: {n.removeprefix("param."): first[n].text for n in first if n in lacked},
+            "Overloads": further,
+        },
+    )
+    found = {name: slot for name, slot in first.items() if name not in lacked}
+    return _ordered(symbol.slots | found | _human(description=description))
 
 
 _SLOT_ORDER = {"summary": 0, "description": 1, "param": 2, "returns": 3, "raises": 4}

@@ -30,6 +30,9 @@ _ENTRIES = {
     ),
 }
 _EXCEPTIONS = {"raises", "exceptions", "warns"}
+# What is said of them all goes under such a title, apart from their table.
+_ABOUT_PARAMETERS = "About the parameters"
+_ABOUT = {"attributes": "About the attributes"} | {title: title.capitalize() for title in _EXCEPTIONS}
 
 _UNDERLINE = re.compile(r"\s*-{3,}\s*")
 _NUMPY_ENTRY = re.compile(rf"(?P<names>{_NAMES})(?:\s*:(?!:)\s*(?P<type>.*)|\s+-\s+(?P<text>.+))?")
@@ -96,7 +99,7 @@ def _with_entries(
         if body := list(dropwhile(lambda line: not line.strip(), entries)):
             out += [*section.heading, *body]
         if any(line.strip() for line in stray):
-            _add(leading, section.title, "\n".join(stray))
+            _add(leading, _ABOUT.get(section.title, _ABOUT_PARAMETERS), "\n".join(stray))
     return "\n".join([*leading, *out])
 
 
@@ -105,7 +108,7 @@ def _add(prose: list[str], title: str, text: str) -> None:
     while prose and not prose[-1].strip():
         prose.pop()
     said = textwrap.dedent(text).strip("\n").split("\n")
-    prose += ["", f"**{title.capitalize()}**", "", *said, ""]
+    prose += ["", f"**{title}**", "", *said, ""]
 
 
 # --- NumPy
@@ -268,7 +271,7 @@ def _with_named_fields(text: str) -> str:
     return "\n".join([*prose, "", *(line for lines in named.values() for line in lines)]).strip("\n")
 
 
-_TITLES = {"param": "Parameters", "ivar": "Attributes", "raises": "Raises"}
+_TITLES = {"param": _ABOUT_PARAMETERS, "ivar": _ABOUT["attributes"], "raises": _ABOUT["raises"]}
 
 
 def _told(field: list[str]) -> Iterator[tuple[str, str, list[str]]]:

@@ -135,10 +135,19 @@ def test_without_a_docstring_an_implementation_has_its_overloads_text():
             a: What.
             b: Not in the implementation.
         '''
+    @overload
+    def f(a: bytes):
+        '''Or so.'''
     def f(a): {}
     """
     found = symbols(text.format("raise ValueError('bad')"))["f"].slots
-    expected = {"summary": "Do it.", "param.a": "What.", "raises.ValueError": "bad"}
+    expected = {
+        "summary": "Do it.",
+        "description": "**Parameters, by the docstring**\n\n- `b`: Not in the implementation.\n\n"
+        "**Overloads**\n\n- `def f(a: bytes)`: Or so.",
+        "param.a": "What.",
+        "raises.ValueError": "bad",
+    }
     assert {name: slot.text for name, slot in found.items()} == expected
     own = symbols(text.format("'Own.'"))["f"].slots
     assert {name: slot.text for name, slot in own.items()} == {"summary": "Own."}

@@ -213,13 +213,18 @@ def test_prose_between_entries_is_not_lost():
         "All of these are described\nhere, and\n    there.\n\ny : int\n    Two.\n\nReturns\n-------\nint\n"
     )
     assert numpy.parameters == {"x": "One,\nand this goes\non\n\nwith this.", "y": "Two."}
-    assert numpy.description == "**Parameters**\n\nAll of these are described\nhere, and\n    there."
+    assert (
+        numpy.description == "**About the parameters**\n\nAll of these are described\nhere, and\n    there."
+    )
     google = parse(
         "Do.\n\nArgs:\n    All of these count.\n\n    x (int)\n        One,\n    and on.\n    y (str): Two."
         "\n\n    Behind.\n\nRaises:\n    If it fails.\n"
     )
     assert google.parameters == {"x": "One,\nand on.", "y": "Two."}
-    assert google.description == "**Args**\n\nAll of these count.\n\nBehind.\n\n**Raises**\n\nIf it fails."
+    assert (
+        google.description
+        == "**About the parameters**\n\nAll of these count.\n\nBehind.\n\n**Raises**\n\nIf it fails."
+    )
     assert parse("Do.\n\nRaises:\n    :class:`~a.E`: One.\n    F: Two.\n").raises == {
         "a.E": "One.",
         "F": "Two.",
@@ -247,7 +252,7 @@ def test_what_stands_behind_fields_is_not_lost():
         (
             "Args:\n    x: X.\n\n    For example::\n\n        f(x)\n\n    Then.\n\n    y: Y.",
             {"x": "X.", "y": "Y."},
-            "**Args**\n\nFor example::\n\n    f(x)\n\nThen.",
+            "**About the parameters**\n\nFor example::\n\n    f(x)\n\nThen.",
         ),
         ("Args:\n    d (:obj:`int`, optional): Deep.\n    `c`: C.", {"d": "Deep.", "c": "C."}, ""),
         ("Args:\n    x (int): See\n    http://a.org/b.", {"x": "See\nhttp://a.org/b."}, ""),
@@ -263,7 +268,7 @@ def test_what_stands_behind_fields_is_not_lost():
             "arguments: two\n  of it.",
         ),
         (":param a: One.\n:param a: Two.\n:since: 2", {"a": "One.\n\nTwo."}, ":since: 2"),
-        (":param a: A.\n:param: Whose.\n", {"a": "A."}, "**Parameters**\n\nWhose."),
+        (":param a: A.\n:param: Whose.\n", {"a": "A."}, "**About the parameters**\n\nWhose."),
     ],
 )
 def test_what_griffe_would_pass_over(text, parameters, rest):
