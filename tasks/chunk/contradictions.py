@@ -26,7 +26,8 @@ _DEFAULT = re.compile(
     r"(?=[)\]]|\.?\s*\Z|\.\s|\s*\n\s*\n)",
     re.IGNORECASE,
 )
-_CONDITION = re.compile(r"\b(?:if|when|unless|otherwise|else|where)\b", re.IGNORECASE)
+# What may stand before it in its sentence, so that it is of the parameter, and always so.
+_OF_THE_PARAMETER = re.compile(r"(?:\A|\.\s|\n|[(\[;])\s*(?:the|it|and|which)?\s*\Z", re.IGNORECASE)
 HINT = "; did you mean "  # what follows depends on other parameters
 _NOTHING = ("None", "NoReturn", "Never")
 _SAYS_NOTHING = re.compile(r"\W*(?:none|nothing)\b", re.IGNORECASE)
@@ -99,7 +100,7 @@ def _disagreements(parsed: ParsedDocstring, parameter: Parameter) -> Iterator[tu
 def _said(text: str) -> str | None:
     """The default that a text gives, once and without a condition; None if it gives none."""
     found = list(_DEFAULT.finditer(text)) if "efault" in text else []
-    if len(found) != 1 or _CONDITION.search(text[: found[0].start()].rpartition(".")[2]):
+    if len(found) != 1 or not _OF_THE_PARAMETER.search(text[: found[0].start()][-80:]):
         return None
     return found[0]["value"].strip("`")
 

@@ -40,7 +40,7 @@ _NUMPY_EXCEPTION = re.compile(rf"(?P<names>{_NAMES})(?:\s*:(?P<type>)\s*(?P<text
 _SHORTEST_TEXT = 5  # words of what stands in the place of a type
 
 _GOOGLE_HEADING = re.compile(r"(?P<title>[A-Z][A-Za-z ]*):\s*")
-_GOOGLE_ENTRY = re.compile(rf"{_NAMES}(?:\s*\(.*?\))?\s*:(?!:|//)")
+_GOOGLE_ENTRY = re.compile(rf"(?!(?:Note|Warning|Example|Tip|Todo)s?:){_NAMES}(?:\s*\(.*?\))?\s*:(?!:|//)")
 _GOOGLE_TYPE = re.compile(rf"({_NAMES}\s*\()(.*?)(?=\)\s*:(?:\s|$))")
 _FENCE = ("```", "~~~")
 _GOOGLE_OPEN_ENTRY = re.compile(rf"{_NAMES}\s*\(.+\)\s*,?")
@@ -221,7 +221,11 @@ def _without_roles(entry: str, of_exception: bool) -> str:
     """An entry whose name, of an exception, or else whose type is no role but what that refers to."""
     if of_exception:
         return _ROLE.sub(r"\1", entry, count=1)
-    return _GOOGLE_TYPE.sub(lambda found: found[1] + _ROLE.sub(r"\1", found[2]), entry, count=1)
+
+    def plain(found: re.Match[str]) -> str:
+        return found[1] + re.sub(r"\s*:\s*", " ", _ROLE.sub(r"\1", found[2]))  # griffe ends a type at a colon
+
+    return _GOOGLE_TYPE.sub(plain, entry, count=1)
 
 
 def _indent(line: str) -> int:
@@ -240,7 +244,7 @@ def _with_named_fields(text: str) -> str:
         if _FIELD.match(line):
             into = []
             fields.append(into)
-        elif into is not prose and after_blank and line[:1].strip():
+        elif into is not prose and line[:1].strip() and (after_blank or line.startswith(".. ")):
             into = prose
             prose.append("")
         # A line of prose that begins with a role would be taken for a field, `:paramref:` for `:param`.

@@ -221,8 +221,10 @@ def _described(element: etree._Element, name: str, kind: str, source_line: int) 
                 text, before = _text(child), "".join(f"{_text(decorator)}\n" for decorator in marked)
                 symbol.signatures.append(text.removeprefix(before))
             case "table", "params":
-                symbol.parameters += [_parameter(row) for row in child.iterfind(".//tr")]
-                symbol.model_texts += [t for cell in child.iterfind(".//td") if (t := _model_text(cell))]
+                rows = child.xpath("./tr | ./tbody/tr")  # a human's text may hold tables of its own
+                symbol.parameters += map(_parameter, rows)
+                cells = (cell for row in rows for cell in row.iterfind("td"))
+                symbol.model_texts += [t for cell in cells if (t := _model_text(cell))]
             case "dl", "facts":
                 _fact(child, symbol)
                 symbol.model_texts += [t for part in child.iterfind("dd") if (t := _model_text(part))]

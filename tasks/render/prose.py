@@ -374,13 +374,14 @@ def _item(state: StateInline, silent: bool) -> bool:
 def _cross_reference(state: StateInline, silent: bool) -> bool:
     """A link to a name, as mkdocstrings has it: `[title][package.name]` or `[package.name][]`.
 
-    What has no dot has to be a name that is known, for it may as well be two indices.
+    What is not known may as well be two indices, and is left as it is, unless the title is code.
     """
     found = _CROSS_REFERENCE.match(state.src, state.pos, state.posMax)
     if found is None or _ENDS_OPERAND.match(state.src[state.pos - 1 : state.pos]):
         return False
     name = found["name"] or found["title"].strip("`")
-    if not _NAME.fullmatch(name) or not ("." in name or name in state.env.get("targets", ())):
+    is_meant = name in state.env.get("targets", ()) or ("." in name and found["title"].startswith("`"))
+    if not _NAME.fullmatch(name) or not is_meant:
         return False
     if not silent:
         after = state.posMax
@@ -471,7 +472,7 @@ _REFERENCE = re.compile(r"`([^`]+)`__?(?!\w)")
 _DIRECTIVE = re.compile(r"^( *)\.\. +([a-zA-Z][\w:-]*):: ?(.*)$")
 _CITATION = re.compile(r"^( *)\.\. +\[([^\]]+)\] ?")
 _TARGET_OR_COMMENT = re.compile(r"^ *\.\. ")
-_OPTION = re.compile(r"^ *:[\w-]+:")
+_OPTION = re.compile(r"^ *:[\w-]+:(?=\s|$)")
 _FENCE = re.compile(r"^ *(```|~~~)")
 _CODE_DIRECTIVES = {
     "code",

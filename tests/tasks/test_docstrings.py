@@ -254,6 +254,8 @@ def test_what_stands_behind_fields_is_not_lost():
             {"x": "X.", "y": "Y."},
             "**About the parameters**\n\nFor example::\n\n    f(x)\n\nThen.",
         ),
+        ("Args:\n    y (Dict[str, int], default: None): Y.\n    Note: This.", {"y": "Y.\nNote: This."}, ""),
+        (":param a: A.\n:rtype: int\n.. warning:: Hot.", {"a": "A."}, ".. warning:: Hot."),
         ("Args:\n    d (:obj:`int`, optional): Deep.\n    `c`: C.", {"d": "Deep.", "c": "C."}, ""),
         ("Args:\n    x (int): See\n    http://a.org/b.", {"x": "See\nhttp://a.org/b."}, ""),
         ("```\nArgs:\n  - a\n```\n\nArgs:\n    a: A.", {"a": "A."}, "```\nArgs:\n  - a\n```"),

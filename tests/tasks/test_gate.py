@@ -636,6 +636,30 @@ def test_links_that_code_hosts_follow_are_no_dead_ones(tmp_path, docmill) -> Non
     assert home.count('href="src/m.py.html#L1"') == 1 and 'href="src/m.py.html#L2"' in home
 
 
+TABLE = """\
+def g(a, b):
+    '''Sum.
+
+    Args:
+        a: One.
+
+            | mode | meaning |
+            |------|---------|
+            | r    | read    |
+        b: Two.
+    '''
+"""
+
+
+def test_tables_in_a_text_are_no_parameters(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text(TABLE)
+    status, report, _ = docmill(source)
+    assert (status, report["findings"]) == (0, [])
+    assert (tmp_path / "site" / "api" / "m.html").read_text().count("<table") == 2
+
+
 def test_links_of_docstrings_lead_to_the_files_that_they_mean(tmp_path, docmill) -> None:
     source, site = tmp_path / "source", tmp_path / "site"
     for name in (

@@ -123,6 +123,8 @@ def test_defaults_in_prose_are_held_against_the_signature(source, capsys) -> Non
         *("One. Defaults to 5.", "One (default: `5`).", "Default is 5"),  # wrong
         *(
             "Defaults to 3.",
+            "Of the server it defaults to 5.",
+            "Before 2.0, defaults to 5.",
             "If None, defaults to 5.",
             "Defaults to 5 seconds.",
             "Default: 5 or 6.",
