@@ -711,17 +711,15 @@ def _with_texts_of_overloads(symbol: Symbol, overloads: Sequence[Symbol]) -> dic
     The first that has one stands for all; what it says of parameters that the implementation lacks, and what
     the others say, follows as lists.
     """
-    described = [o.slots for o in overloads if any(s.origin == "human" for s in o.slots.values())]
+    described = [o for o in overloads if any(s.origin == "human" for s in o.slots.values())]
     if not described or any(slot.origin == "human" for slot in symbol.slots.values()):
         return symbol.slots
-    first = described[0]
+    first, others = described[0].slots, described[1:]
     lacked = {f"param.{p.name}" for o in overloads for p in o.parameters} - {
         f"param.{p.name}" for p in symbol.parameters
     }
     further = {
-        o.signature: "\n\n".join(s.text for s in o.slots.values() if s.origin == "human")
-        for o in overloads
-        if o.slots in described[1:]
+        o.signature: "\n\n".join(s.text for s in o.slots.values() if s.origin == "human") for o in others
     }
     description = _with_lists(
         first["description"].text if "description" in first else "",

@@ -50,6 +50,7 @@ _OF_PARAMETERS = {"param", "parameter", "arg", "argument", "key", "keyword", "kw
 _OF_ATTRIBUTES = {"var", "ivar", "cvar"}
 _OF_EXCEPTIONS = {"raise", "raises", "except", "exception"}
 _OF_RESULTS = {"return", "returns"}
+_TITLES = {"param": _ABOUT_PARAMETERS, "ivar": _ABOUT["attributes"], "raises": _ABOUT["raises"]}
 _RAISED_BY_ROLE = re.compile(
     r":[a-z]+:?[ \t]+(?::[A-Za-z][\w:+-]{0,80}:`[~!]?(?P<role>[\w.]+)`[ \t]*:?|(?P<name>[A-Z][\w.]*):)"
 )
@@ -201,7 +202,7 @@ def _google_entries(section: _Section, stray: list[str]) -> Iterator[str]:
     for previous, line, following in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
         said = line
         if line.strip() and _indent(line) <= margin:
-            content = _without_roles(line.strip(), section.title in _EXCEPTIONS)
+            content = _readable(line.strip(), section.title in _EXCEPTIONS)
             if _GOOGLE_ENTRY.match(content):
                 of_entry, said = True, f"{' ' * margin}{content}"
             elif _GOOGLE_OPEN_ENTRY.fullmatch(content) and _indent(following) > margin:
@@ -217,7 +218,7 @@ def _google_entries(section: _Section, stray: list[str]) -> Iterator[str]:
             stray.append(line)
 
 
-def _without_roles(entry: str, of_exception: bool) -> str:
+def _readable(entry: str, of_exception: bool) -> str:
     """An entry whose name, of an exception, or else whose type is no role but what that refers to."""
     if of_exception:
         return _ROLE.sub(r"\1", entry, count=1)
@@ -273,9 +274,6 @@ def _with_named_fields(text: str) -> str:
     for title, said in nameless.items():
         _add(prose, title, "\n".join(said))
     return "\n".join([*prose, "", *(line for lines in named.values() for line in lines)]).strip("\n")
-
-
-_TITLES = {"param": _ABOUT_PARAMETERS, "ivar": _ABOUT["attributes"], "raises": _ABOUT["raises"]}
 
 
 def _told(field: list[str]) -> Iterator[tuple[str, str, list[str]]]:
