@@ -1,8 +1,8 @@
 """Prose into safe HTML: docstrings, repository Markdown, and texts of a model.
 
 Everything here is untrusted. Docstrings are Markdown without HTML, after the common
-reStructuredText of docstrings (roles, literals, directives, doctests) has been turned
-into Markdown; repository Markdown may hold HTML. Whatever comes out has been through an
+reStructuredText of docstrings has been turned into Markdown (`restructured.py`); repository
+Markdown may hold HTML. Whatever comes out has been through an
 allow-list sanitizer, and nothing in it loads anything from another host.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import html
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -32,6 +31,7 @@ from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
+from tasks.render.restructured import NAME, REFERS_TO, is_external, to_markdown
 from tasks.render.source import coloured, coloured_console
 
 # Text in which nothing can be markup is a paragraph as it stands; most summaries are.
@@ -49,8 +49,6 @@ _CROSS_REFERENCE = re.compile(
     r"\[(?P<title>(?:[^\[\]\\`]|\\.|`[^`\n]{1,200}`){1,200})\]\[(?P<name>[A-Za-z_][\w.]*)?\]"
 )
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
-_EXTERNAL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
-_IGNORED_IN_URLS = re.compile(r"^[\x00-\x20]+|[\t\n\r]")
 # As the sanitizer writes them: every attribute in double quotes.
 _IMAGE = re.compile(r'<img(?: [\w-]+="[^"]*")*>')
 _ALT = re.compile(r' alt="([^"]*)"')
@@ -61,7 +59,6 @@ _UNCLOSED = {"area", "br", "col", "embed", "hr", "img", "input", "link", "meta",
 # Time to sanitize grows with depth, that of some lexers with the square of the length.
 _DEEPEST_HTML = 500
 _LONGEST_COLOURED = 10_000
-_DEEPEST_DIRECTIVE = 10
 
 _TAGS = {
     *(
@@ -141,11 +138,6 @@ def _kept_attribute(tag: str, attribute: str, value: str) -> str | None:
     if attribute in ("type", "tabindex"):
         return {"type": "checkbox", "tabindex": "0"}[attribute]
     return value
-
-
-def is_external(href: str) -> bool:
-    """Whether a browser would take an address to another host or scheme."""
-    return _EXTERNAL.match(_IGNORED_IN_URLS.sub("", href)) is not None
 
 
 def _cleaner(kept: Callable[[str, str, str], str | None]) -> nh3.Cleaner:
@@ -381,12 +373,12 @@ def _cross_reference(state: StateInline, silent: bool) -> bool:
         return False
     name = found["name"] or found["title"].strip("`")
     is_meant = name in state.env.get("targets", ()) or ("." in name and found["title"].startswith("`"))
-    if not _NAME.fullmatch(name) or not is_meant:
+    if not NAME.fullmatch(name) or not is_meant:
         return False
     if not silent:
         after = state.posMax
         state.pos, state.posMax = found.span("title")
-        state.push("link_open", "a", 1).attrs = {"href": f"{_REFERS_TO}{name}"}
+        state.push("link_open", "a", 1).attrs = {"href": f"{REFERS_TO}{name}"}
         state.linkLevel += 1
         state.md.inline.tokenize(state)
         state.linkLevel -= 1
@@ -412,8 +404,8 @@ def _link_open(
     """A link; where it refers to a symbol by name, to where that is documented, if it is."""
     env["in_link"] = True
     href: str | None = str(tokens[index].attrGet("href") or "")
-    if href and href.startswith(_REFERS_TO):
-        href = env["targets"].get(href.removeprefix(_REFERS_TO))
+    if href and href.startswith(REFERS_TO):
+        href = env["targets"].get(href.removeprefix(REFERS_TO))
     elif href:
         href = env["files"].get(unquote(href), href)
     env["leads_on"] = href is not None
@@ -452,208 +444,3 @@ def _lexer(language: str) -> Lexer | None:
         return get_lexer_by_name(language) if language else None
     except ClassNotFound:
         return None
-
-
-# --- reStructuredText of docstrings, turned into Markdown
-
-_RST_HINT = re.compile(r"``|:\w+:`|\.\. |::|>>> |`_|\]_|`~?\w|\|\w|(?<!=)={2,} +=|\+[-=]{2,}")
-_ROLE = re.compile(r"(?<![\w:+-]):([a-zA-Z][\w:+-]{0,80}):`([^`]+)`")
-_TITLED = re.compile(r"([^<>]*)<([^<>]+)>", re.S)
-_NAME = re.compile(r"\.?[A-Za-z_][\w.]*(?:\(\))?")
-_DOCUMENTS = {"pep": "PEP", "rfc": "RFC"}
-_LITERAL = re.compile(r"``(.+?)``", re.S)
-_FOOTNOTE = re.compile(r"\[(\d+|[#*]\w*|[A-Za-z]\w*)\]_(?!\w)")
-_TABLE_EDGE = re.compile(r" *(?:\+[-=][-=+]*(?<=\+)|={2,}(?: +={2,})+) *")
-_HYPERLINK = re.compile(r"`([^`<]+)<([^`<>\s]+)>`__?")
-_WEB = re.compile(r"https?://|mailto:")
-# The scheme of links to symbols, until they are drawn.
-_REFERS_TO = "docmill-name:"
-_REFERENCE = re.compile(r"`([^`]+)`__?(?!\w)")
-_DIRECTIVE = re.compile(r"^( *)\.\. +([a-zA-Z][\w:-]*):: ?(.*)$")
-_CITATION = re.compile(r"^( *)\.\. +\[([^\]]+)\] ?")
-_TARGET_OR_COMMENT = re.compile(r"^ *\.\. ")
-_OPTION = re.compile(r"^ *:[\w-]+:(?=\s|$)")
-_FENCE = re.compile(r"^ *(```|~~~)")
-_CODE_DIRECTIVES = {
-    "code",
-    "code-block",
-    "sourcecode",
-    "highlight",
-    "ipython",
-    "plot",
-    "math",
-    "parsed-literal",
-}
-_ADMONITIONS = {
-    "note",
-    "warning",
-    "tip",
-    "hint",
-    "important",
-    "caution",
-    "danger",
-    "attention",
-    "seealso",
-    "todo",
-}
-_VERSIONS = {"versionadded": "Added in", "versionchanged": "Changed in", "deprecated": "Deprecated since"}
-
-
-def to_markdown(text: str) -> str:
-    """Turn the reStructuredText that docstrings use into Markdown; Markdown stays as it is."""
-    if not _RST_HINT.search(text):
-        return text
-    return "\n".join(_blocks(text.expandtabs().split("\n")))
-
-
-def _blocks(lines: list[str], depth: int = 0) -> list[str]:
-    if depth > _DEEPEST_DIRECTIVE:
-        return lines
-    out: list[str] = []
-    position = 0
-    while position < len(lines):
-        line = lines[position]
-        if _FENCE.match(line):
-            position = _copy_fence(lines, position, out)
-        elif line.lstrip().startswith(">>> "):
-            position = _doctest(lines, position, out)
-        elif directive := _DIRECTIVE.match(line):
-            position = _directive(directive, lines, position, out, depth)
-        elif citation := _CITATION.match(line):
-            out.append(f"{citation[1]}\\[{citation[2]}\\] {_inline(line[citation.end() :])}")
-            position += 1
-        elif _TARGET_OR_COMMENT.match(line):
-            _, position = _indented(lines, position + 1, _indent(line))
-        elif _TABLE_EDGE.fullmatch(line):
-            position = _table(lines, position, out)
-        elif line.rstrip().endswith("::") and line.strip():
-            position = _literal_block(lines, position, out)
-        else:
-            end = position + 1
-            while end < len(lines) and _goes_on(lines[end]):
-                end += 1
-            out += _inline("\n".join(lines[position:end])).split("\n")
-            position = end
-    return out
-
-
-def _goes_on(line: str) -> bool:
-    """Whether a line can only be more of the paragraph before it."""
-    special = (_FENCE, _DIRECTIVE, _CITATION, _TARGET_OR_COMMENT, _TABLE_EDGE)
-    stripped = line.strip()
-    return bool(stripped) and not (
-        stripped.startswith(">>> ") or stripped.endswith("::") or any(p.match(line) for p in special)
-    )
-
-
-def _table(lines: list[str], position: int, out: list[str]) -> int:
-    """A table of reStructuredText, as it is drawn there."""
-    end = position
-    while end < len(lines) and lines[end].strip():
-        end += 1
-    out += ["", *_fenced(textwrap.dedent("\n".join(lines[position:end])).split("\n"), "text"), ""]
-    return end
-
-
-def _inline(text: str) -> str:
-    text = _LITERAL.sub(lambda m: f"`{_one_line(m[1])}`", text)
-    text = _ROLE.sub(_role, text)
-    text = _HYPERLINK.sub(_hyperlink, text)
-    text = _FOOTNOTE.sub(r"\\[\1\\]", text)
-    return _REFERENCE.sub(lambda m: m[0] if not m[0].endswith("_") else _one_line(m[1]), text)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _hyperlink(match: re.Match[str]) -> str:
-    title, address = _one_line(match[1]), match[2]
-    return f"[{title}]({address})" if _WEB.match(address) or not is_external(address) else title
-
-
-def _role(match: re.Match[str]) -> str:
-    role, content = match[1].lower(), _one_line(match[2])
-    titled = _TITLED.fullmatch(content)
-    if role in _DOCUMENTS:
-        return f"{_DOCUMENTS[role]} {(titled[1].rstrip() or titled[2]) if titled else content}"
-    name = (titled[2] if titled else content).lstrip("~!")
-    shown = (titled and titled[1].rstrip()) or (
-        name.rpartition(".")[2] if content.startswith("~") else name.lstrip(".")
-    )
-    if shown == name or not _NAME.fullmatch(name):
-        return f"`{shown}`"
-    return f"[`{shown}`]({_REFERS_TO}{name.lstrip('.').removesuffix('()')})"
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
-def _indented(lines: list[str], position: int, margin: int) -> tuple[list[str], int]:
-    """The block that is indented deeper than `margin`, dedented, and where it ends."""
-    start = position
-    while position < len(lines) and (not lines[position].strip() or _indent(lines[position]) > margin):
-        position += 1
-    block = textwrap.dedent("\n".join(lines[start:position])).strip("\n")
-    return block.split("\n") if block else [], position
-
-
-def _copy_fence(lines: list[str], position: int, out: list[str]) -> int:
-    marker = lines[position].strip()[:3]
-    out.append(lines[position])
-    position += 1
-    while position < len(lines):
-        out.append(lines[position])
-        position += 1
-        if out[-1].strip() == marker:
-            break
-    return position
-
-
-def _doctest(lines: list[str], position: int, out: list[str]) -> int:
-    margin = _indent(lines[position])
-    block = []
-    while position < len(lines) and lines[position].strip() and _indent(lines[position]) >= margin:
-        block.append(lines[position][margin:])
-        position += 1
-    out += ["", *_fenced(block, "pycon"), ""]
-    return position
-
-
-def _fenced(block: list[str], language: str) -> list[str]:
-    fence = "````" if any("```" in line for line in block) else "```"
-    return [fence + language, *block, fence]
-
-
-def _literal_block(lines: list[str], position: int, out: list[str]) -> int:
-    line = lines[position].rstrip()
-    block, end = _indented(lines, position + 1, _indent(line))
-    if not block:
-        out.append(_inline(line))
-        return position + 1
-    introduction = line[:-1] if not line.endswith(" ::") and line.strip() != "::" else line[:-2].rstrip()
-    if introduction.strip():
-        out.append(_inline(introduction))
-    out += ["", *_fenced(block, "pycon" if block[0].startswith(">>>") else "python"), ""]
-    return end
-
-
-def _directive(match: re.Match[str], lines: list[str], position: int, out: list[str], depth: int) -> int:
-    name, argument = match[2].lower(), match[3].strip()
-    block, end = _indented(lines, position + 1, len(match[1]))
-    options = next((n for n, line in enumerate(block) if not _OPTION.match(line)), len(block))
-    block = block[options:]
-    block = "\n".join(block).strip("\n").split("\n") if block else []
-    if name in _CODE_DIRECTIVES:
-        language = {"math": "latex"}.get(name, argument if name != "plot" else "python")
-        body = [argument, *block] if name == "math" and argument else block
-        out += ["", *_fenced(body, language), ""]
-    elif name in _ADMONITIONS:
-        body = _blocks([argument, *block] if argument else block, depth + 1)
-        out += ["", f"> **{name.capitalize()}**", ">", *(f"> {line}" for line in body), ""]
-    elif name in _VERSIONS:
-        out += ["", f"*{_VERSIONS[name]} {argument}.* " + " ".join(_blocks(block, depth + 1)).strip(), ""]
-    else:
-        out += ["", *([f"**{_inline(argument)}**", ""] if argument else []), *_blocks(block, depth + 1), ""]
-    return end

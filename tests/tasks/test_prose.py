@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tasks.render.prose import docstring_html, inline_html, is_external, page_html, plain_html, sanitized
+from tasks.render.prose import docstring_html, inline_html, page_html, plain_html, sanitized
+from tasks.render.restructured import is_external
 from tasks.render.source import coloured, highlighted_lines
 
 TARGETS = {"f": "#f", "pkg.B": "b.html#B"}
@@ -16,6 +17,12 @@ FILES = {"docs/b c.md#d": "b.html#d"}
 def page(text: str) -> str:
     known = {"other.md": "other.html", "a.png": "img/a.png"}
     return str(page_html(text, known.get, known.get))
+
+
+TABLE = (
+    "<table>\n<thead>\n<tr>\n<th>{}</th>\n<th>{}</th>\n</tr>\n</thead>\n"
+    "<tbody>\n<tr>\n<td>a|b</td>\n<td>c</td>\n</tr>\n</tbody>\n</table>"
+)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +57,29 @@ def page(text: str) -> str:
             "<blockquote>\n<p><strong>Note</strong></p>\n<p>Take care.</p>\n</blockquote>",
         ),
         (".. versionadded:: 1.2", "<p><em>Added in 1.2.</em></p>"),
+        (
+            ".. csv-table:: T\n   :header: H, ``I``\n\n   a|b, \"c\"",
+            "<p><strong>T</strong></p>\n" + TABLE.format("H", "<code>I</code>"),
+        ),
+        (".. list-table::\n\n   * - a|b\n     - c", TABLE.format("", "")),
+        (
+            ".. list-table::\n   :header-rows: 1\n\n   * - H\n     - `I\n       i`\n   * - a|b\n     - c",
+            TABLE.format("H", "<code>I i</code>"),
+        ),
+        (
+            ".. list-table::\n\n   * - a\n\n       - one",
+            "<ul>\n<li>\n<ul>\n<li>\n<p>a</p>\n<ul>\n<li>one</li>\n</ul>\n</li>\n</ul>\n</li>\n</ul>",
+        ),
+        (".. csv-table::\n   :delim: tabs\n\n   a, b", '<pre tabindex="0"><code>a, b\n</code></pre>'),
+        (
+            ".. figure:: a.png\n   :alt: *Seen*.\n\n   Said.",
+            "<p><strong>a.png</strong></p>\n<p><em>Seen</em>.</p>\n<p>Said.</p>",
+        ),
+        (
+            ".. code-block:: text\n   :caption: C\n\n   x",
+            '<p><strong>C</strong></p>\n<pre tabindex="0"><code>x\n</code></pre>',
+        ),
+        (".. code-block:: text\n   :caption:\n\n   x", '<pre tabindex="0"><code>x\n</code></pre>'),
         (".. a comment\n   of two lines\n\nText.", "<p>Text.</p>"),
         ("<b>no HTML</b>", "<p>&lt;b&gt;no HTML&lt;/b&gt;</p>"),
         ("[*b*][pkg.B], [pkg.B][]", '<p><a href="b.html#B"><em>b</em></a>, <a href="b.html#B">pkg.B</a></p>'),
