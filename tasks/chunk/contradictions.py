@@ -11,6 +11,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 
 from tasks.chunk.docstrings import ParsedDocstring
 from tasks.documents import Contradiction, Parameter
@@ -20,14 +21,25 @@ from tasks.secrets import has_secret
 _SIMPLE = {"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "frozenset"}
 _ALIKE = ({"int", "float", "complex", "bool"}, {"list", "tuple"}, {"set", "frozenset"})
 # "Defaults to 5.", where nothing follows that it could hang on. Strings are told loosely in prose.
+_VALUE = r"(?P<value>`{0,2}(?:[-+]?\d+(?:\.\d+)?(?:e-?\d+)?|True|False)`{0,2})"
 _DEFAULT = re.compile(
-    r"\bdefaults?(?: (?:to|is|value is|value)|:| ?=)\s"
-    r"(?P<value>`{0,2}(?:[-+]?\d+(?:\.\d+)?(?:e-?\d+)?|True|False)`{0,2})"
+    rf"\b(?:defaults?(?: (?:to|is|value is|value)\s|:\s?| ?=\s?)|(?P<by>by default,? )){_VALUE}"
     r"(?=[)\]]|\.?\s*\Z|\.\s|\s*\n\s*\n)",
     re.IGNORECASE,
 )
+# Behind a type: "int, optional (default 4)".
+_DEFAULT_OF_TYPE = re.compile(rf"\bdefaults?(?: to| is|:| ?=)?\s?{_VALUE}\)?\.?\s*\Z", re.IGNORECASE)
+_BEHIND_TYPE = re.compile(r"(?<![,(\s])[,(\s]+(?:optional|defaults?)\b.*", re.IGNORECASE | re.DOTALL)
+_CONDITION = re.compile(r"\b(?:if|when|where|unless|for|with|else|otherwise|not)\b", re.IGNORECASE)
+_WRAPPED = re.compile(r"\n[ \t]*(?=[a-z])")
+_SENTENCE = re.compile(r"[.;:]\s")
+_LONGEST_SENTENCE = 300
 # What may stand before it in its sentence, so that it is of the parameter, and always so.
 _OF_THE_PARAMETER = re.compile(r"(?:\A|\.\s|\n|[(\[;])\s*(?:the|it|and|which)?\s*\Z", re.IGNORECASE)
+_ENTRY = re.compile(r"[ \t]*(?:[:@]\w+[^:]*?[ \t])?(?P<names>\**\w+(?:,[ \t]*\**\w+)*)[ \t]*(?:[:(]|\r?$)")
+_RESULT = re.compile(r"^[ \t]*[:@]?(?:returns?|rtype|yields?)\b", re.MULTILINE | re.IGNORECASE)
+_FURTHER_RESULT = re.compile(r"^[A-Za-z][\w.\[\], ]*:\s", re.MULTILINE)
+_MOST_COMPARED = 200  # names, with which a misspelt one is compared
 HINT = "; did you mean "  # what follows depends on other parameters
 _NOTHING = ("None", "NoReturn", "Never")
 _SAYS_NOTHING = re.compile(r"\W*(?:none|nothing)\b", re.IGNORECASE)
@@ -41,16 +53,20 @@ class Lines:
 
     def of(self, name: str) -> int:
         """The line in which the description of a parameter begins."""
-        return self._where(
-            rf"^[ \t]*(?::\w+[^:\n]*[ \t])?(?:[\w*]+,[ \t]*)*\**{re.escape(name)}\b[ \t]*[:,(\n]"
-        )
+        return self._described.get(name, self.first)
 
-    def of_section(self, name: str) -> int:
-        """The line of a section's heading."""
-        return self._where(rf"(?i)^[ \t]*:?{name}s?\b")
+    @cached_property
+    def _described(self) -> dict[str, int]:
+        lines: dict[str, int] = {}
+        for number, line in enumerate(self.text.split("\n"), self.first):
+            if entry := _ENTRY.match(line):
+                for name in re.findall(r"\w+", entry["names"]):
+                    lines.setdefault(name, number)
+        return lines
 
-    def _where(self, pattern: str) -> int:
-        found = re.search(pattern, self.text, re.MULTILINE)
+    def of_result(self) -> int:
+        """The line in which the description of a result begins."""
+        found = _RESULT.search(self.text)
         return self.first + self.text.count("\n", 0, found.start()) if found else self.first
 
 
@@ -68,26 +84,37 @@ def of_parameters(
     takes_any = any(p.kind == "var_keyword" for p in parameters)
     repeated = tuple(p.name for p in parameters if p.kind == "var_positional")
     for name, text in parsed.parameters.items():
-        line = lines.of(name)
         if name in by_name:
-            yield from ((rule, line, text) for rule, text in _disagreements(parsed, by_name[name]))
+            yield from ((rule, lines.of(name), text) for rule, text in _disagreements(parsed, by_name[name]))
         elif not (text or name in parsed.types):
             continue  # a line of prose that stands where names do
         elif not takes_any and name.isidentifier() and not (repeated and name.startswith(repeated)):
-            close = get_close_matches(name, by_name, 1)
+            close = get_close_matches(name, by_name, 1) if len(by_name) <= _MOST_COMPARED else ()
             hint = f"{HINT}{close[0]}" if close else ""
-            yield "described-parameter", line, f"describes parameter {name}, which the signature lacks{hint}"
+            message = f"describes parameter {name}, which the signature lacks{hint}"
+            yield "described-parameter", lines.of(name), message
 
 
 def _disagreements(parsed: ParsedDocstring, parameter: Parameter) -> Iterator[tuple[str, str]]:
-    described = _simple(parsed.types.get(parameter.name, ""))
-    annotated = _simple(parameter.annotation or "")
+    written = parsed.types.get(parameter.name, "")
+    described, annotated = _simple(written), _simple(parameter.annotation or "")
     if described and annotated and not _compatible(described, annotated):
         yield "described-type", f"describes {parameter.name} as {described}, and it is annotated {annotated}"
-    default = parsed.defaults.get(parameter.name) or _said(parsed.parameters[parameter.name])
+    default = (
+        parsed.defaults.get(parameter.name)
+        or _said_with_the_type(written)
+        or _said(parsed.parameters[parameter.name])
+    )
     if default is not None and parameter.default is not None:
         said, real = _literal(default), _literal(parameter.default)
-        if said and real and said != real and not {said[0], real[0]} & {"NoneType", "tuple"}:
+        is_the_text = real == ("str", default)  # without quotes
+        if (
+            said
+            and real
+            and said != real
+            and not is_the_text
+            and not {said[0], real[0]} & {"NoneType", "tuple"}
+        ):
             is_secret = any(has_secret(f"{parameter.name} = {text}") for text in (default, parameter.default))
             values = (
                 "another default than it has"
@@ -99,10 +126,22 @@ def _disagreements(parsed: ParsedDocstring, parameter: Parameter) -> Iterator[tu
 
 def _said(text: str) -> str | None:
     """The default that a text gives, once and without a condition; None if it gives none."""
-    found = list(_DEFAULT.finditer(text)) if "efault" in text else []
-    if len(found) != 1 or not _OF_THE_PARAMETER.search(text[: found[0].start()][-80:]):
+    text = _WRAPPED.sub(" ", text) if "efault" in text else ""
+    found = list(_DEFAULT.finditer(text))
+    if len(found) != 1:
         return None
-    return found[0]["value"].strip("`")
+    before = text[: found[0].start()][-_LONGEST_SENTENCE:]
+    sentence = _SENTENCE.split(before)[-1]
+    follows = found[0]["by"] and sentence.rstrip().endswith(",") and not _CONDITION.search(sentence)
+    return found[0]["value"].strip("`") if follows or _OF_THE_PARAMETER.search(before) else None
+
+
+def _said_with_the_type(written: str) -> str | None:
+    """The default that stands behind a type, once and without a condition."""
+    found = _DEFAULT_OF_TYPE.search(written)
+    if found is None or _CONDITION.search(written) or written.lower().count("default") > 1:
+        return None
+    return found["value"].strip("`")
 
 
 def of_result(
@@ -122,8 +161,23 @@ def of_result(
         and not _SAYS_NOTHING.match(described)
         and (returns in _NOTHING or (returns is None and not has_result))
     ):
-        line = lines.of_section("return")
-        yield "described-result", line, "describes a result, and nothing is returned"
+        yield "described-result", lines.of_result(), "describes a result, and nothing is returned"
+
+
+def of_type_of_result(
+    parsed: ParsedDocstring, returns: str | None, lines: Lines
+) -> Iterator[tuple[str, int, str]]:
+    """A result of one simple type that is described with another.
+
+    Args:
+        parsed: The docstring, taken apart.
+        returns: What the function is annotated to return.
+        lines: Where the docstring stands.
+    """
+    said, annotated = _simple(parsed.types.get("return", "")), _simple(returns or "")
+    if said and annotated and not _compatible(said, annotated) and not _FURTHER_RESULT.search(parsed.returns):
+        message = f"describes the result as {said}, and it is annotated {annotated}"
+        yield "described-type", lines.of_result(), message
 
 
 def in_symbol(
@@ -135,7 +189,7 @@ def in_symbol(
 
 def _simple(written: str) -> str:
     """A type's name, if it is one that says exactly what a value is."""
-    name = written.strip().removesuffix(", optional").strip()
+    name = _BEHIND_TYPE.sub("", written).strip()
     return name if name in _SIMPLE else ""
 
 

@@ -1,22 +1,24 @@
-"""Docstrings into slots: Google, NumPy and Sphinx style, told apart by griffe.
+"""Docstrings taken apart: Google's, NumPy's, Sphinx's and Epytext's style, read by griffe.
 
-A slot's text stays as the human wrote it. Sections that no slot takes (examples, notes,
-attributes …) follow the description as Markdown, so that no text is lost. Whether a
-documented parameter exists is the caller's to decide.
+A text stays as the human wrote it. Sections that have no place of their own (examples, notes …)
+follow the description as Markdown, so that no text is lost. Whether a documented parameter
+exists is the caller's to decide.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from griffe import Docstring, DocstringSectionKind, Parser, parse_google, parse_numpy, parse_sphinx
-from griffe import infer_docstring_style as infer_style
+from griffe import Docstring, DocstringSectionKind, Parser
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
-from tasks.chunk.sections import is_prose, tidied
+from tasks.chunk.sections import parts
+from tasks.chunk.sections.code import marked, unmarked
+from tasks.chunk.sections.entries import is_prose
 
 # griffe reports doubtful docstrings through its logger; the readers of a build log did not ask.
 logging.getLogger("griffe").setLevel(logging.CRITICAL)
@@ -24,12 +26,14 @@ logging.getLogger("griffe").setLevel(logging.CRITICAL)
 # Beyond this size a docstring is data, not prose: it is kept as it is, not searched for sections.
 _LONGEST_PARSED = 200_000
 
+_OPTIONS: dict[Parser | None, dict[str, bool]] = {
+    Parser.google: {"warnings": False, "returns_named_value": False, "returns_multiple_items": False},
+    Parser.numpy: {"warnings": False},
+    Parser.sphinx: {"warnings": False},
+}
+
 _SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bcf)(?<!\bvs)(?<!\b[A-Z])[.!?](?=\s+\S)")
 _NAMES = re.compile(r"[A-Za-z_][\w.]*(?:,\s*[A-Za-z_][\w.]*)*,?")
-# Sections that griffe does not infer the style from.
-_NUMPY_HEADING = re.compile(r"\n[ \t]*(?:See Also|Notes|References|Examples)\n[ \t]*-{3,}[ \t]*\n")
-# … and those beside which a line that Google's style could have is prose.
-_SURELY_NUMPY = re.compile(r"^(?:Parameters|Returns|Yields|Raises|Attributes)\n-{3,}[ \t]*$", re.MULTILINE)
 _MENTION = re.compile(
     r"(?<![\w:+-]):[\w:+-]{1,80}:`(?:[^`<]*<)?[~!]?\.?(?P<role>[A-Za-z_][\w.]*)(?:\(\))?>?`"
     r"|`~?(?P<quoted>[A-Za-z_][\w.]*)(?:\(\))?`"
@@ -40,8 +44,6 @@ _FILE = r"(?![A-Za-z][\w+.-]*:|//|#)[^\s<>()`]{1,500}"
 _FILE_LINK = re.compile(
     rf"(?:\]\(<?|^ {{0,3}}\[[^\]\n]+\]: *<?)(?P<markdown>{_FILE})|<(?P<rst>{_FILE})>`_", re.MULTILINE
 )
-# `{'a', 'b'}` for a type: values to choose from, the first of which griffe takes for the default.
-_CHOICE = re.compile(r"""[{'"\d-]|(?:True|False|None)\b""")
 _BLANK_LINES = re.compile(r"\n[ \t]*\n")
 _UNDERLINE = re.compile(r"^[=\-~^*#`'\"+.:_]{3,}\s*$")
 
@@ -50,7 +52,7 @@ class ParsedDocstring(Struct):
     """A docstring taken apart: each text as written, dedented.
 
     `types` are those that it gives parameters, and, as `return`, what is returned or yielded;
-    `defaults` those that it gives parameters beside their types.
+    `attribute_types` those of attributes; `defaults` are what it gives parameters beside their types.
     """
 
     summary: str = ""
@@ -60,14 +62,12 @@ class ParsedDocstring(Struct):
     returns: str = ""
     raises: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    attribute_types: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, str] = field(default_factory=dict)
 
 
 def parse(text: str) -> ParsedDocstring:
-    """Take a cleaned docstring apart.
-
-    The style is inferred from its section headings; a docstring without any is prose.
-    """
+    """Take a cleaned docstring apart, each section in the style that it is written in."""
     parsed = ParsedDocstring()
     rest: list[str] = []
     for section in _sections(text):
@@ -75,6 +75,13 @@ def parse(text: str) -> ParsedDocstring:
     prose = rest.pop(0) if rest and not rest[0].startswith("**") else ""
     parsed.summary, description = split_summary(prose)
     parsed.description = "\n\n".join(part for part in (description, *rest) if part)
+    return _unmarked(parsed)
+
+
+def _unmarked(parsed: ParsedDocstring) -> ParsedDocstring:
+    for name, said in asdict(parsed).items():
+        plain = unmarked(said) if isinstance(said, str) else {n: unmarked(text) for n, text in said.items()}
+        setattr(parsed, name, plain)
     return parsed
 
 
@@ -96,24 +103,13 @@ def _cut(text: str, pattern: re.Pattern[str]) -> tuple[str, str, str]:
     return (text[: found.start()], found.group(), text[found.end() :]) if found else (text, "", "")
 
 
-def _sections(text: str) -> Iterable[Any]:
+def _sections(text: str) -> Iterator[Any]:
     if len(text) > _LONGEST_PARSED:
-        return Docstring(text).parse(None)
-    style, _ = infer_style(Docstring(f".\n{text}\n."))  # which sees no field in the first and the last line
-    if (style is None and _NUMPY_HEADING.search(text)) or (
-        style is Parser.google and _SURELY_NUMPY.search(text)
-    ):
-        style = Parser.numpy
-    docstring = Docstring(tidied(text, style))
-    if style is Parser.google:
-        return parse_google(
-            docstring, warnings=False, returns_named_value=False, returns_multiple_items=False
-        )
-    if style is Parser.numpy:
-        return parse_numpy(docstring, warnings=False)
-    if style is Parser.sphinx:
-        return parse_sphinx(docstring, warnings=False)
-    return docstring.parse(None)
+        yield from Docstring(text).parse(None)
+        return
+    for style, part in parts(marked(text)):
+        # The line before keeps griffe from taking the first line's indentation for that of all.
+        yield from Docstring(f"\n{part}").parse(style, **_OPTIONS.get(style, {}))
 
 
 def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
@@ -127,7 +123,9 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
                 _take_parameter(name.strip("`").lstrip(" *\\`").strip(), item, parsed)
     elif kind is kinds.attributes:
         for item in value:
-            parsed.attributes.setdefault(item.name, item.description.strip())
+            _add(parsed.attributes, item.name, item.description)
+            if kind_of_value := str(item.annotation or "").strip():
+                parsed.attribute_types.setdefault(item.name, kind_of_value)
     elif kind in (kinds.returns, kinds.yields):
         if (more := _take_returns(value, parsed)) is not None:
             rest.append(_titled(section.title or kind.value.capitalize(), more))
@@ -146,7 +144,7 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
         rest.append(_titled("Deprecated", f"{value.version}: {value.description}"))
     else:
         title = section.title or kind.value.replace("_", " ").capitalize()
-        rest.append(_titled(title, listing({_label(item): item.description for item in value})))
+        rest.append(_titled(title, listing({_label(item): item.description for item in value}, {})))
 
 
 def _take_parameter(name: str, item: Any, parsed: ParsedDocstring) -> None:
@@ -155,7 +153,7 @@ def _take_parameter(name: str, item: Any, parsed: ParsedDocstring) -> None:
     _add(parsed.parameters, name, item.description)
     if item.annotation is not None and str(item.annotation).strip():
         parsed.types.setdefault(name, str(item.annotation).strip())
-        if item.value is not None and not _CHOICE.match(str(item.annotation)):
+        if item.value is not None:
             parsed.defaults.setdefault(name, str(item.value).strip())
 
 
@@ -168,16 +166,17 @@ def _add(texts: dict[str, str], name: str, text: str) -> None:
 def _take_returns(items: list[Any], parsed: ParsedDocstring) -> str | None:
     """What is returned: of one thing the type and the text, of several a list; all of it if that is taken."""
     returned = [_returned(item) for item in items]
-    if parsed.returns or "return" in parsed.types:
-        return _list_of_results(returned)
     if len(returned) == 1:
         name, kind, text = returned[0]
-        if kind:
-            parsed.types["return"] = kind
-        parsed.returns = (f"`{name}`: {text}" if name and text else text).strip()
-    else:
+        told = ": ".join(part for part in (f"`{name}`" if name else "", text.strip()) if part)
+        if not (kind and "return" in parsed.types) and not (told and parsed.returns):
+            parsed.types |= {"return": kind} if kind else {}
+            parsed.returns = told or parsed.returns
+            return None
+    elif not parsed.returns and "return" not in parsed.types:
         parsed.returns = _list_of_results(returned)
-    return None
+        return None
+    return _list_of_results(returned)
 
 
 def _list_of_results(returned: list[tuple[str, str, str]]) -> str:
@@ -223,9 +222,10 @@ def _titled(title: str, body: str) -> str:
     return f"**{title}**\n\n{body}"
 
 
-def listing(entries: dict[str, str]) -> str:
-    """Markdown list of names and texts."""
-    return "\n".join(f"- `{name}`: " + "\n  ".join(text.split("\n")) for name, text in entries.items())
+def listing(entries: Mapping[str, str], types: Mapping[str, str]) -> str:
+    """Markdown list of names and texts, with the types that are known."""
+    heads = {name: f"`{name}` ({types[name]})" if name in types else f"`{name}`" for name in entries}
+    return "\n".join(f"- {heads[name]}: " + "\n  ".join(text.split("\n")) for name, text in entries.items())
 
 
 def mentioned(text: str) -> Iterator[str]:

@@ -9,37 +9,54 @@ not decided here.
 from __future__ import annotations
 
 import ast
-import inspect
-import io
-import tokenize
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tasks.chunk import contradictions, docstrings
-from tasks.chunk.special_methods import SPECIAL_METHODS
-from tasks.documents import Contradiction, Kind, Parameter, Slot, Surface, Symbol
-from tasks.keys import digest_bytes
+from tasks.chunk import contradictions, docstrings, slots
+from tasks.chunk.syntax import (
+    BLOCKS,
+    CONDITIONAL,
+    TAKING_THE_SAME,
+    Definition,
+    FunctionNode,
+    attribute_chain,
+    base_name,
+    branches,
+    callee_of,
+    code_digest,
+    docstring_of,
+    dotted_name,
+    elif_of,
+    exported_names,
+    first_line,
+    following_docstring,
+    is_accessor,
+    is_class_name,
+    is_empty,
+    is_labelled,
+    is_none,
+    is_stub,
+    is_text,
+    join,
+    labels_of,
+    last_part,
+    message_of,
+    names_in,
+    on_one_line,
+    own_statements,
+    parameters_text,
+    plain_targets,
+    push_children,
+    spelled_out,
+)
+from tasks.documents import Contradiction, Kind, Parameter, Surface, Symbol
 from tasks.secrets import has_secret
 
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
-Definition = FunctionNode | ast.ClassDef
-
-_CHILD_FIELDS = {
-    kind: tuple(name for name in kind._fields if name not in ("ctx", "type_comment", "kind"))
-    for kind in vars(ast).values()
-    if isinstance(kind, type) and issubclass(kind, ast.AST)
-}
-_CONDITIONAL = (
-    *(ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.Match),
-    *(ast.ExceptHandler, ast.match_case),
-)
-_BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
-_ACCESSORS = ("setter", "deleter", "getter")
-_OPENING, _CLOSING = ("(", "[", "{"), (")", "]", "}")
-_NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
 _DATACLASS = {"dataclass", "define", "frozen", "mutable", "attrs"}
+# Bases from which a class inherits no constructor that takes anything but its own attributes.
+_WITHOUT_PARAMETERS = {"object", "Generic", "NamedTuple", "Protocol", "TypedDict", "ABC"}
 _LONGEST_VALUE = 200
 _TALLEST_VALUE = 8
 _MOST_MESSAGES = 3
@@ -103,14 +120,14 @@ class _Chunker:
 
     def run(self, tree: ast.Module) -> ParsedModule:
         kind: Kind = "package" if self.package else "module"
-        slots = self._prose_slots(_docstring(tree))
+        described = slots.of_prose(docstring_of(tree))
         last_line = max(1, len(self.offsets) - 1)
         self.symbols[""] = Symbol("", kind, 1, last_line, expected=("summary",))
         module_names: dict[str, None] = {}
         self._statements(tree.body, "", module_names)
         self._flush_overloads("")
-        self.symbols[""] = replace(self.symbols[""], slots=slots, names=tuple(module_names))
-        symbols = [replace(s, mentions=_mentions(s)) for s in self.symbols.values()]
+        self.symbols[""] = replace(self.symbols[""], slots=described, names=tuple(module_names))
+        symbols = [replace(s, mentions=slots.mentions(s)) for s in self.symbols.values()]
         members = {symbol.name: symbol.kind for symbol in symbols if symbol.name}
         bases = {symbol.name: symbol.bases for symbol in symbols if symbol.bases}
         surface = Surface(
@@ -139,7 +156,7 @@ class _Chunker:
         piece = self.data[start:end].decode()
         if node.lineno == node.end_lineno:  # type: ignore[attr-defined]
             return piece
-        if (line := _on_one_line(piece)) is not None:
+        if (line := on_one_line(piece)) is not None:
             return line
         try:
             return ast.unparse(node)
@@ -161,22 +178,22 @@ class _Chunker:
                 isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign)
                 or type(node).__name__ == "TypeAlias"
             ):
-                self._assignment(node, scope, _following_docstring(body, position), names)
+                self._assignment(node, scope, following_docstring(body, position), names)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 self._import(node, self.imports if not scope else self.local_imports)
-            elif isinstance(node, _CONDITIONAL):
-                for branch in _branches(node):
+            elif isinstance(node, CONDITIONAL):
+                for branch in branches(node):
                     self._conditional(branch, scope, names)
             elif isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
                 self._exports_call(node.value, scope)
-                names.update(_names_in([node], set()))
+                names.update(names_in([node], set()))
 
     def _conditional(self, node: ast.AST, scope: str, names: dict[str, None]) -> None:
         for field in ("test", "iter", "items", "type", "subject", "pattern", "guard"):
             part = getattr(node, field, None)
-            names.update(_names_in(part if isinstance(part, list) else [part] if part else [], set()))
-        for field in _BLOCKS:
-            if field != "orelse" or _elif(node) is None:
+            names.update(names_in(part if isinstance(part, list) else [part] if part else [], set()))
+        for field in BLOCKS:
+            if field != "orelse" or elif_of(node) is None:
                 self._statements(getattr(node, field, []), scope, names)
 
     def _import(self, node: ast.Import | ast.ImportFrom, into: dict[str, str]) -> None:
@@ -212,10 +229,10 @@ class _Chunker:
             self._export(value, replace_all=not isinstance(node, ast.AugAssign))
             return
         if isinstance(node, ast.AugAssign):
-            names.update(_names_in([node], set()))
+            names.update(names_in([node], set()))
             return
         docstring = docstring or self._comment_docstring(node)
-        for target, is_whole in _plain_targets(targets):
+        for target, is_whole in plain_targets(targets):
             self._attribute(node, target, scope, docstring, is_whole)
 
     def _comment_docstring(self, node: ast.stmt) -> str | None:
@@ -238,7 +255,7 @@ class _Chunker:
     def _attribute(
         self, node: ast.stmt, name: str, scope: str, docstring: str | None, is_whole: bool = True
     ) -> None:
-        qualified = _join(scope, name)
+        qualified = join(scope, name)
         if qualified in self.symbols:
             return
         value, annotation = getattr(node, "value", None), getattr(node, "annotation", None)
@@ -254,11 +271,11 @@ class _Chunker:
             signature,
             returns=returns,
             value=written,
-            slots=self._prose_slots(docstring),
+            slots=slots.of_prose(docstring or ""),
             expected=("summary",),
-            names=tuple(_names_in(parts, set())),
+            names=tuple(names_in(parts, set())),
             # Of what is not shown whole, a text may be about the rest.
-            code=_code_digest(self._text(value).split()) if value is not None and written == "…" else "",
+            code=code_digest(self._text(value).split()) if value is not None and written == "…" else "",
         )
 
     def _value_text(self, name: str, value: ast.expr | None) -> str | None:
@@ -272,8 +289,8 @@ class _Chunker:
 
     def _export(self, value: ast.expr | None, replace_all: bool) -> None:
         """Note what `__all__` lists; a value that only a run could tell does not count."""
-        written = list(_exported(value))
-        if not written and not _is_empty(value):
+        written = list(exported_names(value))
+        if not written and not is_empty(value):
             return
         if replace_all or self.exports is None:
             self.exports = written
@@ -290,28 +307,30 @@ class _Chunker:
     # --- definitions
 
     def _class(self, node: ast.ClassDef, scope: str) -> None:
-        qualified = self._free_name(_join(scope, node.name))
+        qualified = self._free_name(join(scope, node.name))
         written_bases = [self._text(base) for base in node.bases]
         keywords = [
             f"{k.arg}={self._text(k.value)}" if k.arg else f"**{self._text(k.value)}" for k in node.keywords
         ]
         parameters = ", ".join(written_bases + keywords)
         labels = (
-            ["dataclass"] if _DATACLASS & {_last(self._text(_callee(d))) for d in node.decorator_list} else []
+            ["dataclass"]
+            if _DATACLASS & {last_part(self._text(callee_of(d))) for d in node.decorator_list}
+            else []
         )
-        names = _names_in([*node.decorator_list, *node.bases, *(k.value for k in node.keywords)], set())
-        text = _docstring(node)
+        names = names_in([*node.decorator_list, *node.bases, *(k.value for k in node.keywords)], set())
+        text = docstring_of(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
         self.symbols[qualified] = Symbol(
             qualified,
             "class",
-            _first_line(node),
+            first_line(node),
             node.end_lineno or node.lineno,
             f"class {node.name}" + (f"({parameters})" if parameters else ""),
             labels=tuple(labels),
             decorators=tuple(self._text(d) for d in node.decorator_list),
             bases=tuple(
-                _base_name(base) or text for base, text in zip(node.bases, written_bases, strict=True)
+                base_name(base) or text for base, text in zip(node.bases, written_bases, strict=True)
             ),
             expected=("summary",),
         )
@@ -325,45 +344,46 @@ class _Chunker:
         self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring
     ) -> None:
         """Parameters described by a class belong to its constructor, attributes to themselves."""
-        attributes = self._describe_attributes(qualified, parsed.attributes)
+        attributes = self._describe_attributes(qualified, parsed.attributes, parsed.attribute_types)
         constructor = next(
             (c for name in ("__init__", "__new__") if (c := self.symbols.get(f"{qualified}.{name}"))), None
         )
         described = parsed.parameters
+        more: list[slots.Titled]
         if constructor is not None and constructor.kind == "method":
-            known = {p.name for p in constructor.parameters}
-            given = {f"param.{n}": Slot(t, "human") for n, t in described.items() if n in known and t}
-            slots = given | constructor.slots
-            types = {name: kind for name, kind in parsed.types.items() if name in known}
-            self.symbols[constructor.name] = replace(
-                constructor, slots=_ordered(slots), doc_types=types | constructor.doc_types
-            )
-            lists = {
-                _title_of_unknown(constructor.parameters): {
-                    n: t for n, t in described.items() if n not in known
-                },
-                # The constructor's own docstring says something else.
-                _BY_THE_DOCSTRING: {
-                    slot.removeprefix("param."): text.text
-                    for slot, text in given.items()
-                    if slots[slot] != text
-                },
-            }
-            self._class_contradictions(node, qualified, parsed, constructor.parameters, constructor.line)
+            more = self._describe_constructor(constructor, parsed)
+            self._class_contradictions(node, qualified, parsed, constructor)
         elif constructor is None and self._takes_its_attributes(node, qualified):
-            lists = {_NOT_IN_THE_SIGNATURE: self._describe_attributes(qualified, described)}
-            self._class_contradictions(node, qualified, parsed, ())
+            unknown = self._describe_attributes(qualified, described, parsed.types)
+            more = [(slots.NOT_IN_THE_SIGNATURE, docstrings.listing(unknown, parsed.types))]
+            more.append(("Raises", docstrings.listing(parsed.raises, {})))
+            self._class_contradictions(node, qualified, parsed, None)
         else:
-            lists = {_BY_THE_DOCSTRING: self._describe_attributes(qualified, described)}
-        description = _with_lists(parsed.description, lists | {"Attributes": attributes})
-        slots = _human(summary=parsed.summary, description=description)
-        self.symbols[qualified] = replace(self.symbols[qualified], slots=slots)
+            unknown = self._describe_attributes(qualified, described, parsed.types)
+            more = [(slots.BY_THE_DOCSTRING, docstrings.listing(unknown, parsed.types))]
+            more.append(("Raises", docstrings.listing(parsed.raises, {})))
+        more.append(("Attributes", docstrings.listing(attributes, parsed.attribute_types)))
+        more.append(("Returns", slots.of_result(parsed)))
+        told = slots.summary_and_description(parsed, more)
+        self.symbols[qualified] = replace(self.symbols[qualified], slots=told)
+
+    def _describe_constructor(
+        self, constructor: Symbol, parsed: docstrings.ParsedDocstring
+    ) -> list[slots.Titled]:
+        """Give a constructor what the class docstring says of it; return what it has no place for."""
+        texts, more = slots.with_texts_of_its_class(constructor, parsed)
+        types = slots.types_of_what_exists(parsed, constructor.parameters)
+        types.pop("return", None)
+        self.symbols[constructor.name] = replace(
+            constructor, slots=texts, doc_types=types | constructor.doc_types
+        )
+        return more
 
     def _takes_its_attributes(self, node: ast.ClassDef, qualified: str) -> bool:
         """Whether a class without a constructor of its own takes its attributes, or nothing at all."""
         symbol = self.symbols[qualified]
-        bases = {_last(base) for base in symbol.bases}
-        plain = all(_is_labelled(self._text(_callee(d)), node.name) for d in node.decorator_list)
+        bases = {last_part(base) for base in symbol.bases}
+        plain = all(is_labelled(self._text(callee_of(d)), node.name) for d in node.decorator_list)
         return (plain or "dataclass" in symbol.labels) and not node.keywords and bases <= _WITHOUT_PARAMETERS
 
     def _class_contradictions(
@@ -371,44 +391,59 @@ class _Chunker:
         node: ast.ClassDef,
         qualified: str,
         parsed: docstrings.ParsedDocstring,
-        parameters: tuple[Parameter, ...],
-        constructor_line: int = 0,
+        constructor: Symbol | None,
     ) -> None:
         """Note what the docstring of a class says of its constructor that is not so."""
         if not parsed.parameters:
             return
         prefix = f"{qualified}."
-        members = [name.removeprefix(prefix) for name in self.symbols if name.startswith(prefix)]
-        known = (*parameters, *(Parameter(name, "keyword_only") for name in members))
-        found = contradictions.of_parameters(parsed, known, self._docstring_lines(node))
+        members = [symbol for name, symbol in self.symbols.items() if name.startswith(prefix)]
+        known = {p.name: p for p in constructor.parameters} if constructor else {}
+        for member in members:
+            name = member.name.removeprefix(prefix)
+            # Without a constructor of its own a class takes its attributes, with these defaults.
+            is_taken = constructor is None and member.kind == "attribute"
+            kind = (member.returns, member.value) if is_taken else (None, None)
+            known.setdefault(name, Parameter(name, "keyword_only", *kind))
+        found = contradictions.of_parameters(parsed, [*known.values()], self._docstring_lines(node))
         heads = [
             max(inner.lineno, inner.body[0].lineno - 1)
             for inner in node.body
             if isinstance(inner, ast.FunctionDef) and inner.name in ("__init__", "__new__")
         ]
-        span = _first_line(node), max(node.body[0].end_lineno or 0, *heads, constructor_line)
+        span = (
+            first_line(node),
+            max(node.body[0].end_lineno or 0, *heads, constructor.line if constructor else 0),
+        )
         self.contradictions += contradictions.in_symbol(self.path, qualified, span, found)
 
-    def _describe_attributes(self, qualified: str, described: dict[str, str]) -> dict[str, str]:
-        """Give attributes their texts from the class docstring; return what matched none."""
+    def _describe_attributes(
+        self, qualified: str, described: Mapping[str, str], types: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Give attributes what the class docstring says of them; return what is of none."""
         left = {}
         for name, text in described.items():
             attribute = self.symbols.get(f"{qualified}.{name}")
             if attribute is None or attribute.kind != "attribute":
                 left[name] = text
-            elif not attribute.slots:
-                self.symbols[attribute.name] = replace(attribute, slots=self._prose_slots(text))
+                continue
+            kind = {"return": types[name]} if name in types and not attribute.returns else {}
+            self.symbols[attribute.name] = replace(
+                attribute,
+                slots=slots.with_text_of_class(attribute.slots, text),
+                doc_types=kind | attribute.doc_types,
+            )
         return left
 
     def _function(self, node: FunctionNode, scope: str, inside_function: bool = False) -> None:
-        decorators = [self._text(_callee(d)) for d in node.decorator_list]
-        name = _join(scope, node.name)
-        if name in self.symbols and any(_is_accessor(d, node.name) for d in decorators):
+        decorators = [self._text(callee_of(d)) for d in node.decorator_list]
+        name = join(scope, node.name)
+        if name in self.symbols and any(is_accessor(d, node.name) for d in decorators):
             self._fold_accessor(name, node, decorators)
             return
         in_class = not inside_function and bool(scope)
         symbol, body = self._signature_symbol(node, name, decorators, in_class)
-        if any(_last(d) == "overload" for d in decorators):
+        if any(last_part(d) == "overload" for d in decorators):
             self.pending_overloads.setdefault(name, []).append(symbol)
             return
         overloads = self.pending_overloads.pop(name, [])
@@ -416,7 +451,7 @@ class _Chunker:
         self.symbols[qualified] = replace(
             symbol,
             name=qualified,
-            slots=_with_texts_of_overloads(symbol, overloads),
+            slots=slots.with_texts_of_overloads(symbol, overloads),
             overloads=tuple(overload.signature for overload in overloads),
         )
         if in_class and node.name == "__init__":
@@ -433,24 +468,27 @@ class _Chunker:
         parameters = tuple(self._parameters(node.args))
         returns = self._optional_text(node.returns)
         head = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
-        signature = f"{head} {node.name}({_written(parameters)})" + (f" -> {returns}" if returns else "")
+        signature = f"{head} {node.name}({parameters_text(parameters)})" + (
+            f" -> {returns}" if returns else ""
+        )
         is_property = in_class and any(
-            _last(d).endswith("property") or _is_accessor(d, node.name) for d in decorators
+            last_part(d).endswith("property") or is_accessor(d, node.name) for d in decorators
         )
         kind: Kind = "property" if is_property else "method" if in_class else "function"
         positional = [*node.args.posonlyargs, *node.args.args]
         receiver = positional[0].arg if in_class and positional and "staticmethod" not in decorators else None
         body = self._body(node, receiver)
-        text = _docstring(node)
+        text = docstring_of(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
-        if text and not any(_last(d) == "overload" for d in decorators):
+        if text and not any(last_part(d) == "overload" for d in decorators):
             overloads = self.pending_overloads.get(name, ())
             known = (*parameters, *(p for overload in overloads for p in overload.parameters))
             # What a decorator takes, the signature does not tell.
             plain = kind != "property" and all(
-                _is_labelled(d, node.name) or _last(d) in _TAKING_THE_SAME for d in decorators
+                is_labelled(d, node.name) or last_part(d) in TAKING_THE_SAME for d in decorators
             )
             self._contradictions(node, name, parsed, known if plain else None, returns, body)
+        special = slots.of_special_method(node.name) if in_class else {}
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
         if (
@@ -463,22 +501,22 @@ class _Chunker:
         symbol = Symbol(
             name,
             kind,
-            _first_line(node),
+            first_line(node),
             node.end_lineno or node.lineno,
             signature,
             parameters,
             returns,
-            _labels(node, decorators) + (("generator",) if body.yields else ()),
-            slots=_special(node.name, in_class) | _function_slots(parsed, parameters, body),
+            labels_of(node, decorators) + (("generator",) if body.yields else ()),
+            slots=special | slots.of_function(parsed, parameters, body.raises),
             expected=tuple(expected),
             names=tuple(body.names),
             decorators=tuple(
                 self._text(d)
                 for d, name in zip(node.decorator_list, decorators, strict=True)
-                if not _is_labelled(name, node.name)
+                if not is_labelled(name, node.name)
             ),
-            doc_types=_types_of_what_exists(parsed, parameters),
-            code=_code_digest([signature, *decorators, *body.trace]),
+            doc_types=slots.types_of_what_exists(parsed, parameters),
+            code=code_digest([signature, *decorators, *body.trace]),
         )
         return symbol, body
 
@@ -493,12 +531,13 @@ class _Chunker:
     ) -> None:
         """Note what the docstring of a function says that is not so; a property's may be of what it gives."""
         lines = self._docstring_lines(node)
-        found = (
-            list(contradictions.of_parameters(parsed, parameters, lines)) if parameters is not None else []
-        )
-        if not _is_stub(node):
+        found: list[tuple[str, int, str]] = []
+        if parameters is not None:
+            found += contradictions.of_parameters(parsed, parameters, lines)
+            found += contradictions.of_type_of_result(parsed, returns, lines)
+        if not is_stub(node):
             found += contradictions.of_result(parsed, returns, body.returns, lines)
-        span = _first_line(node), node.body[0].end_lineno or node.lineno
+        span = first_line(node), node.body[0].end_lineno or node.lineno
         self.contradictions += contradictions.in_symbol(self.path, name, span, found)
 
     def _docstring_lines(self, node: Definition) -> contradictions.Lines:
@@ -525,13 +564,23 @@ class _Chunker:
         )
 
     def _fold_accessor(self, name: str, node: FunctionNode, decorators: list[str]) -> None:
-        """A setter or deleter belongs to its property."""
+        """A setter or deleter belongs to its property, and what it says to the description of that."""
         base = self.symbols[name]
         body = self._body(node, node.args.args[0].arg if node.args.args else None)
         names = dict.fromkeys([*base.names, *body.names])
-        labels = dict.fromkeys([*base.labels, *_labels(node, decorators)])
-        code = _code_digest([base.code, *decorators, *body.trace])
-        self.symbols[name] = replace(base, names=tuple(names), labels=tuple(labels), code=code)
+        labels = dict.fromkeys([*base.labels, *labels_of(node, decorators)])
+        code = code_digest([base.code, *decorators, *body.trace])
+        accessor = next(last_part(d) for d in decorators if is_accessor(d, node.name))
+        parsed = docstrings.parse(docstring_of(node))
+        said = slots.of_function(parsed, tuple(self._parameters(node.args)), {})
+        told = slots.with_texts_of_accessor(base.slots, accessor, said)
+        self.symbols[name] = replace(
+            base,
+            names=tuple(names),
+            labels=tuple(labels),
+            code=code,
+            slots=told,
+        )
 
     def _flush_overloads(self, prefix: str) -> None:
         """Overloads without an implementation (stubs): the last stands for all."""
@@ -542,7 +591,7 @@ class _Chunker:
                 last,
                 name=qualified,
                 line=min(symbol.line for symbol in (*others, last)),
-                slots=next((symbol.slots for symbol in (last, *others) if symbol.slots), {}),
+                slots=slots.with_texts_of_overloads(last, others),
                 overloads=tuple(symbol.signature for symbol in others),
             )
 
@@ -551,7 +600,7 @@ class _Chunker:
         if not node.args.args:
             return
         receiver = node.args.args[0].arg
-        for statement, docstring in _own_statements(node.body):
+        for statement, docstring in own_statements(node.body):
             if isinstance(statement, ast.Assign | ast.AnnAssign):
                 targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
                 for target in targets:
@@ -578,11 +627,11 @@ class _Chunker:
         body = _Body({}, {}, False, False, [], [])
         head = [*node.decorator_list, arguments, *([node.returns] if node.returns else [])]
         for part in head:
-            body.names.update(_names_in([part], set()))
+            body.names.update(names_in([part], set()))
         found: dict[str, None] = {}
         stores: set[str] = set()
         for statement in node.body:
-            if not _is_text(statement):
+            if not is_text(statement):
                 self._walk_body(statement, body, found, stores)
         bound |= stores - self.local_imports.keys()
         for name in found:
@@ -607,9 +656,9 @@ class _Chunker:
                 else:
                     stores.add(node.id)  # type: ignore[attr-defined]
             elif kind is ast.Attribute:
-                trace += _attribute_chain(node, found, stack)  # type: ignore[arg-type]
+                trace += attribute_chain(node, found, stack)  # type: ignore[arg-type]
             elif kind is ast.Constant:
-                trace.append(_spelled(node.value))  # type: ignore[attr-defined]
+                trace.append(spelled_out(node.value))  # type: ignore[attr-defined]
             elif kind in (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef):
                 body.nested.append(node)  # type: ignore[arg-type]
                 trace.append(ast.dump(node))
@@ -621,418 +670,24 @@ class _Chunker:
                 if kind is ast.Raise:
                     self._note_raise(node, body)  # type: ignore[arg-type]
                 elif kind is ast.Return:
-                    body.returns = body.returns or not _is_none(node.value)  # type: ignore[attr-defined]
+                    body.returns = body.returns or not is_none(node.value)  # type: ignore[attr-defined]
                 elif kind in (ast.Yield, ast.YieldFrom):
                     body.returns = body.yields = True
-                _push_children(node, stack, trace)
+                push_children(node, stack, trace)
 
     def _note_raise(self, node: ast.Raise, body: _Body) -> None:
         raised = node.exc
         message = ""
         if isinstance(raised, ast.Call):
-            message = _message(raised.args[0]) if raised.args else ""
+            message = message_of(raised.args[0]) if raised.args else ""
             raised = raised.func
         if has_secret(message):
             message = ""
         if (
             isinstance(raised, ast.Name | ast.Attribute)
-            and (name := _dotted(raised))
-            and _is_class_name(name)
+            and (name := dotted_name(raised))
+            and is_class_name(name)
         ):
             messages = body.raises.setdefault(name, [])
             if message and message not in messages and len(messages) < _MOST_MESSAGES:
                 messages.append(message)
-
-    def _prose_slots(self, text: str | None) -> dict[str, Slot]:
-        if not text:
-            return {}
-        parsed = docstrings.parse(text)
-        lists = {_BY_THE_DOCSTRING: parsed.parameters, "Attributes": parsed.attributes}
-        return _human(summary=parsed.summary, description=_with_lists(parsed.description, lists))
-
-
-# --- slots
-
-
-def _human(**texts: str) -> dict[str, Slot]:
-    return {name: Slot(text, "human") for name, text in texts.items() if text.strip()}
-
-
-def _with_lists(description: str, lists: Mapping[str, dict[str, str]]) -> str:
-    """A description with lists of what it describes under their titles."""
-    parts = [f"**{title}**\n\n{docstrings.listing(entries)}" for title, entries in lists.items() if entries]
-    return "\n\n".join(part for part in (description, *parts) if part)
-
-
-def _title_of_unknown(parameters: Iterable[Parameter]) -> str:
-    """What parameters are called that a docstring describes, and a signature lacks."""
-    takes_any = any(p.kind == "var_keyword" for p in parameters)
-    return "Further keyword arguments" if takes_any else _NOT_IN_THE_SIGNATURE
-
-
-def _special(name: str, in_class: bool) -> dict[str, Slot]:
-    text = SPECIAL_METHODS.get(name) if in_class else None
-    return {"summary": Slot(text, "derived")} if text else {}
-
-
-def _types_of_what_exists(
-    parsed: docstrings.ParsedDocstring, parameters: tuple[Parameter, ...]
-) -> dict[str, str]:
-    known = {p.name for p in parameters} | {"return"}
-    return {name: kind for name, kind in parsed.types.items() if name in known}
-
-
-def _function_slots(
-    parsed: docstrings.ParsedDocstring, parameters: tuple[Parameter, ...], body: _Body
-) -> dict[str, Slot]:
-    """What the docstring says of what exists, and what `raise` statements tell.
-
-    A documented parameter that the signature lacks is no slot, for it does not exist; what the
-    human wrote of it is kept as prose that says so, or as a keyword where `**kwargs` can take it.
-    """
-    known = {p.name for p in parameters}
-    stray = {name: text for name, text in parsed.parameters.items() if name not in known}
-    description = _with_lists(parsed.description, {_title_of_unknown(parameters): stray})
-    texts = {"summary": parsed.summary, "description": description}
-    texts |= {f"param.{p.name}": parsed.parameters.get(p.name, "") for p in parameters}
-    texts["returns"] = parsed.returns
-    texts |= {f"raises.{name}": text for name, text in parsed.raises.items()}
-    slots = _human(**texts)
-    documented = {_last(name) for name in parsed.raises}
-    for name, messages in body.raises.items():
-        if messages and _last(name) not in documented:
-            slots[f"raises.{name}"] = Slot("; ".join(messages), "derived")
-    return slots
-
-
-def _with_texts_of_overloads(symbol: Symbol, overloads: Sequence[Symbol]) -> dict[str, Slot]:
-    """An implementation's texts; without a docstring, those of its overloads.
-
-    The first that has one stands for all; what it says of parameters that the implementation lacks, and what
-    the others say, follows as lists.
-    """
-    described = [o for o in overloads if any(s.origin == "human" for s in o.slots.values())]
-    if not described or any(slot.origin == "human" for slot in symbol.slots.values()):
-        return symbol.slots
-    first, others = described[0].slots, described[1:]
-    lacked = {f"param.{p.name}" for o in overloads for p in o.parameters} - {
-        f"param.{p.name}" for p in symbol.parameters
-    }
-    further = {
-        o.signature: "\n\n".join(s.text for s in o.slots.values() if s.origin == "human") for o in others
-    }
-    description = _with_lists(
-        first["description"].text if "description" in first else "",
-        {
-            _BY_THE_DOCSTRING: {n.removeprefix("param."): first[n].text for n in first if n in lacked},
-            "Overloads": further,
-        },
-    )
-    found = {name: slot for name, slot in first.items() if name not in lacked}
-    return _ordered(symbol.slots | found | _human(description=description))
-
-
-_SLOT_ORDER = {"summary": 0, "description": 1, "param": 2, "returns": 3, "raises": 4}
-
-
-def _ordered(slots: dict[str, Slot]) -> dict[str, Slot]:
-    return dict(sorted(slots.items(), key=lambda item: _SLOT_ORDER[item[0].split(".", 1)[0]]))
-
-
-def _mentions(symbol: Symbol) -> tuple[str, ...]:
-    texts = (slot.text for slot in symbol.slots.values() if slot.origin == "human")
-    return tuple(dict.fromkeys(name for text in texts for name in docstrings.mentioned(text)))
-
-
-# --- small readings of the tree
-
-
-def _join(scope: str, name: str) -> str:
-    return f"{scope}.{name}" if scope else name
-
-
-def _last(dotted: str) -> str:
-    return dotted.rsplit(".", 1)[-1]
-
-
-def _first_line(node: Definition) -> int:
-    return node.decorator_list[0].lineno if node.decorator_list else node.lineno
-
-
-def _callee(node: ast.expr) -> ast.expr:
-    return node.func if isinstance(node, ast.Call) else node
-
-
-def _base_name(node: ast.expr) -> str | None:
-    """The dotted name of a base class; `Generic[T]` names `Generic`."""
-    return _dotted(node.value if isinstance(node, ast.Subscript) else node)
-
-
-def _dotted(node: ast.expr) -> str | None:
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return None
-    return ".".join([node.id, *reversed(parts)])
-
-
-def _is_accessor(decorator: str, name: str) -> bool:
-    """`@x.setter` of a property `x`; `@Base.x.setter` where a base class has it."""
-    owner, _, role = decorator.rpartition(".")
-    return role in _ACCESSORS and _last(owner) == name
-
-
-def _is_none(node: ast.expr | None) -> bool:
-    return node is None or (isinstance(node, ast.Constant) and node.value is None)
-
-
-def _is_class_name(name: str) -> bool:
-    """`raise error` re-raises a variable; an exception class starts with a capital."""
-    return _last(name).lstrip("_")[:1].isupper()
-
-
-def _message(node: ast.expr) -> str:
-    """The text of an exception's message on one line, with an ellipsis for each computed part."""
-    return " ".join(_literal_text(node).split())
-
-
-def _literal_text(node: ast.expr) -> str:
-    match node:
-        case ast.Constant(value=str(text)):
-            return _encodable(text)
-        case ast.JoinedStr(values=parts):
-            return "".join(_literal_text(part) or "…" for part in parts)
-        case ast.BinOp(left=left, op=ast.Mod() | ast.Add()):
-            return _literal_text(left)
-        case ast.Call(func=ast.Attribute(value=text, attr="format")):
-            return _literal_text(text)
-    return ""
-
-
-# Titles of lists of parameters that are no slots: what is not so, and what a file alone cannot tell.
-_NOT_IN_THE_SIGNATURE = "Described, but not in the signature"
-_BY_THE_DOCSTRING = "Parameters, by the docstring"
-# Bases from which a class inherits no constructor that takes anything but its own attributes.
-_WITHOUT_PARAMETERS = {"object", "Generic", "NamedTuple", "Protocol", "TypedDict", "ABC"}
-
-# Decorators that a label on the page, the kind of a symbol or its overloads tell of.
-_LABELLED = {"classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override"}
-_LABELLED |= {"property", "overload"}
-# The standard library's others of which the result takes what the function takes.
-_TAKING_THE_SAME = {"asynccontextmanager", "cache", "contextmanager", "lru_cache"}
-
-
-def _is_labelled(decorator: str, name: str) -> bool:
-    return _last(decorator) in _LABELLED or _is_accessor(decorator, name)
-
-
-def _labels(node: FunctionNode, decorators: list[str]) -> tuple[str, ...]:
-    labels = ["async"] if isinstance(node, ast.AsyncFunctionDef) else []
-    if any(_last(d) == "setter" and _is_accessor(d, node.name) for d in decorators):
-        labels.append("writable")
-    known = ("classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override")
-    return (*labels, *(name for name in known if any(_last(d) == name for d in decorators)))
-
-
-def _written(parameters: tuple[Parameter, ...]) -> str:
-    """Parameters as in a `def`, with the `/` and `*` markers where they belong."""
-    parts: list[str] = []
-    kinds = [p.kind for p in parameters]
-    for index, p in enumerate(parameters):
-        if p.kind == "keyword_only" and not {"var_positional", "keyword_only"} & set(kinds[:index]):
-            parts.append("*")
-        star = {"var_positional": "*", "var_keyword": "**"}.get(p.kind, "")
-        text = star + p.name + (f": {p.annotation}" if p.annotation is not None else "")
-        if p.default is not None:
-            text += f" = {p.default}" if p.annotation is not None else f"={p.default}"
-        parts.append(text)
-        if p.kind == "positional_only" and "positional_only" not in kinds[index + 1 :]:
-            parts.append("/")
-    return ", ".join(parts)
-
-
-def _plain_targets(targets: Iterable[ast.expr], is_whole: bool = True) -> Iterator[tuple[str, bool]]:
-    """The names that are assigned to, and whether each takes the whole value."""
-    for target in targets:
-        match target:
-            case ast.Name(id=name):
-                yield name, is_whole
-            case ast.Tuple(elts=parts) | ast.List(elts=parts):
-                yield from _plain_targets(parts, is_whole=False)
-            case ast.Starred(value=part):
-                yield from _plain_targets([part], is_whole=False)
-
-
-def _exported(node: ast.expr | None) -> Iterator[str]:
-    """The names that a value of `__all__` lists; `module.*` for all that another module's lists."""
-    match node:
-        case ast.Constant(value=str(text)):
-            yield _encodable(text)
-        case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
-            for item in items:
-                yield from _exported(item)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            yield from _exported(left)
-            yield from _exported(right)
-        case ast.Starred(value=inner) | ast.Call(func=ast.Name(id="list" | "tuple" | "sorted"), args=[inner]):
-            yield from _exported(inner)
-        case ast.Attribute(value=module, attr="__all__") if (name := _dotted(module)) is not None:
-            yield f"{name}.*"
-
-
-def _is_empty(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.List | ast.Tuple) and not node.elts
-
-
-def _docstring(node: Definition | ast.Module) -> str:
-    return _encodable(ast.get_docstring(node) or "")
-
-
-def _encodable(text: str) -> str:
-    """A literal's text; a lone surrogate, which no encoding has, as its escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _on_one_line(code: str) -> str | None:
-    """Code without comments and line breaks, else as written; None where a string spans lines.
-
-    The comma that ends a last line goes too, unless it makes a tuple of one.
-    """
-    parts: list[str] = []
-    commas = [0]
-    row, column = 1, 0
-    for token in tokenize.generate_tokens(io.StringIO(f"({code})").readline):
-        text = token.string
-        if token.type in _NOT_CODE:
-            continue
-        if "\n" in text:
-            return None
-        before = parts[-1] if parts else ""
-        breaks = token.start[0] != row
-        if text in _CLOSING and commas.pop() > 1 and before == "," and breaks:
-            parts.pop()
-        if not breaks:
-            parts.append(token.line[column : token.start[1]])
-        elif before not in _OPENING and text not in (*_CLOSING, "."):
-            parts.append(" ")
-        parts.append(text)
-        if text in _OPENING:
-            commas.append(0)
-        commas[-1] += text == ","
-        row, column = token.end
-    return "".join(parts)[1:-1]
-
-
-def _branches(node: ast.stmt) -> Iterator[ast.stmt]:
-    """An `if` and each `elif` of it, which the syntax tree nests ever deeper; any other statement alone."""
-    branch: ast.stmt | None = node
-    while branch is not None:
-        yield branch
-        branch = _elif(branch)
-
-
-def _elif(node: ast.AST) -> ast.If | None:
-    match node:
-        case ast.If(orelse=[ast.If() as following]):
-            return following
-    return None
-
-
-def _following_docstring(body: list[ast.stmt], position: int) -> str | None:
-    """The string below an assignment documents it."""
-    match body[position + 1 : position + 2]:
-        case [ast.Expr(value=ast.Constant(value=str(text)))]:
-            return inspect.cleandoc(_encodable(text))
-    return None
-
-
-def _own_statements(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str | None]]:
-    """The statements of a body and of its blocks, each with the string that follows it."""
-    for position, node in enumerate(body):
-        yield node, _following_docstring(body, position)
-        if isinstance(node, _CONDITIONAL):
-            for field in _BLOCKS:
-                yield from _own_statements(getattr(node, field, []))
-
-
-def _spelled(value: object) -> str:
-    """A constant in full; a whole number in hexadecimal, for Python prints no very long decimals."""
-    return hex(value) if type(value) is int else repr(value)
-
-
-def _code_digest(trace: Iterable[str]) -> str:
-    return digest_bytes("\0".join(trace).encode("utf-8", "surrogatepass"))
-
-
-def _push_children(node: ast.AST, stack: list[ast.AST], trace: list[str]) -> None:
-    for field in _CHILD_FIELDS[type(node)]:
-        child = getattr(node, field, None)
-        if type(child) is list:
-            for item in reversed(child):
-                if isinstance(item, ast.AST):
-                    stack.append(item)
-                else:
-                    trace.append(repr(item))
-        elif isinstance(child, ast.AST):
-            stack.append(child)
-        elif child is not None:
-            trace.append(repr(child))
-
-
-def _attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[ast.AST]) -> list[str]:
-    """Note a dotted name, or push what the attributes are of; return the names in the chain."""
-    root: ast.expr = node
-    parts: list[str] = []
-    while type(root) is ast.Attribute:
-        parts.append(root.attr)
-        root = root.value
-    if type(root) is ast.Name:
-        parts.append(root.id)
-        parts.reverse()
-        found.setdefault(".".join(parts))
-    else:
-        stack.append(root)
-    return parts
-
-
-def _is_stub(node: FunctionNode) -> bool:
-    """Whether a function's body is left to others: nothing but a docstring, `pass`, `...` or a `raise`."""
-    stub = (ast.Pass, ast.Raise)
-    return all(
-        isinstance(s, stub) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-        for s in node.body
-    )
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
-
-
-def _names_in(nodes: Iterable[ast.AST], bound: set[str]) -> dict[str, None]:
-    """Dotted names that the nodes refer to, those in string annotations included."""
-    found: dict[str, None] = {}
-    stack = list(nodes)
-    while stack:
-        node = stack.pop()
-        kind = type(node)
-        if kind is ast.Name:
-            if node.id not in bound:  # type: ignore[attr-defined]
-                found.setdefault(node.id)  # type: ignore[attr-defined]
-        elif kind is ast.Attribute:
-            _attribute_chain(node, found, stack)  # type: ignore[arg-type]
-        elif kind is ast.Constant:
-            if _is_quoted_class(node.value):  # type: ignore[attr-defined]
-                found.setdefault(node.value)  # type: ignore[attr-defined]
-        elif kind in _CHILD_FIELDS:
-            _push_children(node, stack, [])
-    return found
-
-
-def _is_quoted_class(value: object) -> bool:
-    return isinstance(value, str) and value.replace(".", "").isidentifier() and _is_class_name(value)

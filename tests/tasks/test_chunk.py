@@ -150,7 +150,103 @@ def test_without_a_docstring_an_implementation_has_its_overloads_text():
     }
     assert {name: slot.text for name, slot in found.items()} == expected
     own = symbols(text.format("'Own.'"))["f"].slots
-    assert {name: slot.text for name, slot in own.items()} == {"summary": "Own."}
+    listed = (
+        "- `def f(a: str, b: int) -> str`: Do it.\n  \n  **Parameters**\n  \n  - `a`: What.\n"
+        "  - `b`: Not in the implementation.\n"
+        "- `def f(a: bytes)`: Or so."
+    )
+    told = {"summary": "Own.", "description": f"**Overloads**\n\n{listed}"}
+    assert {name: slot.text for name, slot in own.items()} == told
+
+
+def test_what_setters_say_follows_what_a_property_says():
+    found = symbols(
+        """
+        class A:
+            @property
+            def p(self):
+                '''The p.'''
+            @p.setter
+            def p(self, value):
+                '''Set it.
+
+                Args:
+                    value: To what.
+
+                Raises:
+                    ValueError: If it is wrong.
+                '''
+            @p.deleter
+            def p(self):
+                '''The p.'''
+        """
+    )["A.p"]
+    told = (
+        "**When set**\n\nSet it.\n\n**Parameters**\n\n- `value`: To what.\n\n"
+        "**Raises**\n\n- `ValueError`: If it is wrong."
+    )
+    assert {name: slot.text for name, slot in found.slots.items()} == {
+        "summary": "The p.",
+        "description": told,
+    }
+
+
+def test_what_a_class_says_of_attributes_follows_what_they_say():
+    found = symbols(
+        """
+        class A:
+            '''A.
+
+            Attributes:
+                a (int): The a.
+                b (str): B, by the class.
+                c (float): Made at run time.
+            '''
+            a = 1
+            b: bytes = b""
+            '''B.'''
+        """
+    )
+    assert found["A.a"].slots["summary"].text == "The a."
+    assert (found["A.a"].doc_types, found["A.b"].doc_types) == ({"return": "int"}, {})
+    assert [slot.text for slot in found["A.b"].slots.values()] == ["B.", "B, by the class."]
+    assert found["A"].slots["description"].text == "**Attributes**\n\n- `c` (float): Made at run time."
+
+
+def test_a_property_is_not_of_the_type_of_the_parameter_it_is_called_like():
+    found = symbols(
+        """
+        class A:
+            '''A.
+
+            Args:
+                path (str): Where.
+
+            Attributes:
+                path (Path): Where, resolved.
+
+            Raises:
+                OSError: If it is not there.
+
+            Returns:
+                int: Nothing, being a class.
+            '''
+            def __init__(self, path):
+                raise OSError("no path")
+
+            @property
+            def path(self):
+                return self._path
+        """
+    )
+    told = (
+        "**Attributes**\n\n- `path` (Path): Where, resolved.\n\n**Returns**\n\n(int): Nothing, being a class."
+    )
+    assert found["A"].slots["description"].text == told
+    constructor = found["A.__init__"]
+    assert constructor.slots["param.path"].text == "Where."
+    assert constructor.doc_types == {"path": "str"}
+    assert constructor.slots["raises.OSError"].text == "If it is not there."
 
 
 def test_overloads_of_a_stub_stand_for_themselves():

@@ -183,6 +183,79 @@ def test_the_first_of_several_choices_is_no_default():
         "Do.\n\nParameters\n----------\nkind : {'b', 'a'}, optional\n    It.\nn : int, default 3\n"
     )
     assert parsed.defaults == {"n": "3"}
+    assert parsed.types == {"kind": "{'b', 'a'}", "n": "int"}
+
+
+def test_all_of_a_type_is_kept():
+    parsed = parse("Do.\n\nParameters\n----------\nkey : {'a', 'b'} or callable, optional\n    It.\n")
+    assert parsed.types == {"key": "{'a', 'b'} or callable"}
+    google = parse("Do.\n\nAttributes:\n    a (int): One.\n    b: Two.\n")
+    assert (google.attributes, google.attribute_types) == ({"a": "One.", "b": "Two."}, {"a": "int"})
+    noted = parse("Do.\n\nAttributes:\n    a (int): One.\n    Note: This.\n")
+    assert noted.attributes == {"a": "One.\nNote: This."}
+
+
+@pytest.mark.parametrize(
+    ("text", "described"),
+    [
+        ("Args:\n    x (int): X.\n\n:returns: R.\n:raises E: Bad.\n", "X. R. E"),
+        ("Args:\n    x (int): X.\n\nReturns\n-------\nR.\n", "X. R."),
+        ("Parameters\n----------\nx : int\n    X.\n\nReturns:\n    R.\n\nRaises:\n    E: Bad.\n", "X. R. E"),
+        (":param int x: X.\n\nReturns\n-------\nint\n    R.\n", "X. R."),
+        ("Parameters:\n-----------\nx : int\n    X.\n\nReturn\n------\nint\n    R.\n", "X. R."),
+        ("Arguments\n---------\nx: int\n    X.\n:returns: R.\n", "X. R."),
+        ("Explanation\n===========\n\nMore.\n\nParameters\n==========\n\nx : int\n    X.\n", "X."),
+        ("@param x: X.\n@type x: int\n@return: R.\n@note: N.\n@since: 2", "X. R."),
+        (":param int x: X.\n\nReturns:\n    R.\n", "X. R."),
+        ("Returns\n-------\nint\n    R.\n\nArgs:\n    x (int): X.\n", "X. R."),
+        ("Usage\n~~~~~\n\nSo.\n\nParameters\n----------\nx : int\n    X.\n\nReturns:\n    R.\n", "X. R."),
+        ("Args:\n    x (int): X.\n\nReturns:\n    R.\n\n:rtype: str\n", "X. R."),
+        (":type x: int\n:param x: X.\n:rtype: R.\n\nExample:\n    f()\n", "X. R."),
+    ],
+)
+def test_each_section_is_read_in_its_own_style(text, described):
+    parsed = parse(f"Do.\n\n{text}")
+    result = parsed.returns or parsed.types.get("return", "")
+    assert parsed.types["x"] == "int"
+    assert " ".join([parsed.parameters["x"], *([result] if result else []), *parsed.raises]) == described
+
+
+def test_sections_of_prose_are_read_behind_others():
+    parsed = parse(
+        "Do.\n\nArgs:\n    x: X.\n\n:returns: R.\n\nNotes\n-----\nN.\n\nSee Also\n--------\nf : It.\n"
+    )
+    assert parsed.description == "**Notes**\n\nN.\n\n**See Also**\n\n- `f`: It."
+    typed = parse("Do.\n\nReturns:\n    R.\n\n:rtype: int\n\nExample:\n    f()\n")
+    assert (typed.returns, typed.types) == ("R.", {"return": "int"})
+    assert typed.description == "**Example**\n\nf()"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "```\nReturns\n-------\nint\n\nArgs:\n    y: Y\n@param z: Z\n```",
+        "~~~\n:param y: Y\nreturn\n------\n~~~",
+        ">>> print(f.__doc__)\nParameters\n----------\ny : int\nArgs:\n    z: Z",
+        ">>> f(\n...     x)\nname\n====\nfoo",
+    ],
+)
+def test_code_is_no_section(code):
+    parsed = parse(f"Do.\n\n{code}\n\nArgs:\n    x: X.\n\n{code}\n")
+    assert (parsed.parameters, parsed.returns, parsed.types) == ({"x": "X."}, "", {})
+    assert [line for line in parsed.description.split("\n") if line] == 2 * [
+        line for line in code.split("\n") if line
+    ]
+
+
+def test_headings_of_prose_stay():
+    titled = parse("Title\n=====\n\nSaid.\n\nNotes\n=====\n\nMore.\n")
+    assert (titled.summary, titled.description) == ("Title", "Said.\n\n**Notes**\n\nMore.")
+    empty = parse("Do.\n\nA\n===\n\nB\n===\n\nText.\n\nParameters\n==========\nx : int\n    X.\n\nC\n===\n")
+    assert empty.description == "**A**\n\n\n\n**B**\n\nText.\n\n**C**\n\n"
+    table = parse("Do.\n\nNotes\n=====\n\n=====\nA\n=====\n1\n=====\n")
+    assert table.description == "**Notes**\n\n=====\nA\n=====\n1\n====="
+    literal = parse("Use::\n\n    f()\n")
+    assert (literal.summary, literal.description) == ("Use::", "    f()")
 
 
 @pytest.mark.timeout(20)
@@ -304,6 +377,14 @@ def test_a_result_in_paragraphs_is_no_list():
         "Raises:\n    " + ":a" * 60_000,
         ":param " + "a" * 150_000 + "!: x",
         "Parameters\n----------\nx : a" + " " * 150_000 + "b",
+        "Returns\n===\n\n" + "x\n===\n" * 25_000,
+        "Args:\n    a: b\n\n" + ":return" * 20_000,
+        "Args:\n    a: b\n\n" + ":return: a\n\nReturns:\n    a\n\n" * 5_000,
+        "Notes" + " " * 190_000 + "x",
+        "Args:\n    x: " + "a" * 190_000,
+        "Args:\n    x: y\n" + "x (" * 60_000,
+        "A:\n" * 60_000,
+        "```\n" * 10 + ":return: a\n\nReturns:\n    a\n\n" * 5_000,
     ],
 )
 def test_hostile_sections_take_no_time(text):

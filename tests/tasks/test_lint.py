@@ -120,11 +120,13 @@ def test_of_a_class_its_constructors_signature_counts_and_neighbours_do_not(sour
 
 def test_defaults_in_prose_are_held_against_the_signature(source, capsys) -> None:
     said = (
-        *("One. Defaults to 5.", "One (default: `5`).", "Default is 5"),  # wrong
+        *("One. Defaults to 5.", "One (default: `5`).", "Default is 5", "Number, by default 5."),  # wrong
         *(
             "Defaults to 3.",
             "Of the server it defaults to 5.",
             "Before 2.0, defaults to 5.",
+            "Number. If the mode is fast,\n            by default 5.",
+            "If it is slow, by default 5.",
             "If None, defaults to 5.",
             "Defaults to 5 seconds.",
             "Default: 5 or 6.",
@@ -133,12 +135,52 @@ def test_defaults_in_prose_are_held_against_the_signature(source, capsys) -> Non
         ),
     )
     text = "".join(
-        f'def f{n}(a=3):\n    """Do.\n\n    Args:\n        a: {t}\n    """\n' for n, t in enumerate(said)
+        f'def f{n}(a=3, b="1.0"):\n    """Do.\n\n    Args:\n        a: {t}\n    """\n'
+        for n, t in enumerate(said)
     )
     (source / "m.py").write_text(text)
     status, lines = lint(capsys, source)
-    assert (status, [line.partition(": ")[0] for line in lines]) == (1, ["m.py:5", "m.py:11", "m.py:17"])
+    assert (status, [line.partition(": ")[0] for line in lines]) == (
+        1,
+        ["m.py:5", "m.py:11", "m.py:17", "m.py:23"],
+    )
     assert "f0 gives a the default 5, and it is 3" in lines[0]
+
+
+def test_defaults_beside_types_and_of_dataclasses(source, capsys) -> None:
+    numpy = (
+        'def f{}(a={}):\n    """Do.\n\n    Parameters\n    ----------\n    a : {}\n        One.\n    """\n\n'
+    )
+    said = ("int, optional (default=4)", "int, default 4", "int (default: 4)", "int, optional (default=3)")
+    said += ("int, not default 4", "int, if b: default 3, else default 4")
+    text = "".join(numpy.format(n, 3, t) for n, t in enumerate(said))
+    text += numpy.format("t", "'3.0'", "str, default 3.0")
+    google = '"""Do.\n\n    Args:\n        a (int, default 4): One.\n        b: By default 5.\n    """\n'
+    text += f"def g(a=3, b=3):\n    {google}\n"
+    fields = "    a: str = 'x'\n    b: int = 3\n"
+    text += f"import dataclasses\n\n@dataclasses.dataclass\nclass D:\n    {google}{fields}"
+    (source / "m.py").write_text(text)
+    status, lines = lint(capsys, source)
+    told = [(line.split(": ")[1], line.split(": ")[2].split()[0]) for line in lines]
+    default, kind = "described-default", "described-type"
+    assert status == 1
+    assert told == [
+        *((default, f"f{n}") for n in range(3)),
+        *((default, "g"), (default, "g")),
+        *((kind, "D"), (default, "D"), (default, "D")),
+    ]
+
+
+def test_the_type_of_a_result_is_held_against_its_annotation(source, capsys) -> None:
+    code = 'def f() -> {}:\n    """Do.\n\n    Returns:\n        {}: It.\n    """\n    return x\n'
+    (source / "m.py").write_text(code.format("str", "int"))
+    message = "f describes the result as int, and it is annotated str"
+    assert lint(capsys, source) == (1, [f"m.py:4: described-type: {message}"])
+    several = code.replace("It.", "It.\n        str: More.")
+    decorated = f"@fixture\n{code}"
+    right = (code.format("bool", "int"), code.format("Iterable", "list"), several.format("tuple", "int"))
+    (source / "m.py").write_text("".join((*right, decorated.format("dict", "list"))))
+    assert lint(capsys, source) == (0, [])
 
 
 def test_a_secret_is_not_repeated(source, capsys) -> None:

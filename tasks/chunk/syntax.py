@@ -1,0 +1,326 @@
+"""Small readings of a syntax tree."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+import tokenize
+from collections.abc import Iterable, Iterator
+
+from tasks.documents import Parameter
+from tasks.keys import digest_bytes
+
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = FunctionNode | ast.ClassDef
+
+_CHILD_FIELDS = {
+    kind: tuple(name for name in kind._fields if name not in ("ctx", "type_comment", "kind"))
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
+CONDITIONAL = (
+    *(ast.If, ast.Try, ast.TryStar, ast.With, ast.For, ast.While, ast.Match),
+    *(ast.ExceptHandler, ast.match_case),
+)
+BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
+_NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
+_OPENING, _CLOSING = ("(", "[", "{"), (")", "]", "}")
+_ACCESSORS = ("setter", "deleter", "getter")
+# Decorators that a label on the page, the kind of a symbol or its overloads tell of.
+_LABELLED = {"classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override"}
+_LABELLED |= {"property", "overload"}
+# The standard library's others of which the result takes what the function takes.
+TAKING_THE_SAME = {"asynccontextmanager", "cache", "contextmanager", "lru_cache"}
+
+
+def join(scope: str, name: str) -> str:
+    """A name inside a scope; the outermost is ""."""
+    return f"{scope}.{name}" if scope else name
+
+
+def last_part(dotted: str) -> str:
+    """The last name of a dotted one."""
+    return dotted.rsplit(".", 1)[-1]
+
+
+def first_line(node: Definition) -> int:
+    """The line in which a definition begins, its decorators included."""
+    return node.decorator_list[0].lineno if node.decorator_list else node.lineno
+
+
+def callee_of(node: ast.expr) -> ast.expr:
+    """What a call calls; anything else itself."""
+    return node.func if isinstance(node, ast.Call) else node
+
+
+def base_name(node: ast.expr) -> str | None:
+    """The dotted name of a base class; `Generic[T]` names `Generic`."""
+    return dotted_name(node.value if isinstance(node, ast.Subscript) else node)
+
+
+def dotted_name(node: ast.expr) -> str | None:
+    """A dotted name as written; None of anything else."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return None
+    return ".".join([node.id, *reversed(parts)])
+
+
+def is_accessor(decorator: str, name: str) -> bool:
+    """`@x.setter` of a property `x`; `@Base.x.setter` where a base class has it."""
+    owner, _, role = decorator.rpartition(".")
+    return role in _ACCESSORS and last_part(owner) == name
+
+
+def is_none(node: ast.expr | None) -> bool:
+    """Whether nothing is returned, or None."""
+    return node is None or (isinstance(node, ast.Constant) and node.value is None)
+
+
+def is_class_name(name: str) -> bool:
+    """`raise error` re-raises a variable; an exception class starts with a capital."""
+    return last_part(name).lstrip("_")[:1].isupper()
+
+
+def message_of(node: ast.expr) -> str:
+    """The text of an exception's message on one line, with an ellipsis for each computed part."""
+    return " ".join(_literal_text(node).split())
+
+
+def _literal_text(node: ast.expr) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return _encodable(text)
+        case ast.JoinedStr(values=parts):
+            return "".join(_literal_text(part) or "…" for part in parts)
+        case ast.BinOp(left=left, op=ast.Mod() | ast.Add()):
+            return _literal_text(left)
+        case ast.Call(func=ast.Attribute(value=text, attr="format")):
+            return _literal_text(text)
+    return ""
+
+
+def is_labelled(decorator: str, name: str) -> bool:
+    """Whether a page tells of a decorator by other means."""
+    return last_part(decorator) in _LABELLED or is_accessor(decorator, name)
+
+
+def labels_of(node: FunctionNode, decorators: list[str]) -> tuple[str, ...]:
+    """What a page tells of a function beside its name."""
+    labels = ["async"] if isinstance(node, ast.AsyncFunctionDef) else []
+    if any(last_part(d) == "setter" and is_accessor(d, node.name) for d in decorators):
+        labels.append("writable")
+    known = ("classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override")
+    return (*labels, *(name for name in known if any(last_part(d) == name for d in decorators)))
+
+
+def parameters_text(parameters: tuple[Parameter, ...]) -> str:
+    """Parameters as in a `def`, with the `/` and `*` markers where they belong."""
+    parts: list[str] = []
+    kinds = [p.kind for p in parameters]
+    for index, p in enumerate(parameters):
+        if p.kind == "keyword_only" and not {"var_positional", "keyword_only"} & set(kinds[:index]):
+            parts.append("*")
+        star = {"var_positional": "*", "var_keyword": "**"}.get(p.kind, "")
+        text = star + p.name + (f": {p.annotation}" if p.annotation is not None else "")
+        if p.default is not None:
+            text += f" = {p.default}" if p.annotation is not None else f"={p.default}"
+        parts.append(text)
+        if p.kind == "positional_only" and "positional_only" not in kinds[index + 1 :]:
+            parts.append("/")
+    return ", ".join(parts)
+
+
+def plain_targets(targets: Iterable[ast.expr], is_whole: bool = True) -> Iterator[tuple[str, bool]]:
+    """The names that are assigned to, and whether each takes the whole value."""
+    for target in targets:
+        match target:
+            case ast.Name(id=name):
+                yield name, is_whole
+            case ast.Tuple(elts=parts) | ast.List(elts=parts):
+                yield from plain_targets(parts, is_whole=False)
+            case ast.Starred(value=part):
+                yield from plain_targets([part], is_whole=False)
+
+
+def exported_names(node: ast.expr | None) -> Iterator[str]:
+    """The names that a value of `__all__` lists; `module.*` for all that another module's lists."""
+    match node:
+        case ast.Constant(value=str(text)):
+            yield _encodable(text)
+        case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
+            for item in items:
+                yield from exported_names(item)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            yield from exported_names(left)
+            yield from exported_names(right)
+        case ast.Starred(value=inner) | ast.Call(func=ast.Name(id="list" | "tuple" | "sorted"), args=[inner]):
+            yield from exported_names(inner)
+        case ast.Attribute(value=module, attr="__all__") if (name := dotted_name(module)) is not None:
+            yield f"{name}.*"
+
+
+def is_empty(node: ast.expr | None) -> bool:
+    """Whether a value is a list or a tuple of nothing."""
+    return isinstance(node, ast.List | ast.Tuple) and not node.elts
+
+
+def docstring_of(node: Definition | ast.Module) -> str:
+    """The docstring, cleaned; "" without one."""
+    return _encodable(ast.get_docstring(node) or "")
+
+
+def _encodable(text: str) -> str:
+    """A literal's text; a lone surrogate, which no encoding has, as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def on_one_line(code: str) -> str | None:
+    """Code without comments and line breaks, else as written; None where a string spans lines.
+
+    The comma that ends a last line goes too, unless it makes a tuple of one.
+    """
+    parts: list[str] = []
+    commas = [0]
+    row, column = 1, 0
+    for token in tokenize.generate_tokens(io.StringIO(f"({code})").readline):
+        text = token.string
+        if token.type in _NOT_CODE:
+            continue
+        if "\n" in text:
+            return None
+        before = parts[-1] if parts else ""
+        breaks = token.start[0] != row
+        if text in _CLOSING and commas.pop() > 1 and before == "," and breaks:
+            parts.pop()
+        if not breaks:
+            parts.append(token.line[column : token.start[1]])
+        elif before not in _OPENING and text not in (*_CLOSING, "."):
+            parts.append(" ")
+        parts.append(text)
+        if text in _OPENING:
+            commas.append(0)
+        commas[-1] += text == ","
+        row, column = token.end
+    return "".join(parts)[1:-1]
+
+
+def branches(node: ast.stmt) -> Iterator[ast.stmt]:
+    """An `if` and each `elif` of it, which the syntax tree nests ever deeper; any other statement alone."""
+    branch: ast.stmt | None = node
+    while branch is not None:
+        yield branch
+        branch = elif_of(branch)
+
+
+def elif_of(node: ast.AST) -> ast.If | None:
+    """The `elif` that follows an `if` or `elif`."""
+    match node:
+        case ast.If(orelse=[ast.If() as following]):
+            return following
+    return None
+
+
+def following_docstring(body: list[ast.stmt], position: int) -> str | None:
+    """The string below an assignment documents it."""
+    match body[position + 1 : position + 2]:
+        case [ast.Expr(value=ast.Constant(value=str(text)))]:
+            return inspect.cleandoc(_encodable(text))
+    return None
+
+
+def own_statements(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str | None]]:
+    """The statements of a body and of its blocks, each with the string that follows it."""
+    for position, node in enumerate(body):
+        yield node, following_docstring(body, position)
+        if isinstance(node, CONDITIONAL):
+            for field in BLOCKS:
+                yield from own_statements(getattr(node, field, []))
+
+
+def spelled_out(value: object) -> str:
+    """A constant in full; a whole number in hexadecimal, for Python prints no very long decimals."""
+    return hex(value) if type(value) is int else repr(value)
+
+
+def code_digest(trace: Iterable[str]) -> str:
+    """The digest of spelled-out code."""
+    return digest_bytes("\0".join(trace).encode("utf-8", "surrogatepass"))
+
+
+def push_children(node: ast.AST, stack: list[ast.AST], trace: list[str]) -> None:
+    """Put a node's children on the stack, and what else it holds into the trace."""
+    for field in _CHILD_FIELDS[type(node)]:
+        child = getattr(node, field, None)
+        if type(child) is list:
+            for item in reversed(child):
+                if isinstance(item, ast.AST):
+                    stack.append(item)
+                else:
+                    trace.append(repr(item))
+        elif isinstance(child, ast.AST):
+            stack.append(child)
+        elif child is not None:
+            trace.append(repr(child))
+
+
+def attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[ast.AST]) -> list[str]:
+    """Note a dotted name, or push what the attributes are of; return the names in the chain."""
+    root: ast.expr = node
+    parts: list[str] = []
+    while type(root) is ast.Attribute:
+        parts.append(root.attr)
+        root = root.value
+    if type(root) is ast.Name:
+        parts.append(root.id)
+        parts.reverse()
+        found.setdefault(".".join(parts))
+    else:
+        stack.append(root)
+    return parts
+
+
+def is_stub(node: FunctionNode) -> bool:
+    """Whether a function's body is left to others: nothing but a docstring, `pass`, `...` or a `raise`."""
+    stub = (ast.Pass, ast.Raise)
+    return all(
+        isinstance(s, stub) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+        for s in node.body
+    )
+
+
+def is_text(node: ast.stmt) -> bool:
+    """Whether a statement is a string alone."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def names_in(nodes: Iterable[ast.AST], bound: set[str]) -> dict[str, None]:
+    """Dotted names that the nodes refer to, those in string annotations included."""
+    found: dict[str, None] = {}
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        kind = type(node)
+        if kind is ast.Name:
+            if node.id not in bound:  # type: ignore[attr-defined]
+                found.setdefault(node.id)  # type: ignore[attr-defined]
+        elif kind is ast.Attribute:
+            attribute_chain(node, found, stack)  # type: ignore[arg-type]
+        elif kind is ast.Constant:
+            if _is_quoted_class(node.value):  # type: ignore[attr-defined]
+                found.setdefault(node.value)  # type: ignore[attr-defined]
+        elif kind in _CHILD_FIELDS:
+            push_children(node, stack, [])
+    return found
+
+
+def _is_quoted_class(value: object) -> bool:
+    return isinstance(value, str) and value.replace(".", "").isidentifier() and is_class_name(value)
