@@ -23,8 +23,10 @@ _TAG = re.compile(rb"<[^>]*>")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _LINKS = {"a": "href", "img": "src", "link": "href", "script": "src"}
 _IN_A_DOCSTRING = (
-    "//main//div[@class='prose' or @class='summary']//a | //main//table[@class='params']//td[2]//a"
+    "//main//div[@class='prose' or @class='summary']//*[self::a or self::img]"
+    " | //main//table[@class='params']//td[2]//*[self::a or self::img]"
     " | //main//table[@class='params']//td//i//a | //main//dl[@class='facts']//i//a"
+    " | //main//dl[@class='facts']/dd//img"
     " | //main//dl[@class='facts']/dd//a[not(parent::code/parent::dd)]"  # where an exception's name is
 )
 

@@ -207,6 +207,7 @@ def test_all_of_a_type_is_kept():
         ("Explanation\n===========\n\nMore.\n\nParameters\n==========\n\nx : int\n    X.\n", "X."),
         ("@param x: X.\n@type x: int\n@return: R.\n@note: N.\n@since: 2", "X. R."),
         (":param int x: X.\n\nReturns:\n    R.\n", "X. R."),
+        ("Args:\n    x (int): X.\nReturns:\n    R.\nRaises:\n    E: Bad.\n", "X. R. E"),
         ("Returns\n-------\nint\n    R.\n\nArgs:\n    x (int): X.\n", "X. R."),
         ("Usage\n~~~~~\n\nSo.\n\nParameters\n----------\nx : int\n    X.\n\nReturns:\n    R.\n", "X. R."),
         ("Args:\n    x (int): X.\n\nReturns:\n    R.\n\n:rtype: str\n", "X. R."),

@@ -60,7 +60,7 @@ def with_entries(sections: list[Section], entries_of: Callable[[Section, list[st
         entries = entries_of(section, stray) if section.title in _OF_ENTRIES else iter(section.body)
         body = list(dropwhile(lambda line: not line.strip(), entries))
         if body or section.title not in _OF_ENTRIES:
-            out += [*section.heading, *body]
+            out += ["", *section.heading, *body]  # without the empty line a heading of Google's is text
         if any(line.strip() for line in stray):
             add_titled(leading, ABOUT.get(section.title, ABOUT_PARAMETERS), "\n".join(stray))
     return "\n".join([*leading, *out])
