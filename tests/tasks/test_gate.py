@@ -739,6 +739,15 @@ def test_a_dead_link_of_a_docstring_is_its_authors(tmp_path, docmill) -> None:
     assert (status, [f["where"] for f in report["findings"]]) == (0, ["m.py:4"])
 
 
+def test_a_dead_image_of_a_docstring_is_its_authors(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    images = "Do ![a](a.png).\n\n    Args:\n        x: ![b](b.png)\n\n    Returns:\n        ![c](c.png)\n    "
+    (source / "m.py").write_text(f'def f(x):\n    """{images}"""\n    return x\n')
+    status, report, _ = docmill(source)
+    assert (status, [f["where"] for f in report["findings"]]) == (0, ["m.py:2", "m.py:5", "m.py:8"])
+
+
 def test_links_in_documented_types_and_results_are_their_authors(tmp_path, docmill) -> None:
     source = tmp_path / "source"
     source.mkdir()
