@@ -348,20 +348,19 @@ class _Chunker:
         constructor = next(
             (c for name in ("__init__", "__new__") if (c := self.symbols.get(f"{qualified}.{name}"))), None
         )
-        described = parsed.parameters
-        more: list[slots.Titled]
         if constructor is not None and constructor.kind == "method":
             more = self._describe_constructor(constructor, parsed)
             self._class_contradictions(node, qualified, parsed, constructor)
-        elif constructor is None and self._takes_its_attributes(node, qualified):
-            unknown = self._describe_attributes(qualified, described, parsed.types)
-            more = [(slots.NOT_IN_THE_SIGNATURE, docstrings.listing(unknown, parsed.types))]
-            more.append(("Raises", docstrings.listing(parsed.raises, {})))
-            self._class_contradictions(node, qualified, parsed, None)
         else:
-            unknown = self._describe_attributes(qualified, described, parsed.types)
-            more = [(slots.BY_THE_DOCSTRING, docstrings.listing(unknown, parsed.types))]
-            more.append(("Raises", docstrings.listing(parsed.raises, {})))
+            takes_attributes = constructor is None and self._takes_its_attributes(node, qualified)
+            title = slots.NOT_IN_THE_SIGNATURE if takes_attributes else slots.BY_THE_DOCSTRING
+            unknown = self._describe_attributes(qualified, parsed.parameters, parsed.types)
+            more = [
+                (title, docstrings.listing(unknown, parsed.types)),
+                ("Raises", docstrings.listing(parsed.raises, {})),
+            ]
+            if takes_attributes:
+                self._class_contradictions(node, qualified, parsed, None)
         more.append(("Attributes", docstrings.listing(attributes, parsed.attribute_types)))
         more.append(("Returns", slots.of_result(parsed)))
         told = slots.summary_and_description(parsed, more)

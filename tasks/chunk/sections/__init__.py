@@ -50,9 +50,8 @@ def parts(text: str) -> Iterator[tuple[Parser | None, str]]:
     for style, pieces in by_style.items():
         yield style, _TIDIED[style]("".join(pieces))
     if not starts:
-        inferred, _ = infer_style(
-            Docstring(f".\n{text}\n.")
-        )  # which sees no field in the first and last line
+        # Which sees no field in the first and the last line.
+        inferred, _ = infer_style(Docstring(f".\n{text}\n."))
         yield inferred, _TIDIED[inferred](text) if inferred else text
 
 
