@@ -51,14 +51,22 @@ def drawn(points: list[tuple[int, float, float]], caption: str) -> str:
         dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in places)
         return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}'
 
+    def labels(x: float, rate: float, delay: float) -> list[str]:
+        """The figures of two points, that of the upper one above it, that of the lower one below."""
+        at = height(rate, most), height(delay, longest)
+        away = (-10, 20) if at[0] <= at[1] else (20, -10)
+        return [
+            text(x, at[0] + away[0], f"{rate:.0f}", RATE),
+            text(x, at[1] + away[1], f"{delay:.1f}", DELAY),
+        ]
+
     rates, delays = [p[1] for p in points], [p[2] for p in points]
     parts = [
         f'<path d="M{MARGIN} {bottom}H{WIDTH - MARGIN}" stroke="{INK}"/>',
         line(rates, most, RATE),
         line(delays, longest, DELAY),
         *(text(x, bottom + 20, str(p[0])) for x, p in zip(across, points, strict=True)),
-        *(text(x, height(v, most) - 10, f"{v:.0f}", RATE) for x, v in zip(across, rates, strict=True)),
-        *(text(x, height(v, longest) + 20, f"{v:.1f}", DELAY) for x, v in zip(across, delays, strict=True)),
+        *(label for x, point in zip(across, points, strict=True) for label in labels(x, *point[1:])),
         text(MARGIN, 24, "texts a second", RATE, "start"),
         text(WIDTH - MARGIN, 24, "milliseconds a token", DELAY, "end"),
         text(WIDTH / 2, HEIGHT - 12, caption),

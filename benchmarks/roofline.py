@@ -182,7 +182,7 @@ def measure(model: str, device: str, most: int, rounds: int) -> dict[str, Any]:
     generation = GenerationConfig(max_prompt_tokens=workload.longest, max_new_tokens=workload.new, stop=())
     engine = Engine(loaded, generation, compiled=MODELS / "compiled" if device == "cpu" else None)
     frames = (Frame(SUMMARY_SEPARATOR, workload.new),)
-    prompts = prompts_for(forms.whole, workload, device, most)
+    prompts = prompts_for(forms.whole, workload, most)
     requests = [Request(str(number), prompt, frames) for number, prompt in enumerate(prompts)]
     warm_up(engine, requests)
     found = [one_round(loaded, engine, requests, compute) for _ in range(rounds)]

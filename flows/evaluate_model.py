@@ -23,7 +23,7 @@ from tasks.chunk import Chunk, chunks_of
 from tasks.chunk.docstrings import split_summary
 from tasks.chunk.python import parse_module
 from tasks.documents import Module, SourceError, Symbol
-from tasks.files import read_file
+from tasks.files import read_text
 from tasks.generate.asking import Asked, Manner, Member, RawText, asked_of
 from tasks.generate.questions import modules_inside, whole_requests
 from tasks.generate.writer import Writer
@@ -136,7 +136,7 @@ def _symbols(root: str, chunk: Chunk) -> list[Symbol]:
 
 
 def _source(root: str, chunk: Chunk) -> str:
-    return read_file(root, chunk.path, chunk.digest).decode("utf-8-sig")
+    return read_text(root, chunk.path, chunk.digest)
 
 
 def _is_public(name: str) -> bool:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+import tokenize
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 from tasks.documents import SourceError
 from tasks.keys import digest_bytes
+
+_UTF_8 = "utf-8-sig"
+# What stands for other characters in encodings that escape them.
+_ESCAPES = rb"\n\u0041+AEE-~~" + b"\x1b(B"
 
 
 def read_file(root: str, path: str, digest: str) -> bytes:
@@ -25,6 +32,39 @@ def read_file(root: str, path: str, digest: str) -> bytes:
     if digest_bytes(data) != digest:
         raise SourceError(f"{path}: changed while it was being read; run again")
     return data
+
+
+def read_text(root: str, path: str, digest: str) -> str:
+    """The text of a source's file, if it still is what the snapshot says.
+
+    Raises:
+        SourceError: It changed, went, or became a link since.
+    """
+    return text_of(read_file(root, path, digest), path)
+
+
+def text_of(data: bytes, path: str) -> str:
+    """A file's text: UTF-8, unless a Python file declares another encoding.
+
+    Raises:
+        ValueError: It is none; the message says where.
+    """
+    encoding = _declared(data, path)
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding == _UTF_8 else encoding
+        raise ValueError(f"not {name} at byte {error.start}") from error
+
+
+def _declared(data: bytes, path: str) -> str:
+    """The encoding to read a file in: not one that escapes characters, or is none of text."""
+    if path.endswith((".py", ".pyi")):
+        with suppress(SyntaxError, LookupError, ValueError):
+            encoding, _ = tokenize.detect_encoding(BytesIO(data).readline)
+            if not encoding.startswith("utf-8") and _ESCAPES.decode(encoding) == _ESCAPES.decode():
+                return encoding
+    return _UTF_8
 
 
 def read_committed(root: Path, name: str) -> str:

@@ -179,7 +179,10 @@ def test_what_is_no_text_is_skipped_with_its_reason(source, docmill):
         {
             "nul.py": b"x = 1\0\n",
             "invalid.py": b"x = '\xff\xfe'\n",
-            "latin.py": "# -*- coding: latin-1 -*-\nx = 'é'\n".encode("latin-1"),
+            "latin.py": "# -*- coding: ascii -*-\nx = 'é'\n".encode("latin-1"),
+            "escaped.py": b"# coding: unicode_escape\nx = '\xff'\n",
+            "rot.py": b"# coding: rot13\nx = '\xff'\n",
+            "unknown.py": b"# coding: none-such\nx = '\xff'\n",
             "wide.py": "x = 1\n".encode("utf-16"),
             "notes.md": b"\x89PNG\0",
         },
@@ -190,6 +193,9 @@ def test_what_is_no_text_is_skipped_with_its_reason(source, docmill):
         "nul.py": "binary",
         "invalid.py": "encoding",
         "latin.py": "encoding",
+        "escaped.py": "encoding",
+        "rot.py": "encoding",
+        "unknown.py": "encoding",
         "wide.py": "binary",  # as every second byte is NUL
         "notes.md": "binary",
     }

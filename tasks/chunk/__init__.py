@@ -20,7 +20,7 @@ from tasks.chunk.newer_syntax import explain_syntax_error
 from tasks.chunk.overridden import overridden
 from tasks.chunk.python import ParsedModule, parse_module
 from tasks.documents import Doubt, Module, Outline, SkippedFile, Snapshot, SourceFile, Surface, Symbol
-from tasks.files import read_file
+from tasks.files import read_text
 from tasks.fresh_stack import on_fresh_stack
 from tasks.keys import digest, key
 from tasks.overrides import Override
@@ -32,7 +32,7 @@ from tasks.spread import Spread
 _LAYOUT = ("src", "lib")
 
 # Raised whenever the same file would parse into another Module or Outline.
-CHUNK_VERSION = 21
+CHUNK_VERSION = 22
 
 PARSER = (*sys.version_info[:2], version("griffelib"), *SECRETS_VERSION)
 
@@ -120,8 +120,7 @@ def chunk_files(chunks: Iterable[Chunk], cache: ResultCache, root: str) -> None:
     """
 
     def parsed(chunk: Chunk) -> dict[str, bytes]:
-        data = read_file(root, chunk.path, chunk.digest)
-        module, outline = _parse(data.decode("utf-8-sig"), chunk)
+        module, outline = _parse(read_text(root, chunk.path, chunk.digest), chunk)
         return {chunk.key: msgspec.json.encode(module), chunk.outline_key: msgspec.json.encode(outline)}
 
     for results in on_fresh_stack(parsed, chunks):

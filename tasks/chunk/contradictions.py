@@ -23,7 +23,7 @@ _ALIKE = ({"int", "float", "complex", "bool"}, {"list", "tuple"}, {"set", "froze
 # "Defaults to 5.", where nothing follows that it could hang on. Strings are told loosely in prose.
 _VALUE = r"(?P<value>`{0,2}(?:[-+]?\d+(?:\.\d+)?(?:e-?\d+)?|True|False)`{0,2})"
 _DEFAULT = re.compile(
-    rf"\b(?:defaults?(?: (?:to|is|value is|value)\s|:\s?| ?=\s?)|(?P<by>by default,? )){_VALUE}"
+    rf"\b(?:defaults?(?: (?:to|is|value is|value)\s|:\s?| ?=\s?|\s)|(?P<by>by default,? )){_VALUE}"
     r"(?=[)\]]|\.?\s*\Z|\.\s|\s*\n\s*\n)",
     re.IGNORECASE,
 )
@@ -36,6 +36,14 @@ _SENTENCE = re.compile(r"[.;:]\s")
 _LONGEST_SENTENCE = 300
 # What may stand before it in its sentence, so that it is of the parameter, and always so.
 _OF_THE_PARAMETER = re.compile(r"(?:\A|\.\s|\n|[(\[;])\s*(?:the|it|and|which)?\s*\Z", re.IGNORECASE)
+# Annotations that say no less than a simple type: what may be None, and containers with what they hold.
+_OPTIONAL = re.compile(
+    r"(?:typing\.)?Optional\[(?P<of>.*)\]|(?P<first>[^|]*)\|\s*None|None\s*\|(?P<last>[^|]*)"
+)
+_INDEX = r"\[[^|\[\]]*(?:\[[^|\[\]]*\][^|\[\]]*)*\]"
+_HELD = re.compile(rf"(?:typing\.)?(?P<container>list|tuple|dict|set|frozenset){_INDEX}", re.IGNORECASE)
+_OR_NONE = re.compile(r"\s+or\s+None\Z")
+_TYPE_FIELD = re.compile(r"[ \t]*[:@](?:var)?type[ \t]+\**(?P<name>\w+)[ \t]*:")
 _ENTRY = re.compile(r"[ \t]*(?:[:@]\w+[^:]*?[ \t])?(?P<names>\**\w+(?:,[ \t]*\**\w+)*)[ \t]*(?:[:(]|\r?$)")
 _RESULT = re.compile(r"^[ \t]*[:@]?(?:returns?|rtype|yields?)\b", re.MULTILINE | re.IGNORECASE)
 _FURTHER_RESULT = re.compile(r"^[A-Za-z][\w.\[\], ]*:\s", re.MULTILINE)
@@ -64,6 +72,17 @@ class Lines:
                     lines.setdefault(name, number)
         return lines
 
+    def of_type(self, name: str) -> int:
+        """The line in which the type of a parameter is."""
+        return self._typed.get(name, self.of(name))
+
+    @cached_property
+    def _typed(self) -> dict[str, int]:
+        found = (
+            (number, _TYPE_FIELD.match(line)) for number, line in enumerate(self.text.split("\n"), self.first)
+        )
+        return {field["name"]: number for number, field in found if field}
+
     def of_result(self) -> int:
         """The line in which the description of a result begins."""
         found = _RESULT.search(self.text)
@@ -71,21 +90,24 @@ class Lines:
 
 
 def of_parameters(
-    parsed: ParsedDocstring, parameters: Sequence[Parameter], lines: Lines
+    parsed: ParsedDocstring, parameters: Sequence[Parameter], lines: Lines, others: Iterable[Parameter] = ()
 ) -> Iterator[tuple[str, int, str]]:
     """What a docstring says of parameters and is not so: rule, line and message.
 
     Args:
         parsed: The docstring, taken apart.
-        parameters: Those of the signature.
+        parameters: Those of the signature, of all signatures where there are several.
         lines: Where the docstring stands.
+        others: What may be described as if it were a parameter.
     """
-    by_name = {p.name: p for p in parameters}
+    by_name = {p.name: p for p in (*others, *parameters)}
+    optional = {p.name for p in parameters if p.default is not None or p.kind.startswith("var_")}
+    required = {p.name for p in parameters} - optional
     takes_any = any(p.kind == "var_keyword" for p in parameters)
     repeated = tuple(p.name for p in parameters if p.kind == "var_positional")
     for name, text in parsed.parameters.items():
         if name in by_name:
-            yield from ((rule, lines.of(name), text) for rule, text in _disagreements(parsed, by_name[name]))
+            yield from _disagreements(parsed, by_name[name], name in required, lines)
         elif not (text or name in parsed.types):
             continue  # a line of prose that stands where names do
         elif not takes_any and name.isidentifier() and not (repeated and name.startswith(repeated)):
@@ -95,33 +117,47 @@ def of_parameters(
             yield "described-parameter", lines.of(name), message
 
 
-def _disagreements(parsed: ParsedDocstring, parameter: Parameter) -> Iterator[tuple[str, str]]:
-    written = parsed.types.get(parameter.name, "")
-    described, annotated = _simple(written), _simple(parameter.annotation or "")
-    if described and annotated and not _compatible(described, annotated):
-        yield "described-type", f"describes {parameter.name} as {described}, and it is annotated {annotated}"
-    default = (
-        parsed.defaults.get(parameter.name)
-        or _said_with_the_type(written)
-        or _said(parsed.parameters[parameter.name])
-    )
-    if default is not None and parameter.default is not None:
-        said, real = _literal(default), _literal(parameter.default)
-        is_the_text = real == ("str", default)  # without quotes
-        if (
-            said
-            and real
-            and said != real
-            and not is_the_text
-            and not {said[0], real[0]} & {"NoneType", "tuple"}
-        ):
-            is_secret = any(has_secret(f"{parameter.name} = {text}") for text in (default, parameter.default))
-            values = (
-                "another default than it has"
-                if is_secret
-                else f"the default {default}, and it is {parameter.default}"
-            )
-            yield "described-default", f"gives {parameter.name} {values}"
+def of_attribute(name: str, described: str, annotated: str, lines: Lines) -> Iterator[tuple[str, int, str]]:
+    """A type that a class gives an attribute, and that is another in the code."""
+    if differ := _differing(described, annotated):
+        message = f"describes {name} as {differ[0]}, and it is annotated {differ[1]}"
+        yield "described-type", lines.of(name), message
+
+
+def _disagreements(
+    parsed: ParsedDocstring, parameter: Parameter, is_required: bool, lines: Lines
+) -> Iterator[tuple[str, int, str]]:
+    name = parameter.name
+    written = parsed.types.get(name, "")
+    if differ := _differing(written, parameter.annotation or ""):
+        message = f"describes {name} as {differ[0]}, and it is annotated {differ[1]}"
+        yield "described-type", lines.of_type(name), message
+    default = parsed.defaults.get(name) or _said_with_the_type(written) or _said(parsed.parameters[name])
+    if default is None:
+        return
+    if is_required and _is_value(default):
+        values = f"the default {default}, and it has none"
+    elif _is_another(default, parameter.default):
+        values = f"the default {default}, and it is {parameter.default}"
+    else:
+        return
+    if any(has_secret(f"{name} = {text}") for text in (default, parameter.default or "")):
+        values = "another default than it has"
+    yield "described-default", lines.of(name), f"gives {name} {values}"
+
+
+def _is_value(text: str) -> bool:
+    """Whether a text is a literal, and not that of nothing."""
+    literal = _literal(text)
+    return literal is not None and literal[0] != "NoneType"
+
+
+def _is_another(said: str, real: str | None) -> bool:
+    """Whether a default and the real one are literals that cannot both be meant."""
+    one, other = _literal(said), _literal(real or "")
+    if not one or not other or one == other or other == ("str", said):  # without quotes
+        return False
+    return not {one[0], other[0]} & {"NoneType", "tuple"}
 
 
 def _said(text: str) -> str | None:
@@ -174,9 +210,9 @@ def of_type_of_result(
         returns: What the function is annotated to return.
         lines: Where the docstring stands.
     """
-    said, annotated = _simple(parsed.types.get("return", "")), _simple(returns or "")
-    if said and annotated and not _compatible(said, annotated) and not _FURTHER_RESULT.search(parsed.returns):
-        message = f"describes the result as {said}, and it is annotated {annotated}"
+    differ = _differing(parsed.types.get("return", ""), returns or "")
+    if differ and not _FURTHER_RESULT.search(parsed.returns):
+        message = f"describes the result as {differ[0]}, and it is annotated {differ[1]}"
         yield "described-type", lines.of_result(), message
 
 
@@ -187,14 +223,22 @@ def in_symbol(
     return [Contradiction(rule, path, symbol, line, message, span) for rule, line, message in found]
 
 
+def _differing(described: str, annotated: str) -> tuple[str, str] | None:
+    """Two types by their names, if each says exactly what a value is, and they cannot both be meant."""
+    one, other = _simple(described), _simple(annotated)
+    if not one or not other or one == other or any({one, other} <= alike for alike in _ALIKE):
+        return None
+    return one, other
+
+
 def _simple(written: str) -> str:
-    """A type's name, if it is one that says exactly what a value is."""
-    name = _BEHIND_TYPE.sub("", written).strip()
+    """The name of a type that says exactly what a value is, unless it is None; "" of others."""
+    name = _OR_NONE.sub("", _BEHIND_TYPE.sub("", written)).strip()
+    if optional := _OPTIONAL.fullmatch(name):
+        name = next(part for part in optional.groups() if part is not None).strip()
+    if held := _HELD.fullmatch(name):
+        name = held["container"].lower()
     return name if name in _SIMPLE else ""
-
-
-def _compatible(one: str, other: str) -> bool:
-    return one == other or any({one, other} <= alike for alike in _ALIKE)
 
 
 def _literal(text: str) -> tuple[str, object] | None:

@@ -44,6 +44,7 @@ _FILE = r"(?![A-Za-z][\w+.-]*:|//|#)[^\s<>()`]{1,500}"
 _FILE_LINK = re.compile(
     rf"(?:\]\(<?|^ {{0,3}}\[[^\]\n]+\]: *<?)(?P<markdown>{_FILE})|<(?P<rst>{_FILE})>`_", re.MULTILINE
 )
+_ITEM = re.compile(r"[-*+] |\d+[.)] ")  # of a list
 _BLANK_LINES = re.compile(r"\n[ \t]*\n")
 _UNDERLINE = re.compile(r"^[=\-~^*#`'\"+.:_]{3,}\s*$")
 
@@ -188,9 +189,9 @@ def _list_of_results(returned: list[tuple[str, str, str]]) -> str:
 
 
 def _returned(item: Any) -> tuple[str, str, str]:
-    """Name, type and text; a "type" that reads as prose is the beginning of the text."""
+    """Name, type and text; a "type" that reads as prose or as a list is the beginning of the text."""
     name, kind, text = getattr(item, "name", "") or "", str(item.annotation or "").strip(), item.description
-    if kind and text and is_prose(kind):
+    if kind and (_ITEM.match(kind) or (text and is_prose(kind))):
         return name, "", f"{kind}: {text}"
     return name, kind, text
 

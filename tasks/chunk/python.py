@@ -27,6 +27,7 @@ from tasks.chunk.syntax import (
     callee_of,
     code_digest,
     docstring_of,
+    docstring_of_property,
     dotted_name,
     elif_of,
     exported_names,
@@ -88,6 +89,11 @@ def parse_module(source: str, path: str, name: str) -> ParsedModule:
     return _Chunker(source, path, name, package).run(tree)
 
 
+def _head(node: Definition) -> tuple[int, int]:
+    """The lines of a definition down to its docstring."""
+    return first_line(node), node.body[0].end_lineno or node.lineno
+
+
 class _Body(Struct):
     """What the statements of one definition refer to, raise and return.
 
@@ -120,12 +126,14 @@ class _Chunker:
 
     def run(self, tree: ast.Module) -> ParsedModule:
         kind: Kind = "package" if self.package else "module"
-        described = slots.of_prose(docstring_of(tree))
+        parsed = docstrings.parse(docstring_of(tree))
         last_line = max(1, len(self.offsets) - 1)
         self.symbols[""] = Symbol("", kind, 1, last_line, expected=("summary",))
         module_names: dict[str, None] = {}
         self._statements(tree.body, "", module_names)
         self._flush_overloads("")
+        parsed.attributes = self._describe_attributes("", parsed.attributes, parsed.attribute_types)
+        described = slots.of_parsed(parsed)
         self.symbols[""] = replace(self.symbols[""], slots=described, names=tuple(module_names))
         symbols = [replace(s, mentions=slots.mentions(s)) for s in self.symbols.values()]
         members = {symbol.name: symbol.kind for symbol in symbols if symbol.name}
@@ -231,7 +239,7 @@ class _Chunker:
         if isinstance(node, ast.AugAssign):
             names.update(names_in([node], set()))
             return
-        docstring = docstring or self._comment_docstring(node)
+        docstring = docstring or self._comment_docstring(node) or docstring_of_property(value)
         for target, is_whole in plain_targets(targets):
             self._attribute(node, target, scope, docstring, is_whole)
 
@@ -344,6 +352,7 @@ class _Chunker:
         self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring
     ) -> None:
         """Parameters described by a class belong to its constructor, attributes to themselves."""
+        self._attribute_contradictions(node, qualified, parsed)
         attributes = self._describe_attributes(qualified, parsed.attributes, parsed.attribute_types)
         constructor = next(
             (c for name in ("__init__", "__new__") if (c := self.symbols.get(f"{qualified}.{name}"))), None
@@ -397,14 +406,15 @@ class _Chunker:
             return
         prefix = f"{qualified}."
         members = [symbol for name, symbol in self.symbols.items() if name.startswith(prefix)]
-        known = {p.name: p for p in constructor.parameters} if constructor else {}
+        others = []
         for member in members:
             name = member.name.removeprefix(prefix)
             # Without a constructor of its own a class takes its attributes, with these defaults.
             is_taken = constructor is None and member.kind == "attribute"
             kind = (member.returns, member.value) if is_taken else (None, None)
-            known.setdefault(name, Parameter(name, "keyword_only", *kind))
-        found = contradictions.of_parameters(parsed, [*known.values()], self._docstring_lines(node))
+            others.append(Parameter(name, "keyword_only", *kind))
+        taken = constructor.parameters if constructor else ()
+        found = contradictions.of_parameters(parsed, taken, self._docstring_lines(node), others)
         heads = [
             max(inner.lineno, inner.body[0].lineno - 1)
             for inner in node.body
@@ -416,13 +426,24 @@ class _Chunker:
         )
         self.contradictions += contradictions.in_symbol(self.path, qualified, span, found)
 
+    def _attribute_contradictions(
+        self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring
+    ) -> None:
+        """Note types that the docstring of a class gives attributes, and that they do not have."""
+        for name, kind in parsed.attribute_types.items():
+            attribute = self.symbols.get(f"{qualified}.{name}")
+            if attribute is not None and attribute.kind in ("attribute", "property") and attribute.returns:
+                lines = self._docstring_lines(node)
+                found = contradictions.of_attribute(name, kind, attribute.returns, lines)
+                self.contradictions += contradictions.in_symbol(self.path, qualified, _head(node), found)
+
     def _describe_attributes(
         self, qualified: str, described: Mapping[str, str], types: Mapping[str, str]
     ) -> dict[str, str]:
-        """Give attributes what the class docstring says of them; return what is of none."""
+        """Give attributes what the docstring of their class or module says; return what is of none."""
         left = {}
         for name, text in described.items():
-            attribute = self.symbols.get(f"{qualified}.{name}")
+            attribute = self.symbols.get(join(qualified, name))
             if attribute is None or attribute.kind != "attribute":
                 left[name] = text
                 continue
@@ -479,8 +500,9 @@ class _Chunker:
         body = self._body(node, receiver)
         text = docstring_of(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
-        if text and not any(last_part(d) == "overload" for d in decorators):
-            overloads = self.pending_overloads.get(name, ())
+        if text:
+            is_overload = any(last_part(d) == "overload" for d in decorators)
+            overloads = () if is_overload else self.pending_overloads.get(name, ())
             known = (*parameters, *(p for overload in overloads for p in overload.parameters))
             # What a decorator takes, the signature does not tell.
             plain = kind != "property" and all(
@@ -536,8 +558,7 @@ class _Chunker:
             found += contradictions.of_type_of_result(parsed, returns, lines)
         if not is_stub(node):
             found += contradictions.of_result(parsed, returns, body.returns, lines)
-        span = first_line(node), node.body[0].end_lineno or node.lineno
-        self.contradictions += contradictions.in_symbol(self.path, name, span, found)
+        self.contradictions += contradictions.in_symbol(self.path, name, _head(node), found)
 
     def _docstring_lines(self, node: Definition) -> contradictions.Lines:
         first, last = node.body[0].lineno, node.body[0].end_lineno or node.body[0].lineno
@@ -571,7 +592,10 @@ class _Chunker:
         code = code_digest([base.code, *decorators, *body.trace])
         accessor = next(last_part(d) for d in decorators if is_accessor(d, node.name))
         parsed = docstrings.parse(docstring_of(node))
-        said = slots.of_function(parsed, tuple(self._parameters(node.args)), {})
+        parameters = tuple(self._parameters(node.args))
+        said = slots.of_function(parsed, parameters, {})
+        found = contradictions.of_parameters(parsed, parameters, self._docstring_lines(node))
+        self.contradictions += contradictions.in_symbol(self.path, name, _head(node), found)
         told = slots.with_texts_of_accessor(base.slots, accessor, said)
         self.symbols[name] = replace(
             base,

@@ -27,8 +27,12 @@ def human(**texts: str) -> dict[str, Slot]:
 
 
 def of_prose(text: str) -> dict[str, Slot]:
-    """Summary and description of what has no other slots: a module, an attribute."""
-    parsed = docstrings.parse(text) if text else ParsedDocstring()
+    """Summary and description of an attribute, which has no other slots."""
+    return of_parsed(docstrings.parse(text) if text else ParsedDocstring())
+
+
+def of_parsed(parsed: ParsedDocstring) -> dict[str, Slot]:
+    """Summary and description of what has no other slots."""
     more = [
         (BY_THE_DOCSTRING, listing(parsed.parameters, parsed.types)),
         ("Attributes", listing(parsed.attributes, parsed.attribute_types)),
@@ -148,19 +152,22 @@ def with_text_of_class(slots: Mapping[str, Slot], text: str) -> dict[str, Slot]:
 def with_texts_of_overloads(symbol: Symbol, overloads: Sequence[Symbol]) -> dict[str, Slot]:
     """A function's texts, or else those of the first of its overloads that has any.
 
-    What that says of parameters that the function lacks, and what the others say, follows as lists.
+    What that says of parameters that the function lacks follows as a list, and so does what overloads say
+    otherwise, each under its signature.
     """
     described = [overload for overload in overloads if _has_human(overload.slots)]
     if not described:
         return symbol.slots
-    told = symbol.slots if _has_human(symbol.slots) else described.pop(0).slots
+    told = symbol.slots if _has_human(symbol.slots) else described[0].slots
     known = {f"param.{p.name}" for p in symbol.parameters}
     lacked = [name for name in told if name.startswith("param.") and name not in known]
+    differing = [overload for overload in described if overload.slots != told]
+    if differing and not _has_human(symbol.slots):
+        differing = described  # the first one too, for its text stands above as if it were everyone's
     others: dict[str, str] = {}
-    for overload in described:
-        if overload.slots != told:
-            said = [others[overload.signature]] if overload.signature in others else []
-            others[overload.signature] = "\n\n".join([*said, _as_prose(overload.slots)])
+    for overload in differing:
+        said = [others[overload.signature]] if overload.signature in others else []
+        others[overload.signature] = "\n\n".join([*said, _as_prose(overload.slots)])
     stray = {name.removeprefix("param."): told[name].text for name in lacked}
     more = [(BY_THE_DOCSTRING, listing(stray, {})), ("Overloads", listing(others, {}))]
     kept = {name: slot for name, slot in told.items() if name not in lacked}

@@ -25,6 +25,11 @@ CONDITIONAL = (
 )
 BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
 _NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
+_ESCAPES = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in (*range(0x20), *range(0x7F, 0xA0))
+    if chr(code) not in "\t\n"
+}
 _OPENING, _CLOSING = ("(", "[", "{"), (")", "]", "}")
 _ACCESSORS = ("setter", "deleter", "getter")
 # Decorators that a label on the page, the kind of a symbol or its overloads tell of.
@@ -175,8 +180,8 @@ def docstring_of(node: Definition | ast.Module) -> str:
 
 
 def _encodable(text: str) -> str:
-    """A literal's text; a lone surrogate, which no encoding has, as its escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """A literal's text; a lone surrogate, which no encoding has, and control characters as their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode().translate(_ESCAPES)
 
 
 def on_one_line(code: str) -> str | None:
@@ -231,6 +236,17 @@ def following_docstring(body: list[ast.stmt], position: int) -> str | None:
         case [ast.Expr(value=ast.Constant(value=str(text)))]:
             return inspect.cleandoc(_encodable(text))
     return None
+
+
+def docstring_of_property(value: ast.expr | None) -> str:
+    """What `property(…, doc="…")` says of what is assigned; "" of anything else."""
+    match value:
+        case ast.Call(func=ast.Name(id="property"), args=arguments, keywords=keywords):
+            given = [*arguments[3:4], *(keyword.value for keyword in keywords if keyword.arg == "doc")]
+            match given:
+                case [ast.Constant(value=str(text))]:
+                    return inspect.cleandoc(_encodable(text))
+    return ""
 
 
 def own_statements(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str | None]]:

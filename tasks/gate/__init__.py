@@ -22,7 +22,7 @@ from lxml import etree
 from msgspec import Struct
 
 from tasks.documents import Checked, Finding, SiteFile, Snapshot
-from tasks.files import read_file
+from tasks.files import read_text
 from tasks.fresh_stack import on_fresh_stack
 from tasks.gate.code import Code
 from tasks.gate.compare import Comparison
@@ -169,7 +169,7 @@ def _against_source(name: str, page: Page, root: str, sources: Mapping[str, str]
         message = f"{page.path} is no file of the source"
         yield Finding("unknown-symbol", "docmill", page.path, message, name, 1)
         return
-    text = read_file(root, page.path, sources[page.path]).decode("utf-8-sig")
+    text = read_text(root, page.path, sources[page.path])
     if page.code is not None:
         if line := _first_difference(page.code, text):
             message = f"line {line} is not that of {page.path}"
@@ -277,7 +277,7 @@ def _dead(
         path = facts[job.name].path
         found = list(dead_links(job.name, path, leads.links, anchors, {}))
         if found and path in sources:  # whose are they
-            text = read_file(root, path, sources[path]).decode("utf-8-sig")
+            text = read_text(root, path, sources[path])
             found = list(dead_links(job.name, path, leads.links, anchors, {path: text, **added}))
         for target, summary in leads.listed:
             if target in facts and facts[target].summary != summary:
@@ -311,7 +311,7 @@ def _prose(snapshot: Snapshot, exists: Callable[[str], bool], cache: ResultCache
     made = {}
     for name, file in keys.items():
         if name not in known:
-            text = read_file(snapshot.root, file.path, file.digest).decode("utf-8-sig")
+            text = read_text(snapshot.root, file.path, file.digest)
             made[name] = msgspec.json.encode(links_to_files(text, file.path))
     cache.put_many(made)
     for name, file in keys.items():

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tasks.chunk import Chunk, load_modules
 from tasks.documents import Links, Module, Outline, Snapshot
-from tasks.files import read_file
+from tasks.files import read_text
 from tasks.fresh_stack import on_fresh_stack
 from tasks.generate.answers import Answers, Wanted
 from tasks.generate.asking import ASKING_VERSION, Asked, Manner, Member, asked_of, quotable
@@ -139,7 +139,7 @@ def ask_files(
 def _ask(
     modules: Mapping[str, Module], root: str, manner: Manner, fits: Callable[[str], bool], file: _FileToAsk
 ) -> bytes:
-    source = read_file(root, file.chunk.path, file.chunk.digest).decode("utf-8-sig")
+    source = read_text(root, file.chunk.path, file.chunk.digest)
     requests = asked_of(modules[file.chunk.path], frozenset(file.names), source, manner, fits)
     return msgspec.json.encode(requests)
 

@@ -15,7 +15,15 @@ from msgspec.structs import replace
 
 from tasks.documents import SkippedFile, Snapshot, SourceError, SourceFile
 from tasks.ingest import git
-from tasks.ingest.tree import CODE_SUFFIXES, IMAGE_SUFFIXES, PROSE_SUFFIXES, Selection, StatCache, Walk
+from tasks.ingest.tree import (
+    CODE_SUFFIXES,
+    IMAGE_SUFFIXES,
+    PROSE_SUFFIXES,
+    READING,
+    Selection,
+    StatCache,
+    Walk,
+)
 from tasks.keys import digest
 
 
@@ -103,7 +111,7 @@ def ingest(source: OpenedSource, selection: Selection, cache: Path, hidden: Iter
         raise SourceError(f"source {source.name!r}: at revision {source.revision} there is no such folder")
     if source.fetched:  # every file of a revision is tracked; ignore files do not apply
         selection = replace(selection, honour_gitignore=False)
-    stats = StatCache(cache / "stat" / f"{digest([str(source.root), selection])}.json")
+    stats = StatCache(cache / "stat" / f"{digest([READING, str(source.root), selection])}.json")
     walk = Walk(source.root, selection, hidden, stats)
     walk.run()
     stats.save()

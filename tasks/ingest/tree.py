@@ -21,7 +21,7 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from tasks.documents import SkippedFile, SkipReason, SourceError, SourceFile
-from tasks.files import write_whole
+from tasks.files import text_of, write_whole
 from tasks.keys import digest_bytes
 
 CODE_SUFFIXES = (".py", ".pyi")
@@ -31,6 +31,9 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 
 # A file changed this recently may change again within the clock's resolution.
 _RACY_NS = 2_000_000_000
+
+# Raised whenever the same file would be remembered otherwise.
+READING = 2
 
 # What a hostile pattern could cost grows with every wildcard in a name, and every `**`.
 _MOST_WILDCARDS = 3
@@ -204,9 +207,9 @@ class Walk:
         if (position := data.find(b"\0")) >= 0:
             return _Remembered(stamp, "", "binary", f"NUL at byte {position}")
         try:
-            data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            return _Remembered(stamp, "", "encoding", f"not UTF-8 at byte {error.start}")
+            text_of(data, file)
+        except ValueError as error:
+            return _Remembered(stamp, "", "encoding", str(error))
         return _Remembered(stamp, digest_bytes(data), None, "")
 
 

@@ -26,7 +26,7 @@ from tasks.documents import (
     Snapshot,
     SourceError,
 )
-from tasks.files import read_file
+from tasks.files import read_text
 from tasks.generate.docs import docs_of
 from tasks.keys import digest, key
 from tasks.render.diagram import Uses
@@ -236,8 +236,7 @@ def draw_sources(jobs: Iterable[SourceJob], cache: ResultCache, site: Site, root
     for batch in _batches(jobs):
         drawn: dict[str, bytes] = {}
         for job in batch:
-            data = read_file(root, job.path, job.digest)
-            text = data.decode("utf-8-sig")
+            text = read_text(root, job.path, job.digest)
             html = source_page(site, job.page, job.path, text, job.module_page).encode()
             drawn |= {job.key: html, _drawn(job.key): msgspec.json.encode(DrawnFile(sha256(html), len(html)))}
         cache.put_many(drawn)

@@ -419,12 +419,12 @@ _LIBRARIES = ("jinja2", "markdown-it-py", "mdit-py-plugins", "nh3", "pygments")
 
 @lru_cache(maxsize=1)
 def drawing_digest() -> str:
-    """A digest of all that draws: this package, templates, assets, libraries, Python's version.
+    """A digest of all that draws: this package and what it draws by, templates, assets, libraries, Python.
 
     It takes the place of a version constant: drawing again is cheap, a stale page is not.
     """
     tasks = files("tasks")
-    parts = [_content(tasks / name) for name in ("render", "templates")]
+    parts = [_content(tasks / name) for name in ("render", "templates", "chunk/sections")]
     docs = (tasks / "generate" / "docs.py").read_bytes()
     versions = [version(name) for name in _LIBRARIES]
     return digest([parts, digest_bytes(docs), versions, sys.version_info[:2]])

@@ -23,6 +23,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
+from mdit_py_plugins.deflist import deflist_plugin
 from mdit_py_plugins.footnote import footnote_plugin
 from mdit_py_plugins.tasklists import tasklists_plugin
 from pygments import highlight
@@ -38,6 +39,7 @@ from tasks.render.source import coloured, coloured_console
 _PLAIN = re.compile(r"[\w ,.;:'\"()/?!%=+-]*")
 # What may be other markup than names in backticks; most summaries have none.
 _MORE_THAN_CODE = re.compile(r"[*\[\]<>&\\~|]|(?<!\w)_|_(?!\w)|:\w+:|`_|::|://|^[ #+-]")
+_STARS = re.compile(r"\*+(?=[^\W_])")
 _DUNDER = re.compile(r"__[a-z]\w*__(?!\w)")
 # An address in running text; its last characters may be the sentence's.
 _ADDRESS = re.compile(r"://[^\s<>\"`]{1,2000}")
@@ -260,8 +262,11 @@ def _depth(markup: str) -> int:
 @lru_cache(maxsize=1)
 def _docstring_parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser.disable("entity")  # a docstring that has `&amp;` speaks of it
+    parser.use(deflist_plugin)
     parser.inline.ruler.push("address", _address)
     parser.inline.ruler.before("emphasis", "dunder", _dunder)
+    parser.inline.ruler.before("emphasis", "operator", _operator)
     parser.inline.ruler.before("link", "item", _item)
     parser.inline.ruler.after("link", "cross_reference", _cross_reference)
     parser.add_render_rule("code_inline", _code_inline)
@@ -343,6 +348,17 @@ def _dunder(state: StateInline, silent: bool) -> bool:
     """`__init__` in a docstring is a name, not the word in bold."""
     found = _DUNDER.match(state.src, state.pos)
     if found is None:
+        return False
+    if not silent:
+        state.pending += found[0]
+    state.pos = found.end()
+    return True
+
+
+def _operator(state: StateInline, silent: bool) -> bool:
+    """Stars between letters and digits, as in `2*3*4` or `x**2`, multiply, and emphasize nothing."""
+    found = _STARS.match(state.src, state.pos, state.posMax)
+    if found is None or not state.src[state.pos - 1 : state.pos].isalnum():
         return False
     if not silent:
         state.pending += found[0]

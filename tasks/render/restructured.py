@@ -8,7 +8,23 @@ import textwrap
 from collections.abc import Mapping
 from itertools import takewhile
 
-_RST_HINT = re.compile(r"``|:\w+:`|\.\. |::|>>> |`_|\]_|`~?\w|\|\w|(?<!=)={2,} +=|\+[-=]{2,}")
+from tasks.chunk.sections.code import is_underline
+from tasks.chunk.sections.entries import NAMES, WORD
+
+_RST_HINT = re.compile(
+    r"``|:\w+:`|\.\. |::|>>> |`_|\]_|`~?\w|\|\w|(?<!=)={2,} +=|\+[-=]{2,}"
+    r"|^ *(?:([-=~^\"'*+#])\1{2,} *$|#\. |\| )|^\S.*\n {2,}\S",
+    re.MULTILINE,
+)
+_NO_TITLE = re.compile(r">>>|\.\.\.? |[-*+|] | {4}|([-=~^\"'*+#])\1*$")
+_UNDERLINE = re.compile(r"([-=~^\"'*+#])\1{2,}")
+_NUMBERED = re.compile(r"^( *)#(?=\. )", re.MULTILINE)  # by whoever draws the list
+# What stands above its definition: one word, or names and of what kind they are. No code, no item of a list.
+_TERM = re.compile(
+    rf" *(?!(?:{WORD}|class|def)\b|[-*+>|#@$:.]|\(?\d+[.)])"
+    rf"(?:[^\s=|]+(?<![(\[{{,;\\])(?<!\):)(?: \.\.\.)?|{NAMES}\s*:\s[^=]*[^\s(\[{{,;\\])\s*"
+)
+_LINE_OF_BLOCK = re.compile(r" *\| (?=.*\w)(.*[^|\s])\s*")
 _ROLE = re.compile(r"(?<![\w:+-]):([a-zA-Z][\w:+-]{0,80}):`([^`]+)`")
 _TITLED = re.compile(r"([^<>]*)<([^<>]+)>", re.S)
 NAME = re.compile(r"\.?[A-Za-z_][\w.]*(?:\(\))?")
@@ -40,17 +56,12 @@ _CODE_DIRECTIVES = {
     "parsed-literal",
 }
 _ADMONITIONS = {
-    "note",
-    "warning",
-    "tip",
-    "hint",
-    "important",
-    "caution",
-    "danger",
-    "attention",
-    "seealso",
-    "todo",
-}
+    name: name.capitalize()
+    for name in (
+        *("note", "warning", "tip", "hint", "important", "caution", "danger", "attention", "todo"),
+        "error",
+    )
+} | {"seealso": "See also"}
 _VERSIONS = {"versionadded": "Added in", "versionchanged": "Changed in", "deprecated": "Deprecated since"}
 _EXTERNAL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:|[/\\]{2}")
 _IGNORED_IN_URLS = re.compile(r"^[\x00-\x20]+|[\t\n\r]")
@@ -76,7 +87,12 @@ def _blocks(lines: list[str], depth: int = 0) -> list[str]:
     position = 0
     while position < len(lines):
         line = lines[position]
-        if _FENCE.match(line):
+        if _is_overline(lines, position):
+            position += 1
+        elif _is_title(lines, position):
+            out += ["", f"#### {_inline(line.strip())}", ""]
+            position += 2
+        elif _FENCE.match(line):
             position = _copy_fence(lines, position, out)
         elif line.lstrip().startswith(">>> "):
             position = _doctest(lines, position, out)
@@ -91,13 +107,65 @@ def _blocks(lines: list[str], depth: int = 0) -> list[str]:
             position = _table(lines, position, out)
         elif line.rstrip().endswith("::") and line.strip():
             position = _literal_block(lines, position, out)
+        elif _is_term(lines, position):
+            position = _definition(lines, position, out, depth)
         else:
             end = position + 1
             while end < len(lines) and _goes_on(lines[end]):
                 end += 1
-            out += _inline("\n".join(lines[position:end])).split("\n")
+            out += _inline(_paragraph(lines[position:end])).split("\n")
             position = end
     return out
+
+
+def _is_term(lines: list[str], position: int) -> bool:
+    """Whether a line is a word that the deeper ones below define."""
+    line, following = lines[position], lines[position + 1] if position + 1 < len(lines) else ""
+    return (
+        bool(following.strip()) and _indent(following) > _indent(line) and _TERM.fullmatch(line) is not None
+    )
+
+
+def _definition(lines: list[str], position: int, out: list[str], depth: int) -> int:
+    block, end = _indented(lines, position + 1, _indent(lines[position]))
+    first, *others = _blocks(block, depth + 1)
+    said = [f":   {first}", *(f"    {line}" if line else "" for line in others)]
+    margin = " " * _indent(lines[position])
+    out += [
+        "",
+        *(margin + line if line else "" for line in (_inline(lines[position].strip()), "", *said)),
+        "",
+    ]
+    return end
+
+
+def _is_title(lines: list[str], position: int) -> bool:
+    """Whether a line begins a part: it is ruled, and no paragraph's last."""
+    title, rule = lines[position], lines[position + 1].strip() if position + 1 < len(lines) else ""
+    before = lines[position - 1].strip() if position else ""
+    if not title.strip() or _NO_TITLE.match(title) or before not in ("", rule):
+        return False
+    if not _UNDERLINE.fullmatch(rule):
+        return False
+    return len(rule) >= len(title.strip()) or is_underline(lines, position + 1)
+
+
+def _is_overline(lines: list[str], position: int) -> bool:
+    rule = lines[position].strip()
+    return (
+        _UNDERLINE.fullmatch(rule) is not None
+        and not rule.startswith("~")  # a fence
+        and [line.strip() for line in lines[position + 2 : position + 3]] == [rule]
+        and _is_title([rule, *lines[position + 1 : position + 3]], 1)
+    )
+
+
+def _paragraph(lines: list[str]) -> str:
+    """A paragraph, or an item of a list; of a line block, whose lines begin with a bar, line by line."""
+    block = [*map(_LINE_OF_BLOCK.fullmatch, lines)]
+    if all(block):
+        return "\\\n".join(line[1] for line in block if line)
+    return _NUMBERED.sub(r"\g<1>1", "\n".join(lines))
 
 
 def _goes_on(line: str) -> bool:
@@ -216,7 +284,7 @@ def _directive(match: re.Match[str], lines: list[str], position: int, out: list[
         out += [*titled, *_fenced(body, language), ""]
     elif name in _ADMONITIONS:
         body = _blocks([argument, *block] if argument else block, depth + 1)
-        out += ["", f"> **{name.capitalize()}**", ">", *(f"> {line}" for line in body), ""]
+        out += ["", f"> **{_ADMONITIONS[name]}**", ">", *(f"> {line}" for line in body), ""]
     elif name in _VERSIONS:
         first, *others = _blocks(block, depth + 1) or [""]
         out += ["", f"*{_VERSIONS[name]} {argument}.* {first}".rstrip(), *others, ""]

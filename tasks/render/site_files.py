@@ -20,7 +20,7 @@ import msgspec
 from markupsafe import Markup
 
 from tasks.documents import SiteFile, Slot, SlotCounts, Snapshot
-from tasks.files import read_file
+from tasks.files import read_file, read_text
 from tasks.render.diagram import Uses, diagram
 from tasks.render.fragments import Fragment
 from tasks.render.links import FileLinks, article_pages, resolved, within_article
@@ -124,7 +124,7 @@ class SiteFiles:
         links = FileLinks(self._articles, self._sources)
         home, home_path = Markup(""), ""
         for path, page in self._articles.items():
-            text = self._content(path).decode("utf-8-sig")
+            text = read_text(self.snapshot.root, path, self._digests[path])
             images: set[str] = set()
             content = page_html(
                 text,

@@ -103,6 +103,47 @@ def test_parameters_have_the_kinds_of_inspect():
     assert found[0].annotation is None
 
 
+def test_what_a_module_says_of_its_attributes_is_theirs():
+    found = symbols("""
+        '''Text.
+
+        Attributes:
+            limit (int): The most.
+            gone: There is none.
+        '''
+        limit = 3
+        size: int = 4
+        """)
+    assert found["limit"].slots["summary"].text == "The most."
+    assert found["limit"].doc_types == {"return": "int"}
+    assert found[""].slots["description"].text == "**Attributes**\n\n- `gone`: There is none."
+
+
+def test_the_docstring_of_a_property_that_is_called_for():
+    found = symbols(
+        "class A:\n    x = property(_get, doc='Its x.')\n    y = property(_get, None, None, '''Y.\n\n  Z.''')"
+    )
+    assert found["A.x"].slots["summary"].text == "Its x."
+    assert found["A.y"].slots["description"].text == "Z."
+
+
+def test_control_characters_of_a_docstring_are_shown_as_escapes():
+    found = symbols("def f():\n    '''Ring \\a and \\x85.'''")
+    assert found["f"].slots["summary"].text == "Ring \\x07 and \\x85."
+
+
+def test_a_python_file_may_declare_another_encoding():
+    text = "# coding: {}\ndef f():\n    '''Zoë: {}'''\n"
+    files = {
+        "a.py": text.format("latin-1", "ä").encode("latin-1"),
+        "b.py": b"\xef\xbb\xbf" + text.format("utf-8", "ю").encode(),
+        "c.py": text.format("shift_jis", "ï").replace("ë", "か").replace("ï", "な").encode("shift_jis"),
+    }
+    modules, _ = chunked(files)
+    said = {path: module.symbols[1].slots["summary"].text for path, module in modules.items()}
+    assert said == {"a.py": "Zoë: ä", "b.py": "Zoë: ю", "c.py": "Zoか: な"}
+
+
 # --- what folds, what gets a number
 
 
@@ -144,7 +185,9 @@ def test_without_a_docstring_an_implementation_has_its_overloads_text():
     expected = {
         "summary": "Do it.",
         "description": "**Parameters, by the docstring**\n\n- `b`: Not in the implementation.\n\n"
-        "**Overloads**\n\n- `def f(a: bytes)`: Or so.",
+        "**Overloads**\n\n- `def f(a: str, b: int) -> str`: Do it.\n  \n"
+        "  **Parameters**\n  \n  - `a`: What.\n  - `b`: Not in the implementation.\n"
+        "- `def f(a: bytes)`: Or so.",
         "param.a": "What.",
         "raises.ValueError": "bad",
     }

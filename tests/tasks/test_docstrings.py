@@ -344,12 +344,33 @@ def test_what_stands_behind_fields_is_not_lost():
             "arguments: two\n  of it.",
         ),
         (":param a: One.\n:param a: Two.\n:since: 2", {"a": "One.\n\nTwo."}, ":since: 2"),
+        ("Args:\n    a: A.\n    if: so.", {"a": "A.\nif: so."}, ""),
+        ("Args:\n    if: so.\n    a: A.", {"a": "A."}, "**About the parameters**\n\nif: so."),
+        ("Args:\n    None.", {}, ""),
         (":param a: A.\n:param: Whose.\n", {"a": "A."}, "**About the parameters**\n\nWhose."),
     ],
 )
 def test_what_griffe_would_pass_over(text, parameters, rest):
     parsed = parse(f"Do.\n\n{text}\n")
     assert (parsed.parameters, parsed.description) == (parameters, rest)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "returns"),
+    [
+        ("Returns:\n    - a: one\n    - b: two", None, "- a: one\n- b: two"),
+        ("Return:\n    int: One.", "int", "One."),
+        (":return int: One.", "int", "One."),
+        (":returns list of str: One.", "list of str", "One."),
+    ],
+)
+def test_what_is_returned(text, kind, returns):
+    parsed = parse(f"Do.\n\n{text}\n")
+    assert (parsed.types.get("return"), parsed.returns) == (kind, returns)
+
+
+def test_google_calls_exceptions_otherwise():
+    assert parse("Do.\n\nThrows:\n    ValueError: If so.\n").raises == {"ValueError": "If so."}
 
 
 def test_what_fields_tell_of_exceptions_and_attributes():

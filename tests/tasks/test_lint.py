@@ -171,6 +171,97 @@ def test_defaults_beside_types_and_of_dataclasses(source, capsys) -> None:
     ]
 
 
+def test_a_default_of_what_is_required_is_none(source, capsys) -> None:
+    said = ("Defaults to 5.", "Default 5.", "(default 5)", "Default None.", "Defaults to 5 of them.")
+    code = 'def f{}(a, b=5):\n    """Do.\n\n    Args:\n        a: {}\n        b: Default 5.\n    """\n'
+    classes = 'class T(TypedDict):\n    """Do.\n\n    Args:\n        a: Default 5.\n    """\n    a: int\n'
+    (source / "m.py").write_text("".join(code.format(n, t) for n, t in enumerate(said)) + classes)
+    status, lines = lint(capsys, source)
+    assert status == 1
+    assert lines == [
+        f"m.py:{5 + 7 * n}: described-default: f{n} gives a the default 5, and it has none" for n in range(3)
+    ]
+
+
+def test_types_that_may_be_none_or_hold_others(source, capsys) -> None:
+    pairs = {
+        "int": "Optional[str]",
+        "str or None": "int | None",
+        "list": "Dict[str, list[int]]",
+        "tuple[int]": "None | bytes",
+        "dict": "dict[str, Any] | None",
+        "bool": "Optional[float]",
+        "str, optional": "list[str] | str",
+        "list[int] or dict[str, int]": "str",
+    }
+    code = 'def f{}(a: {}):\n    """Do.\n\n    Args:\n        a ({}): A.\n    """\n'
+    (source / "m.py").write_text(
+        "".join(code.format(n, real, said) for n, (said, real) in enumerate(pairs.items()))
+    )
+    status, lines = lint(capsys, source)
+    assert (status, [line.split(": ", 2)[2] for line in lines]) == (
+        1,
+        [
+            "f0 describes a as int, and it is annotated str",
+            "f1 describes a as str, and it is annotated int",
+            "f2 describes a as list, and it is annotated dict",
+            "f3 describes a as tuple, and it is annotated bytes",
+        ],
+    )
+
+
+def test_setters_overloads_and_attributes_are_held_against_the_code(source, capsys) -> None:
+    (source / "m.py").write_text(
+        """class A:
+    '''A.
+
+    Attributes:
+        size (int): S.
+        name (str): N.
+    '''
+    size: str
+    name: Optional[str] = None
+
+    @property
+    def x(self): return 1
+
+    @x.setter
+    def x(self, value):
+        '''Set.
+
+        :param valeu: V.
+        '''
+
+@overload
+def f(a: int):
+    '''F.
+
+    :param a: A.
+    :param b: B.
+    '''
+@overload
+def f(a: int, b: int):
+    '''F.
+
+    :param b: B.
+    :type b: str
+    '''
+def f(a, b=1):
+    return a
+"""
+    )
+    assert lint(capsys, source) == (
+        1,
+        [
+            "m.py:5: described-type: A describes size as int, and it is annotated str",
+            "m.py:18: described-parameter: A.x describes parameter valeu, which the signature lacks;"
+            " did you mean value",
+            "m.py:26: described-parameter: f describes parameter b, which the signature lacks",
+            "m.py:33: described-type: f describes b as str, and it is annotated int",
+        ],
+    )
+
+
 def test_the_type_of_a_result_is_held_against_its_annotation(source, capsys) -> None:
     code = 'def f() -> {}:\n    """Do.\n\n    Returns:\n        {}: It.\n    """\n    return x\n'
     (source / "m.py").write_text(code.format("str", "int"))

@@ -89,6 +89,27 @@ TABLE = (
         ("[i][j] m[i][f] [a][b]\n\n[b]: #x", '<p>[i][j] m[i][f] <a href="#x">a</a></p>'),
         ("d['x'](k=1) f(x)[0](1)", "<p>d['x'](k=1) f(x)[0](1)</p>"),
         ("word[link](https://a.b)", '<p>word<a href="https://a.b">link</a></p>'),
+        ("2*3*4 is x**2**3, *so*.", "<p>2*3*4 is x**2**3, <em>so</em>.</p>"),
+        ("`&lt;` is &lt; and &#35;", "<p><code>&amp;lt;</code> is &amp;lt; and &amp;#35;</p>"),
+        ("One\n~~~\n\ntwo", '<p class="heading">One</p><p>two</p>'),
+        ("One two\n~~~~~\n\nthree", '<p class="heading">One two</p><p>three</p>'),
+        ("===\nOne\n===\ntwo", '<p class="heading">One</p><p>two</p>'),
+        ("Some:\n~~~\nx\n~~~", '<p>Some:</p>\n<pre tabindex="0"><code>x\n</code></pre>'),
+        (
+            ">>> f()\n-------\n",
+            '<pre tabindex="0"><code><b class="p">&gt;&gt;&gt; </b>f()\n'
+            '<b class="o">-------</b>\n</code></pre>',
+        ),
+        (
+            "one\n  *First*.\n\n  More.\n`two` : t\n    Second.",
+            "<dl>\n<dt>one</dt>\n<dd>\n<p><em>First</em>.</p>\n<p>More.</p>\n</dd>\n"
+            "<dt><code>two</code> : t</dt>\n<dd>\n<p>Second.</p>\n</dd>\n</dl>",
+        ),
+        ("Of two words\n  go on.", "<p>Of two words\ngo on.</p>"),
+        ("run(1):\n    x", "<p>run(1):\nx</p>"),
+        ("#. one\n#. two", "<ol>\n<li>one</li>\n<li>two</li>\n</ol>"),
+        ("| one\n| two", "<p>one<br>\ntwo</p>"),
+        (".. seealso:: f", "<blockquote>\n<p><strong>See also</strong></p>\n<p>f</p>\n</blockquote>"),
         ("[a](docs/b%20c.md#d)", '<p><a href="b.html#d">a</a></p>'),
         ("[a][1]\n\n[1]: docs/b%20c.md#d", '<p><a href="b.html#d">a</a></p>'),
     ],

@@ -15,7 +15,7 @@ from griffe import infer_docstring_style as infer_style
 
 from tasks.chunk.sections import fields, google, numpy
 
-_ENTRIES = "Parameters|Other Parameters|Attributes|Returns|Yields|Receives|Raises|Warns"
+_ENTRIES = "Parameters|Other Parameters|Attributes|Returns?|Yields?|Receives|Raises?|Throws?|Warns"
 # What at the margin is no prose; `note` only behind fields, for in a section of NumPy's it is.
 _STARTS = re.compile(
     rf"^(?:(?P<numpy>{numpy.TITLE}-{{3,}}[ \t]*$)"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Which no text has, being no character; a line that begins with it is nothing that is looked for.
 MARK = "\ufdd0"
 _FENCE = re.compile(r"[ \t]*(?P<mark>```|~~~)(?!.*(?P=mark))")
-_RULE = re.compile(r"~+\s*")
+_TILDES = re.compile(r"[ \t]*(~{3,})\s*")
 _PROMPT = (">>>", "...")
 
 
@@ -25,9 +26,7 @@ def marked(text: str) -> str:
                 fence = ""
             else:
                 lines[number] = _with_mark(line)
-        elif (opening := _FENCE.match(line)) and not (
-            _RULE.fullmatch(line) and number and lines[number - 1].strip()
-        ):
+        elif (opening := _FENCE.match(line)) and not is_underline(lines, number):
             fence, of_doctest = opening["mark"], False
         elif said.startswith(_PROMPT[0]) or (of_doctest and said.startswith(_PROMPT)):
             of_doctest = True
@@ -36,6 +35,17 @@ def marked(text: str) -> str:
             if of_doctest:
                 lines[number] = _with_mark(line)
     return "\n".join(lines)
+
+
+def is_underline(lines: Sequence[str], number: int) -> bool:
+    """Whether tildes are a heading's underline, and no fence: as long as that, or closed by no others."""
+    tildes = _TILDES.fullmatch(lines[number])
+    title = lines[number - 1].strip() if number else ""
+    if tildes is None or not title:
+        return False
+    return len(tildes[1]) >= len(title) or not any(
+        line.strip().startswith("~~~") for line in lines[number + 1 :]
+    )
 
 
 def unmarked(text: str) -> str:

@@ -9,7 +9,9 @@ from itertools import dropwhile
 
 from msgspec import Struct
 
-_NAME = r"`?(?:\\?\*){0,2}[A-Za-z_]\w*(?:\.\w+)*`?"
+# Words that begin a sentence where names stand, and that nothing can be called.
+WORD = "(?:None|True|False|if|elif|else|for|while|with|return|and|or|not|try|except|finally)"
+_NAME = rf"(?!{WORD}\b)`?(?:\\?\*){{0,2}}[A-Za-z_]\w*(?:\.\w+)*`?"
 NAMES = rf"{_NAME}(?:\s*,\s*(?:{_NAME}|\.\.\.))*"
 ROLE = re.compile(r"(?<![\w:+-]):[A-Za-z][\w:+-]{0,80}:`[~!]?([\w.]+)`")
 # Two words side by side that no type has, be it written as loosely as "list of str or None".
@@ -28,6 +30,7 @@ OF_EXCEPTIONS = {"raises", "exceptions", "warns"}
 _OF_ENTRIES = _OF_PARAMETERS | OF_EXCEPTIONS | {"attributes"}
 # What is said of them all goes under such a title, apart from their table.
 ABOUT_PARAMETERS = "About the parameters"
+_NOTHING = re.compile(r"\W*(?:None\W*)?")
 ABOUT = {"attributes": "About the attributes"} | {title: title.capitalize() for title in OF_EXCEPTIONS}
 
 
@@ -61,7 +64,7 @@ def with_entries(sections: list[Section], entries_of: Callable[[Section, list[st
         body = list(dropwhile(lambda line: not line.strip(), entries))
         if body or section.title not in _OF_ENTRIES:
             out += ["", *section.heading, *body]  # without the empty line a heading of Google's is text
-        if any(line.strip() for line in stray):
+        if not _NOTHING.fullmatch("\n".join(stray)):
             add_titled(leading, ABOUT.get(section.title, ABOUT_PARAMETERS), "\n".join(stray))
     return "\n".join([*leading, *out])
 

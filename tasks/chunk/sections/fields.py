@@ -100,6 +100,8 @@ def _told(field: list[str]) -> Iterator[tuple[str, str, list[str]]]:
         else:
             yield "raises", words[0], [f"{' '.join(words[1:])}: {said[0]}", *said[1:]]
     elif kind in _OF_RESULTS or kind == "rtype":
+        if words and kind != "rtype":
+            yield "rtype", "", [(head["rest"] or "").strip()]
         yield "rtype" if kind == "rtype" else "returns", "", said
     else:
         yield "other", "", said

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from tasks.chunk.sections.entries import NAMES, OF_EXCEPTIONS, ROLE, Section, with_entries
 
+# Titles as griffe knows them, by what people write.
+_TITLES = {"Return": "Returns", "Yield": "Yields", "Raise": "Raises", "Throws": "Raises", "Throw": "Raises"}
 _HEADING = re.compile(r"(?P<title>[A-Z][A-Za-z ]*):\s*")
 _ENTRY = re.compile(rf"(?!(?:Note|Warning|Example|Tip|Todo)s?:){NAMES}(?:\s*\(.*?\))?\s*:(?!:|//)")
 _UNTYPED = re.compile(rf"(?P<name>{NAMES})\s*:(?=\s|$)")
@@ -31,7 +33,8 @@ def _sections(lines: list[str]) -> list[Section]:
         followed_deeper = line[:1].isspace() if line.strip() else followed_deeper
     for line, is_heading in zip(lines, reversed(has_deeper), strict=True):
         if is_heading and _HEADING.fullmatch(line):
-            sections.append(Section([line], []))
+            title = line.strip().removesuffix(":")
+            sections.append(Section([f"{_TITLES.get(title, title)}:"], []))
         elif line[:1].strip() and sections[-1].heading:
             sections.append(Section([], [line]))  # prose behind a section
         else:
