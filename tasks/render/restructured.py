@@ -87,7 +87,8 @@ def _blocks(lines: list[str], depth: int = 0) -> list[str]:
     position = 0
     while position < len(lines):
         line = lines[position]
-        if _is_overline(lines, position):
+        if not line.strip() or _is_overline(lines, position):
+            out.append("")
             position += 1
         elif _is_title(lines, position):
             out += ["", f"#### {_inline(line.strip())}", ""]

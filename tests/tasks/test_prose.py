@@ -101,14 +101,14 @@ TABLE = (
             '<b class="o">-------</b>\n</code></pre>',
         ),
         (
-            "one\n  *First*.\n\n  More.\n`two` : t\n    Second.",
+            "\none\n  *First*.\n\n  More.\n`two` : t\n    Second.",
             "<dl>\n<dt>one</dt>\n<dd>\n<p><em>First</em>.</p>\n<p>More.</p>\n</dd>\n"
             "<dt><code>two</code> : t</dt>\n<dd>\n<p>Second.</p>\n</dd>\n</dl>",
         ),
         ("Of two words\n  go on.", "<p>Of two words\ngo on.</p>"),
         ("run(1):\n    x", "<p>run(1):\nx</p>"),
         ("#. one\n#. two", "<ol>\n<li>one</li>\n<li>two</li>\n</ol>"),
-        ("| one\n| two", "<p>one<br>\ntwo</p>"),
+        ("A\n\n| one\n| two", "<p>A</p>\n<p>one<br>\ntwo</p>"),
         (".. seealso:: f", "<blockquote>\n<p><strong>See also</strong></p>\n<p>f</p>\n</blockquote>"),
         ("[a](docs/b%20c.md#d)", '<p><a href="b.html#d">a</a></p>'),
         ("[a][1]\n\n[1]: docs/b%20c.md#d", '<p><a href="b.html#d">a</a></p>'),
