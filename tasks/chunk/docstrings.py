@@ -45,6 +45,7 @@ _FILE_LINK = re.compile(
     rf"(?:\]\(<?|^ {{0,3}}\[[^\]\n]+\]: *<?)(?P<markdown>{_FILE})|<(?P<rst>{_FILE})>`_", re.MULTILINE
 )
 _ITEM = re.compile(r"[-*+] |\d+[.)] ")  # of a list
+_ITEMS = re.compile(rf"^ *(?:{_ITEM.pattern})", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n[ \t]*\n")
 _UNDERLINE = re.compile(r"^[=\-~^*#`'\"+.:_]{3,}\s*$")
 
@@ -191,6 +192,8 @@ def _list_of_results(returned: list[tuple[str, str, str]]) -> str:
 def _returned(item: Any) -> tuple[str, str, str]:
     """Name, type and text; a "type" that reads as prose or as a list is the beginning of the text."""
     name, kind, text = getattr(item, "name", "") or "", str(item.annotation or "").strip(), item.description
+    if (item := _ITEM.match(kind)) and not _ITEMS.search(text):
+        kind = kind[item.end() :]
     if kind and (_ITEM.match(kind) or (text and is_prose(kind))):
         return name, "", f"{kind}: {text}"
     return name, kind, text

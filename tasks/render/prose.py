@@ -356,9 +356,9 @@ def _dunder(state: StateInline, silent: bool) -> bool:
 
 
 def _operator(state: StateInline, silent: bool) -> bool:
-    """Stars between letters and digits, as in `2*3*4` or `x**2`, multiply, and emphasize nothing."""
+    """Stars between operands, as in `2*3*4` or `f(x)**2`, multiply, and emphasize nothing."""
     found = _STARS.match(state.src, state.pos, state.posMax)
-    if found is None or not state.src[state.pos - 1 : state.pos].isalnum():
+    if found is None or not _ENDS_OPERAND.match(state.src[state.pos - 1 : state.pos]):
         return False
     if not silent:
         state.pending += found[0]

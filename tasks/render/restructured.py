@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import takewhile
 
 from tasks.chunk.sections.code import is_underline
-from tasks.chunk.sections.entries import NAMES, WORD
+from tasks.chunk.sections.entries import NAMES, WORD, is_prose
 
 _RST_HINT = re.compile(
     r"``|:\w+:`|\.\. |::|>>> |`_|\]_|`~?\w|\|\w|(?<!=)={2,} +=|\+[-=]{2,}"
@@ -18,11 +18,12 @@ _RST_HINT = re.compile(
 )
 _NO_TITLE = re.compile(r">>>|\.\.\.? |[-*+|] | {4}|([-=~^\"'*+#])\1*$")
 _UNDERLINE = re.compile(r"([-=~^\"'*+#])\1{2,}")
+_LEAST_OF_CODE = 4  # spaces before a line of Markdown that is code
 _NUMBERED = re.compile(r"^( *)#(?=\. )", re.MULTILINE)  # by whoever draws the list
 # What stands above its definition: one word, or names and of what kind they are. No code, no item of a list.
 _TERM = re.compile(
     rf" *(?!(?:{WORD}|class|def)\b|[-*+>|#@$:.]|\(?\d+[.)])"
-    rf"(?:[^\s=|]+(?<![(\[{{,;\\])(?<!\):)(?: \.\.\.)?|{NAMES}\s*:\s[^=]*[^\s(\[{{,;\\])\s*"
+    rf"(?:[^\s=|]+(?<![(\[{{,;\\])(?<!\):)(?: \.\.\.)?|{NAMES}\s*:\s(?P<kind>[^=]*[^\s(\[{{,;\\]))\s*"
 )
 _LINE_OF_BLOCK = re.compile(r" *\| (?=.*\w)(.*[^|\s])\s*")
 _ROLE = re.compile(r"(?<![\w:+-]):([a-zA-Z][\w:+-]{0,80}):`([^`]+)`")
@@ -122,9 +123,10 @@ def _blocks(lines: list[str], depth: int = 0) -> list[str]:
 def _is_term(lines: list[str], position: int) -> bool:
     """Whether a line is a word that the deeper ones below define."""
     line, following = lines[position], lines[position + 1] if position + 1 < len(lines) else ""
-    return (
-        bool(following.strip()) and _indent(following) > _indent(line) and _TERM.fullmatch(line) is not None
-    )
+    if not following.strip() or not _indent(line) < min(_indent(following), _LEAST_OF_CODE):
+        return False
+    term = _TERM.fullmatch(line)
+    return term is not None and not is_prose(term["kind"] or "")
 
 
 def _definition(lines: list[str], position: int, out: list[str], depth: int) -> int:

@@ -359,6 +359,7 @@ def test_what_griffe_would_pass_over(text, parameters, rest):
     ("text", "kind", "returns"),
     [
         ("Returns:\n    - a: one\n    - b: two", None, "- a: one\n- b: two"),
+        ("Returns:\n    - int: One.", "int", "One."),
         ("Return:\n    int: One.", "int", "One."),
         (":return int: One.", "int", "One."),
         (":returns list of str: One.", "list of str", "One."),

@@ -90,6 +90,7 @@ TABLE = (
         ("d['x'](k=1) f(x)[0](1)", "<p>d['x'](k=1) f(x)[0](1)</p>"),
         ("word[link](https://a.b)", '<p>word<a href="https://a.b">link</a></p>'),
         ("2*3*4 is x**2**3, *so*.", "<p>2*3*4 is x**2**3, <em>so</em>.</p>"),
+        ("(b**x)**2 == b**(2*x)", "<p>(b**x)**2 == b**(2*x)</p>"),
         ("`&lt;` is &lt; and &#35;", "<p><code>&amp;lt;</code> is &amp;lt; and &amp;#35;</p>"),
         ("One\n~~~\n\ntwo", '<p class="heading">One</p><p>two</p>'),
         ("One two\n~~~~~\n\nthree", '<p class="heading">One two</p><p>three</p>'),
@@ -105,6 +106,7 @@ TABLE = (
             "<dl>\n<dt>one</dt>\n<dd>\n<p><em>First</em>.</p>\n<p>More.</p>\n</dd>\n"
             "<dt><code>two</code> : t</dt>\n<dd>\n<p>Second.</p>\n</dd>\n</dl>",
         ),
+        ("see: A function that is\n  alike.", "<p>see: A function that is\nalike.</p>"),
         ("Of two words\n  go on.", "<p>Of two words\ngo on.</p>"),
         ("run(1):\n    x", "<p>run(1):\nx</p>"),
         ("#. one\n#. two", "<ol>\n<li>one</li>\n<li>two</li>\n</ol>"),
