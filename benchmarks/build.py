@@ -10,7 +10,6 @@ sphinx-apidoc finds, with two jobs, from a virtual environment of its own.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -67,7 +67,7 @@ def proportional_mb(pid: int) -> float:
 
 def copy_of(package: str, into: Path) -> Path:
     """A package's installed sources, to be edited."""
-    origin = Path(importlib.util.find_spec(package).origin).parent
+    origin = Path(str(files(package)))
     shutil.copytree(origin, into / package, ignore=shutil.ignore_patterns("__pycache__"))
     return into / package
 
@@ -79,7 +79,7 @@ def builds(package: str, edited: str, runs: int) -> dict[str, list[Timed]]:
         with tempfile.TemporaryDirectory() as work:
             source = copy_of(package, Path(work))
             environment = os.environ | {"XDG_CACHE_HOME": f"{work}/cache"}
-            command = [DOCMILL, "build", source, "--out", f"{work}/site", "--model", "none"]
+            command: list[str | Path] = [DOCMILL, "build", source, "--out", f"{work}/site", "--model", "none"]
             time.sleep(2.1)  # so that no file is too young for its digest to be remembered
             watch = run == runs
             found["clean"].append(Timed(command, watch, env=environment))
@@ -100,18 +100,32 @@ def against_sphinx(runs: int) -> dict[str, list[Timed]]:
     """Clean builds of networkx by docmill and by Sphinx, interleaved."""
     if not (SPHINX / "bin" / "sphinx-build").exists():
         subprocess.run([sys.executable, "-m", "venv", SPHINX], check=True)
-        install = [SPHINX / "bin" / "pip", "install", "--quiet", "sphinx", "networkx", "numpy"]
+        install: list[str | Path] = [
+            SPHINX / "bin" / "pip",
+            "install",
+            "--quiet",
+            "sphinx",
+            "networkx",
+            "numpy",
+        ]
         subprocess.run(install, check=True)
     found: dict[str, list[Timed]] = {"docmill": [], "sphinx": []}
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as work:
             source = copy_of("networkx", Path(work))
             environment = os.environ | {"XDG_CACHE_HOME": f"{work}/cache", "PYTHONPATH": work}
-            command = [DOCMILL, "build", source, "--out", f"{work}/site", "--model", "none"]
+            command: list[str | Path] = [DOCMILL, "build", source, "--out", f"{work}/site", "--model", "none"]
             found["docmill"].append(Timed(command, env=environment))
             apidoc = [SPHINX / "bin" / "sphinx-apidoc", "-q", "--full", "-o", f"{work}/rst", source]
             subprocess.run([str(a) for a in apidoc], check=True, env=environment)
-            build = [SPHINX / "bin" / "sphinx-build", "-q", "-j", "2", f"{work}/rst", f"{work}/html"]
+            build: list[str | Path] = [
+                SPHINX / "bin" / "sphinx-build",
+                "-q",
+                "-j",
+                "2",
+                f"{work}/rst",
+                f"{work}/html",
+            ]
             found["sphinx"].append(Timed(build, env=environment, stderr=subprocess.DEVNULL))
     return found
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -27,10 +26,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from models.config import Compute, Device
     from models.engine import Engine, Request
 
 HERE = Path(__file__).resolve().parent
@@ -72,7 +73,7 @@ class Docmill:
     """The engine; `compute` is the type in which it multiplies."""
 
     share: int = 1
-    compute: str = "int8"
+    compute: Compute = "int8"
     compiled: bool = True
 
 
@@ -129,7 +130,7 @@ class Workload:
     sample: int = 300
     fewer: int = 1
 
-    def share(self, contender: Contender, device: str) -> int:
+    def share(self, contender: Contender, device: Device) -> int:
         """Which prompts a contender gets: every so-many-th."""
         return contender.share * (self.fewer if device == "cpu" and contender.share > 1 else 1)
 
@@ -241,14 +242,14 @@ def functions(fits: Callable[[str], bool]) -> Iterator[str]:
     """Every function of the source package that is not a test."""
     from flows.samples import prompts
 
-    root = Path(importlib.util.find_spec(SOURCE).origin).parent
+    root = Path(str(files(SOURCE)))
     return prompts((file for file in sorted(root.rglob("*.py")) if "tests" not in file.parts), fits)
 
 
 # --- contenders: each gets prompts, and gives token counts and seconds
 
 
-def stock(folder: Path, prompts: list[str], dtype: str, device: str) -> tuple[Any, list[list[int]]]:
+def stock(folder: Path, prompts: list[str], dtype: str, device: Device) -> tuple[Any, list[list[int]]]:
     """A model as transformers loads it, and the prompts' tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -263,7 +264,7 @@ def stock(folder: Path, prompts: list[str], dtype: str, device: str) -> tuple[An
 
 
 def run_stock(
-    how: Stock, folder: Path, prompts: list[str], new: int, sample: int, device: str
+    how: Stock, folder: Path, prompts: list[str], new: int, sample: int, device: Device
 ) -> dict[str, Any]:
     """transformers' `generate`, alone or in batches of the best of a few sizes."""
     import torch
@@ -307,7 +308,7 @@ def run_stock(
 
 
 def run_continuous(
-    how: Continuous, folder: Path, prompts: list[str], new: int, sample: int, device: str
+    how: Continuous, folder: Path, prompts: list[str], new: int, sample: int, device: Device
 ) -> dict[str, Any]:
     """transformers' `generate_batch`, without sharing blocks: prompts of the warm-up would be found again."""
     from transformers import ContinuousBatchingConfig
@@ -347,7 +348,7 @@ def run_continuous(
     return {"output": written, "prompt": sum(map(len, all_rows)), "seconds": seconds, "settings": settings}
 
 
-def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int, device: str) -> dict[str, Any]:
+def run_docmill(how: Docmill, folder: Path, prompts: list[str], new: int, device: Device) -> dict[str, Any]:
     """The engine, its passes compiled or not."""
     from models.config import GenerationConfig, ModelConfig
     from models.engine import Engine, EngineStats, Frame, Request
@@ -386,7 +387,7 @@ def warm_up(engine: Engine, requests: list[Request]) -> None:
 
 
 def contend(
-    name: str, forms: Forms, prompts: list[str], new: int, sample: int, device: str
+    name: str, forms: Forms, prompts: list[str], new: int, sample: int, device: Device
 ) -> dict[str, Any]:
     """Run a contender in this process."""
     match CONTENDERS[device][name]:
@@ -400,7 +401,7 @@ def contend(
     return found | {"requests": len(prompts), "peak_mb": peak_mb(device)}
 
 
-def peak_mb(device: str = "cpu") -> int:
+def peak_mb(device: Device = "cpu") -> int:
     """The most memory that this process ever held, on a GPU that of the GPU, in MB."""
     if device == "cuda":
         import torch
@@ -413,7 +414,9 @@ def peak_mb(device: str = "cpu") -> int:
 # --- the run
 
 
-def in_own_process(name: str, forms: Forms, prompts: Path, workload: Workload, device: str) -> dict[str, Any]:
+def in_own_process(
+    name: str, forms: Forms, prompts: Path, workload: Workload, device: Device
+) -> dict[str, Any]:
     """Run a contender in a process of its own."""
     how = CONTENDERS[device][name]
     program = [sys.executable, __file__, "--device", device, "--contender", name, forms.whole, forms.int8]
@@ -427,7 +430,7 @@ def in_own_process(name: str, forms: Forms, prompts: Path, workload: Workload, d
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(model: str, device: str, rounds: int, most: int, only: list[str]) -> dict[str, dict[str, Any]]:
+def measure(model: str, device: Device, rounds: int, most: int, only: list[str]) -> dict[str, dict[str, Any]]:
     """All contenders on one model, interleaved; medians of the rounds."""
     MODELS.mkdir(exist_ok=True)
     forms, workload = forms_of(model), WORKLOADS[model]
@@ -477,7 +480,7 @@ def line(model: str, name: str, row: dict[str, Any]) -> str:
     return f"{model:<8} {name:<38} {speeds} {row['peak_mb']:6,} MB {full} {batch}"
 
 
-def machine(device: str) -> str:
+def machine(device: Device) -> str:
     """Name of the processor, number of cores or of the GPU, version of torch."""
     import torch
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from build import machine
 
-from models.config import BUNDLED, ModelConfig
+from models.config import BUNDLED, Compute, ModelConfig
 from models.int8 import is_fast
 from models.load import ModelMeta, load
 from models.metrics import METRICS, lead, scores
@@ -58,15 +58,18 @@ def floors_of(meta: ModelMeta) -> dict[Task, float]:
     return {task: floor for task, floor in asked.items() if floor is not None}
 
 
-def forms(work: Path) -> dict[str, tuple[Path, str]]:
+def forms(work: Path) -> dict[str, tuple[Path, Compute]]:
     """By name, other forms of the model: its folder, and the type in which its layers multiply."""
-    found = {"float32, as trained": (work / "whole", "float32"), "int8, products too": (BUNDLED, "int8")}
+    found: dict[str, tuple[Path, Compute]] = {
+        "float32, as trained": (work / "whole", "float32"),
+        "int8, products too": (BUNDLED, "int8"),
+    }
     if not is_fast():
         del found["int8, products too"]
     return {name: form for name, form in found.items() if form[0].exists()}
 
 
-def bleu_of(folder: Path, compute: str, test: list[Pair]) -> dict[str, list[list[float]]]:
+def bleu_of(folder: Path, compute: Compute, test: list[Pair]) -> dict[str, list[list[float]]]:
     """By task, the BLEU of each text of a form, with the names as they are and masked."""
     loaded = load(ModelConfig(model=str(folder), device="cpu", dtype=compute))
     written = [evaluate.write(loaded, Encoder(folder), test, masked=masked) for masked in (False, True)]
@@ -131,8 +134,8 @@ def main() -> None:
             print("\n".join(table(str(task), figures["tasks"][str(task)])))
     for name, by_task in compared.items():
         print(f"\n{name}, against int8 weights computed in float32, BLEU")
-        for task, found in by_task.items():
-            print(f"  {task:<20}" + "  ".join(map(difference, SETTINGS, found)))
+        for said, found in by_task.items():
+            print(f"  {said:<20}" + "  ".join(map(difference, SETTINGS, found)))
     results = {"machine": machine(), **figures, "forms": compared}
     file = HERE / "results" / f"quality-{datetime.now(UTC):%Y-%m-%d}.json"
     file.write_text(json.dumps(results, indent=1) + "\n")

@@ -28,6 +28,7 @@ from typing import Any
 from decoding import functions
 from engine import MODELS, WARM_UP, dequantized, peak_mb
 
+from models.config import Compute
 from models.int8 import is_fast
 
 HERE = Path(__file__).resolve().parent
@@ -40,7 +41,7 @@ class Form:
     """How weights are stored, and the type in which linear layers multiply."""
 
     method: str | None
-    compute: str
+    compute: Compute
 
 
 FORMS = {
@@ -64,7 +65,7 @@ def stored(whole: Path, form: Form) -> Path:
     return prepare(str(whole), form.method, MODELS, calibration()) if form.method else whole
 
 
-def write(folder: Path, compute: str, prompts: list[str]) -> dict[str, Any]:
+def write(folder: Path, compute: Compute, prompts: list[str]) -> dict[str, Any]:
     """Have a form write a text for each prompt; its texts, as tokens, and figures."""
     from models.config import GenerationConfig, ModelConfig
     from models.engine import Engine, EngineStats, Frame, Request
@@ -94,7 +95,7 @@ def write(folder: Path, compute: str, prompts: list[str]) -> dict[str, Any]:
     }
 
 
-def in_own_process(folder: Path, compute: str, prompts: Path) -> dict[str, Any]:
+def in_own_process(folder: Path, compute: Compute, prompts: Path) -> dict[str, Any]:
     """`write` in a process of its own, so that memory is that of one form."""
     command = [sys.executable, __file__, "--write", folder, compute, prompts]
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True, check=True)

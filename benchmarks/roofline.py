@@ -34,10 +34,11 @@ from engine import HERE, MODELS, WORKLOADS, forms_of, machine, prompts_for, warm
 if TYPE_CHECKING:
     import torch
 
+    from models.config import Compute, Device
     from models.engine import Completion, Engine, Request
     from models.load import LoadedModel
 
-COMPUTE = {"cpu": "int8", "cuda": "bfloat16"}
+COMPUTE: dict[Device, Compute] = {"cpu": "int8", "cuda": "bfloat16"}
 SIDE = 4096  # of the matrices that operations are measured with
 CALLS, TIMES = 8, 5  # the best of so many times so many calls
 
@@ -75,7 +76,7 @@ class Work:
 # --- ceilings
 
 
-def ceilings(device: torch.device, compute: str, bytes_a_step: int) -> Ceilings:
+def ceilings(device: torch.device, compute: Compute, bytes_a_step: int) -> Ceilings:
     """Measure all three."""
     import torch
 
@@ -168,7 +169,7 @@ def work(loaded: LoadedModel, engine: Engine, completions: list[Completion]) -> 
 # --- the run
 
 
-def measure(model: str, device: str, most: int, rounds: int) -> dict[str, Any]:
+def measure(model: str, device: Device, most: int, rounds: int) -> dict[str, Any]:
     """Run the engine on a model, and compare with what it cannot be faster than."""
     from models.config import GenerationConfig, ModelConfig
     from models.engine import Engine, Frame, Request
@@ -191,7 +192,9 @@ def measure(model: str, device: str, most: int, rounds: int) -> dict[str, Any]:
     return found[(len(found) - 1) // 2] | {"compute": compute, "shares": shares}
 
 
-def one_round(loaded: LoadedModel, engine: Engine, requests: list[Request], compute: str) -> dict[str, Any]:
+def one_round(
+    loaded: LoadedModel, engine: Engine, requests: list[Request], compute: Compute
+) -> dict[str, Any]:
     """The ceilings, and the engine under them."""
     from models.engine import EngineStats
 

@@ -10,7 +10,6 @@ defined under). All others are counted by reason.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import json
 import pkgutil
@@ -20,6 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -33,7 +33,7 @@ Comparison = tuple[int, list[str], Counter]
 
 def compare(package: str) -> Comparison:
     """Build a package's site and compare it: who agrees, who does not, and the others by reason."""
-    folder = Path(importlib.util.find_spec(package).origin).parent
+    folder = Path(str(files(package)))
     with tempfile.TemporaryDirectory() as work:
         site = Path(work, "site")
         status = docmill(["build", str(folder), "--model", "none", "--out", str(site)])
@@ -42,7 +42,8 @@ def compare(package: str) -> Comparison:
         symbols = json.loads((site / "symbols.json").read_bytes())
         lost = missing_anchors(site, symbols)
     by_place = {(s["path"], _last(s["id"]).partition("#")[0], s["line"]): s for s in symbols}
-    agreed, wrong, other = 0, [f"no anchor: {symbol}" for symbol in lost], Counter()
+    agreed, wrong = 0, [f"no anchor: {symbol}" for symbol in lost]
+    other: Counter[str] = Counter()
     for function, reason in functions(package):
         if reason:
             other[reason] += 1
@@ -119,7 +120,7 @@ def unfit(value: Any, module: ModuleType) -> str | None:
         return "sets its own signature"
     if "<locals>" in value.__qualname__ or "<lambda>" in value.__qualname__:
         return "made at run time"
-    if Path(value.__code__.co_filename).resolve() != Path(module.__file__).resolve():
+    if Path(value.__code__.co_filename).resolve() != Path(module.__file__ or "").resolve():
         return "defined elsewhere (generated or exec)"
     if value.__code__.co_name != value.__name__ or value.__code__.co_qualname != value.__qualname__:
         return "renamed at run time"

@@ -127,7 +127,7 @@ def measure(package: str, runs: int) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         sources = {name: copy_of(package, Path(folder, name)) for name in ("as published", "no docstrings")}
         without_docstrings(sources["no docstrings"])
-        models = {
+        models: dict[str, str | Path] = {
             "no model": "none",
             "bundled, all texts": without_threshold(Path(folder, "unsure")),
             "bundled": BUNDLED,
@@ -159,10 +159,10 @@ def main() -> None:
                 f"  {said - found['wrong']:,} of {said:,} facts hold, {slots['dropped']} sentences dropped"
                 f"  complete {found['completeness']:.1%} ({slots['model']} of the model)"
             )
-    results = {"machine": machine(), "package": arguments.package, **results}
+    figures = {"machine": machine(), "package": arguments.package, **results}
     file = HERE / "results" / f"sites-{datetime.now(UTC):%Y-%m-%d}.json"
-    file.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(results))
+    file.write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,10 @@ class OutOfMemoryError(ModelError):
     """The device has not the memory for a forward pass of this shape: run under a smaller policy."""
 
 
+Device = Literal["auto", "cpu", "cuda"]
+Compute = Literal["auto", "float32", "bfloat16", "int8"]
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,9 +55,9 @@ class ModelConfig(_Settings):
         Literal["auto", "none", "int8", "int4", "gptq-int8", "gptq-int4"],
         Field(description="`auto` takes the model as it is stored; the others insist on one form"),
     ] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "int8"],
+        Compute,
         Field(
             description="type of computation; `auto` is bfloat16 where that is fast (CUDA, AMX), else int8 "
             "for a quantized model that is meant for it, where that is fast (VNNI), else float32"
