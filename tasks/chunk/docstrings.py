@@ -44,6 +44,7 @@ _FILE = r"(?![A-Za-z][\w+.-]*:|//|#)[^\s<>()`]{1,500}"
 _FILE_LINK = re.compile(
     rf"(?:\]\(<?|^ {{0,3}}\[[^\]\n]+\]: *<?)(?P<markdown>{_FILE})|<(?P<rst>{_FILE})>`_", re.MULTILINE
 )
+_METHODS = re.compile(r"^Methods[ \t]*:?[ \t]*$", re.MULTILINE)
 _ITEM = re.compile(r"[-*+] |\d+[.)] ")  # of a list
 _ITEMS = re.compile(rf"^ *(?:{_ITEM.pattern})", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n[ \t]*\n")
@@ -111,7 +112,10 @@ def _sections(text: str) -> Iterator[Any]:
         return
     for style, part in parts(marked(text)):
         # The line before keeps griffe from taking the first line's indentation for that of all.
-        yield from Docstring(f"\n{part}").parse(style, **_OPTIONS.get(style, {}))
+        for section in Docstring(f"\n{part}").parse(style, **_OPTIONS.get(style, {})):
+            if section.kind is DocstringSectionKind.functions and _METHODS.search(part):
+                section.title = "Methods"  # which is "Functions" to griffe
+            yield section
 
 
 def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:

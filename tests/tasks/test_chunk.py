@@ -132,7 +132,7 @@ def test_control_characters_of_a_docstring_are_shown_as_escapes():
     assert found["f"].slots["summary"].text == "Ring \\x07 and \\x85."
 
 
-def test_a_python_file_may_declare_another_encoding():
+def test_a_python_file_may_declare_another_encoding(chunked):
     text = "# coding: {}\ndef f():\n    '''Zoë: {}'''\n"
     files = {
         "a.py": text.format("latin-1", "ä").encode("latin-1"),

@@ -370,6 +370,11 @@ def test_what_is_returned(text, kind, returns):
     assert (parsed.types.get("return"), parsed.returns) == (kind, returns)
 
 
+def test_lists_of_functions_keep_their_title():
+    assert parse("Do.\n\nMethods\n-------\nf(x)\n    Do.\n").description == "**Methods**\n\n- `f`: Do."
+    assert parse("Do.\n\nFunctions:\n    f: Do.\n").description == "**Functions**\n\n- `f`: Do."
+
+
 def test_google_calls_exceptions_otherwise():
     assert parse("Do.\n\nThrows:\n    ValueError: If so.\n").raises == {"ValueError": "If so."}
 
