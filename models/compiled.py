@@ -1,9 +1,9 @@
 """The ragged pass as machine code, made once for a model on a machine, and kept on disk.
 
 torch.export traces it through transformers' model code, AOTInductor turns it into fused C++ loops around
-the matrix products, and what it made is loaded in milliseconds from then on. All sizes stay open, so that one
-compilation serves prefill and decoding. Weights are not copied: the compiled code reads those of the model.
-The kernel that the pass calls for its attention is the same for all models, and is compiled once for them.
+the matrix products, and what it made is loaded in milliseconds from then on. All sizes stay open, so that
+one compilation serves prefill and decoding. Weights are not copied: the compiled code reads those of the model.
+The kernels that the pass calls (`models.kernels`) are the same for all models, and are compiled once for them.
 
 In scope: export, compilation, the folders where the results lie. Not in scope: what the pass computes
 (`models.passes`), when compiling is worth its time (`models.tuning`).
@@ -29,7 +29,7 @@ from torch._inductor import aoti_compile_and_package
 from torch.export import Dim, export
 from torch.export.pt2_archive._package import AOTICompiledModel
 
-from models import ragged
+from models import int8, kernels, ragged
 from models.attention import ATTENTION
 from models.config import ModelError
 from models.machine import code_digest, processor
@@ -66,15 +66,16 @@ class CompiledPass:
         """
         if not ragged.serves(layers):
             raise ModelError(f"{_NO_COMPILING}: there is no kernel for its attention")
-        in_place = home / _kernel_name() / "ragged_attention.so"
-        kernel, of_kernel = _compiled("the attention kernel", 10, in_place, ragged.build_kernel)
-        with _one_line(_not_loaded(kernel)):
-            ragged.load_kernel(kernel)
+        in_place = home / _kernels_name() / "kernels.so"
+        built, of_kernels = _compiled("the kernels", 20, in_place, kernels.build)
+        with _one_line(_not_loaded(built)):
+            kernels.load(built)
+        int8.pack(plain.model)
         compile_pass = partial(_compile, plain, layers)
         package, of_pass = _compiled("the model", 30, home / name / "pass.pt2", compile_pass)
         with _one_line(_not_loaded(package)):
             self._package = _loaded(package)
-        self._digests = of_kernel + of_pass
+        self._digests = of_kernels + of_pass
         named = chain(
             plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)
         )
@@ -86,7 +87,8 @@ class CompiledPass:
         self, tokens: torch.Tensor, places: torch.Tensor, wanted: torch.Tensor, pool: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Do as RaggedPass does, for two or more tokens, two or more of them wanted."""
-        likeliest, logprobs = self._package(tokens, places, wanted, pool)
+        # Not by calling the package, which parses its description, as JSON, at every step.
+        likeliest, logprobs = self._package.loader.boxed_run([tokens, places, wanted, *pool])
         return likeliest, logprobs
 
     def digest(self) -> str:
@@ -94,10 +96,10 @@ class CompiledPass:
         return hashlib.sha256(self._digests.encode()).hexdigest()
 
 
-def _kernel_name() -> str:
-    """Return a digest of all that the kernel depends on."""
+def _kernels_name() -> str:
+    """Return a digest of all that the kernels depend on."""
     depends = [torch.__version__, torch.backends.cpu.get_cpu_capability(), processor(), code_digest()]
-    return f"kernel-{hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:32]}"
+    return f"kernels-{hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:32]}"
 
 
 def _not_loaded(file: Path) -> str:

@@ -13,12 +13,18 @@ which layers of a model these take the place of (models.quantize).
 """
 
 import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 import torch
 
 _LARGEST = 127  # of int8, used symmetrically
 _SMALLEST_SCALE = 1e-12  # for rows of zeros
+# What transformers calls layers of the same input.
+_SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+_Result = TypeVar("_Result")
 
 
 def is_fast() -> bool:
@@ -36,35 +42,45 @@ def _is_exact() -> bool:
     return all(torch.equal(torch._int_mm(a, b.T).long(), a.long() @ b.long().T) for a, b in pairs)
 
 
-class Rows:
-    """Quantizes inputs; layers that read the same one after each other (q, k and v) share the result.
+class Shared(Generic[_Result]):
+    """What is computed once for layers that read the same input one after each other, as q, k and v do.
 
     An input must not be changed in place between two layers that read it; one thread at a time.
     """
 
-    def __init__(self) -> None:
-        self._input: weakref.ref[torch.Tensor] | None = None
-        self._found: tuple[torch.Tensor, torch.Tensor] = (torch.empty(0), torch.empty(0))
+    def __init__(self, compute: Callable[[torch.Tensor], _Result]) -> None:
+        self._compute = compute
+        self._input: Callable[[], torch.Tensor | None] = lambda: None
+        self._found: _Result
 
-    def __call__(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows × features in int8, and rows × 1 scales."""
-        if self._input is None or self._input() is not inputs:
-            rows = inputs.reshape(-1, inputs.shape[-1])
-            scale = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_SMALLEST_SCALE).div_(_LARGEST)
-            self._found = (rows / scale).round_().to(torch.int8), scale
+    def __call__(self, inputs: torch.Tensor) -> _Result:
+        """Return the result for `inputs`."""
+        if self._input() is not inputs:
+            self._found = self._compute(inputs)
             self._input = weakref.ref(inputs)
         return self._found
 
 
+def quantized_rows(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows × features in int8, and rows × 1 scales."""
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    scale = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_SMALLEST_SCALE).div_(_LARGEST)
+    return (rows / scale).round_().to(torch.int8), scale
+
+
 class Int8Linear(torch.nn.Module):
-    """A linear layer on float32 that computes in int8."""
+    """A linear layer on float32 that computes in int8; `rows` is shared with others of its model."""
 
     weight: torch.Tensor
     scale: torch.Tensor
     bias: torch.Tensor | None
 
     def __init__(
-        self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, rows: Rows
+        self,
+        weight: torch.Tensor,
+        scale: torch.Tensor,
+        bias: torch.Tensor | None,
+        rows: Shared[tuple[torch.Tensor, torch.Tensor]],
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -82,7 +98,76 @@ class Int8Linear(torch.nn.Module):
         return out.view(*inputs.shape[:-1], self.out_features)
 
 
-def from_float(linear: torch.nn.Linear, rows: Rows) -> Int8Linear:
+class PackedLinear(torch.nn.Module):
+    """Layers that read the same input as one product, by the kernel; their bits stay as they are."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, layers: Sequence[Int8Linear]) -> None:
+        super().__init__()
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        self.register_buffer("weight", _packed(torch.cat([layer.weight for layer in layers])))
+        self.register_buffer("scale", torch.cat([layer.scale for layer in layers]))
+        self.register_buffer("bias", torch.cat(biases) if biases else None)
+        self._sizes = [layer.out_features for layer in layers]
+        self.outputs = Shared(self._outputs)
+
+    def _outputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the output of each layer."""
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        out = torch.ops.docmill.int8_linear(rows, self.weight, self.scale, self.bias)
+        return out.view(*inputs.shape[:-1], sum(self._sizes)).split(self._sizes, dim=-1)
+
+
+class Part(torch.nn.Module):
+    """One of the layers of a PackedLinear."""
+
+    def __init__(self, product: PackedLinear, number: int) -> None:
+        super().__init__()
+        self.product, self.number = product, number
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output for `inputs` (… × in_features)."""
+        return self.product.outputs(inputs)[self.number]
+
+
+def pack(model: torch.nn.Module) -> None:
+    """Have the layers of a model that compute in int8 do so by the kernel, in place.
+
+    `models.kernels` are loaded by then. Doing so again changes nothing.
+    """
+    for parent in list(model.modules()):
+        layers = {name: child for name, child in parent.named_children() if isinstance(child, Int8Linear)}
+        for names in _of_one_input(layers):
+            product = PackedLinear([layers[name] for name in names])
+            for number, name in enumerate(names):
+                setattr(parent, name, Part(product, number))
+
+
+def _of_one_input(layers: Mapping[str, Int8Linear]) -> Iterator[list[str]]:
+    """Group the names of a module's layers by what they read; all of a group have a bias, or none has."""
+    left = dict(layers)
+    for group in _SAME_INPUT:
+        found = [name for name in group if name in left]
+        if found and len({left[name].bias is None for name in found}) == 1:
+            yield found
+            left = {name: layer for name, layer in left.items() if name not in found}
+    yield from ([name] for name in left)
+
+
+def _packed(weight: torch.Tensor) -> torch.Tensor:
+    """Return weights (outputs × inputs) as models/kernels/int8_linear.cpp reads them."""
+    outputs, inputs = weight.shape
+    blocks, tiles = -(-outputs // 32), -(-inputs // 64)
+    raised = torch.zeros(blocks * 32, tiles * 64, dtype=torch.uint8)
+    raised[:outputs, :inputs] = weight.to(torch.int16) + 128
+    # block, tile and column of outputs; tile, line and byte of inputs
+    return raised.view(blocks, 2, 16, tiles, 16, 4).permute(0, 3, 1, 4, 2, 5).flatten()
+
+
+def from_float(linear: torch.nn.Linear, rows: Shared[tuple[torch.Tensor, torch.Tensor]]) -> Int8Linear:
     """Return a layer with the weights of a float one, rounded."""
     weight = linear.weight.detach().float()
     scale = weight.abs().amax(dim=1).clamp_min(_SMALLEST_SCALE) / _LARGEST

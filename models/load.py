@@ -355,10 +355,11 @@ def _compute(wanted: str, device: torch.device, method: str | None, meant_for_in
         raise ModelError("to compute in int8 takes a model stored as int8 and a CPU with AVX-512 VNNI")
     if wanted != "auto":
         return wanted
+    if device.type == "cpu" and method == "int8" and meant_for_int8 and int8.is_fast():
+        return "int8"
     # Without AMX, products in bfloat16 are slower than in float32, even where AVX-512 has them natively.
-    if device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16"):
-        return "bfloat16"
-    return "int8" if method == "int8" and meant_for_int8 and int8.is_fast() else "float32"
+    fast = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16")
+    return "bfloat16" if fast else "float32"
 
 
 def _context(config: PreTrainedConfig) -> int:

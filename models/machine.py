@@ -23,13 +23,14 @@ _VARIABLES = (
 # Whose code decides the bits that come out of a forward pass.
 _COMPUTING = (
     *("activations.py", "attention.py", "compiled.py", "gptq.py", "graphs.py", "int8.py", "passes.py"),
-    *("quantize.py", "ragged.py", "ragged_attention.cpp", "runner.py"),
+    *("quantize.py", "ragged.py", "runner.py"),
+    *("kernels/__init__.py", "kernels/int8_linear.cpp", "kernels/ragged_attention.cpp"),
 )
 
 
 def code_digest() -> str:
     """Return a digest of this package's code as far as it decides the bits of a model's output."""
-    sources = [Path(__file__).with_name(name).read_bytes() for name in _COMPUTING]
+    sources = [(Path(__file__).parent / name).read_bytes() for name in _COMPUTING]
     return hashlib.sha256(b"\0".join(sources)).hexdigest()
 
 

@@ -5,21 +5,16 @@ Here each token says which slot and position it has; its keys and values go ther
 before it in that slot, by a kernel in C++. A pool may be as long as the longest request without the
 short ones paying for it, and prompts of any lengths share a pass.
 
-In scope: building and loading the kernel, the attention call that uses it, the cache. Not in scope: devices
-other than the CPU, where `models.attention` serves.
+In scope: the attention call, the cache. Not in scope: the kernel (`models.kernels`), devices other than
+the CPU, where `models.attention` serves.
 """
 
-from pathlib import Path
-
 import torch
-from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions
-from torch._inductor.cpu_vec_isa import pick_vec_isa
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache
 
 RAGGED_ATTENTION = "docmill_ragged"
 
-_SOURCE = Path(__file__).with_name("ragged_attention.cpp")
 _WHOLE_LINE = 16  # float32 lanes of the widest vectors; a head is a multiple of them
 _NO_WINDOW = 1 << 40
 
@@ -29,20 +24,6 @@ def serves(layers: list[torch.Tensor]) -> bool:
     first = layers[0]
     readable = first.dtype in (torch.float32, torch.bfloat16) and first.shape[3] % _WHOLE_LINE == 0
     return first.device.type == "cpu" and readable
-
-
-def build_kernel(file: Path) -> None:
-    """Compile the kernel. Raises what the compiler raises."""
-    options = CppTorchOptions(vec_isa=pick_vec_isa(), shared=True)
-    builder = CppBuilder(file.stem, [str(_SOURCE)], options, output_dir=str(file.parent))
-    builder.build()
-    Path(builder.get_target_file_path()).rename(file)
-
-
-def load_kernel(file: Path) -> None:
-    """Make the kernel known to torch."""
-    if not hasattr(torch.ops.docmill, "ragged_attention"):  # else it is, from a folder that holds the same
-        torch.ops.load_library(file)
 
 
 def attend_ragged(
@@ -89,6 +70,6 @@ class RaggedCache(Cache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new keys and values of a layer (1 × KV heads × tokens × size) and return the pool."""
         keys, values = self._pool[2 * layer_idx : 2 * layer_idx + 2]
-        keys.index_put_(self._places, key_states[0].transpose(0, 1))
-        values.index_put_(self._places, value_states[0].transpose(0, 1))
+        keys.index_put_(self._places, key_states[0].transpose(0, 1).to(keys.dtype))
+        values.index_put_(self._places, value_states[0].transpose(0, 1).to(values.dtype))
         return keys, values

@@ -110,8 +110,9 @@ class Runner(ABC):
                 part.new_zeros(self._table.slots, part.shape[1], kv_length, part.shape[3])
                 for part in self._opening
             ]
-            for target, shared in zip(self._pools[kv_length], self._prefix, strict=False):
-                target[:, :, : shared.shape[2]] = shared
+            for target, opening in zip(self._pools[kv_length], self._opening, strict=True):
+                length = self._table.prefix_length
+                target[:, :, :length] = opening[:, :, :length]
         return self._pools[kv_length]
 
 
@@ -177,6 +178,8 @@ class PackedRunner(Runner):
         self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int], compiled: Path
     ) -> None:
         super().__init__(loaded, table, prefix)
+        if loaded.compute == "int8":  # attention is bound by memory, and rounds no more than the products do
+            self._opening = [part.bfloat16() for part in self._opening]
         name = _name_of_machine_code(loaded)
         self._pass = CompiledPass(RaggedPass(loaded.model), compiled, name, self._opening)
         self.machine_code = self._pass.digest()

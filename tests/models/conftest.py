@@ -4,6 +4,7 @@
 through the public interface; `code` is a byte-level BPE trained on this package's own sources.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -15,8 +16,13 @@ from tokenizers.models import BPE, WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import models
+from models import int8
+from models import kernels as cpp
 from models.config import ModelConfig
 from models.load import LoadedModel, load
+
+NEEDS_CPP = pytest.mark.skipif(not shutil.which("g++"), reason="compiling takes a C++ compiler")
+NEEDS_VNNI = pytest.mark.skipif(not int8.is_fast(), reason="products in int8 need AVX-512 VNNI")
 
 VOCABULARY = 320
 END = 3  # a token like any other for a random model, so that some texts end early
@@ -74,6 +80,15 @@ def random_model(architecture: str, folder: Path, **changes) -> Path:
             parameter.data.normal_(std=2 / parameter.shape[-1] ** 0.5)
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    """Build the kernels, and make them known to torch."""
+    file = tmp_path_factory.mktemp("kernels") / "kernels.so"
+    cpp.build(file)
+    cpp.load(file)
+    return torch.ops.docmill
 
 
 @pytest.fixture(scope="session")

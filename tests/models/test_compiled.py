@@ -1,6 +1,5 @@
 """Compiled passes against the same passes as they are, and against themselves in other company."""
 
-import shutil
 import sys
 from random import Random
 
@@ -10,13 +9,12 @@ import torch._inductor.config as inductor
 
 from models.config import ModelConfig, ModelError
 from models.engine import Engine, Frame, Request
-from models.int8 import is_fast
 from models.load import load
 from models.quantize import quantize_folder
 
-from .conftest import code_prompts, random_model
+from .conftest import NEEDS_CPP, NEEDS_VNNI, code_prompts, random_model
 
-pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="compiling takes a C++ compiler")
+pytestmark = NEEDS_CPP
 
 PREFIX = "def f(x):\n"
 
@@ -32,7 +30,7 @@ def three_threads():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Where compiled passes lie, and the kernel that all of them call."""
+    """Where compiled passes lie, and the kernels that all of them call."""
     return tmp_path_factory.mktemp("compiled")
 
 
@@ -69,7 +67,7 @@ def test_texts_are_those_of_the_plain_passes(loaded, tmp_path):
     with no_compiler():
         again = Engine(loaded("qwen2", "code"), prefix=PREFIX, compiled=tmp_path)
     assert again.generate_all(asked()[:8]) == compiled[:8]
-    for name in ("ragged_attention.so", "pass.pt2"):  # machine code that is damaged must not be run
+    for name in ("kernels.so", "pass.pt2"):  # machine code that is damaged must not be run
         file = next(tmp_path.rglob(name))
         damaged = file.read_bytes()[:1000]
         file.unlink()  # this process still runs what it holds
@@ -83,7 +81,7 @@ def test_bfloat16_in_any_company(loaded, home, three_threads):
     check_any_company(Engine(loaded("llama", "code", "bfloat16", intermediate_size=200), compiled=home))
 
 
-@pytest.mark.skipif(not is_fast(), reason="products in int8 need AVX-512 VNNI")
+@NEEDS_VNNI
 def test_int8_in_any_company(tmp_path, home, code, three_threads):
     source = random_model("llama", tmp_path / "whole", intermediate_size=200)
     code.save_pretrained(source)

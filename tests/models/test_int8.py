@@ -14,14 +14,13 @@ import torch
 from models import int8
 from models.config import ModelConfig, ModelError
 from models.engine import Engine, Request
-from models.int8 import Int8Linear, Rows
+from models.int8 import Int8Linear, PackedLinear, Shared, pack, quantized_rows
 from models.load import META_FILE, load
 from models.quantize import quantize_folder
 
-from .conftest import ARCHITECTURES, code_prompts
+from .conftest import ARCHITECTURES, NEEDS_CPP, NEEDS_VNNI, code_prompts
 from .test_engine import by_number, frames
 
-NEEDS_VNNI = pytest.mark.skipif(not int8.is_fast(), reason="this processor has no VNNI instructions")
 NOT_QUANTIZED = {"gpt2", "gpt_neox"}  # no linear layer, and a head whose name in the file is another
 
 
@@ -39,7 +38,7 @@ def in_int8(saved, tmp_path):
 
 def layer(inputs: int, outputs: int, bias: bool = True) -> Int8Linear:
     torch.manual_seed(inputs * outputs)
-    return int8.from_float(torch.nn.Linear(inputs, outputs, bias=bias), Rows())
+    return int8.from_float(torch.nn.Linear(inputs, outputs, bias=bias), Shared(quantized_rows))
 
 
 @NEEDS_VNNI
@@ -58,7 +57,9 @@ def test_a_layer_adds_integers_and_scales_once(inputs, outputs):
 @pytest.mark.parametrize("weight", [127, -127])
 @pytest.mark.parametrize("value", [127.0, -127.0])
 def test_extremes_neither_saturate_nor_divide_by_zero(weight, value):
-    linear = Int8Linear(torch.full((4, 4096), weight, dtype=torch.int8), torch.ones(4), None, Rows())
+    linear = Int8Linear(
+        torch.full((4, 4096), weight, dtype=torch.int8), torch.ones(4), None, Shared(quantized_rows)
+    )
     assert torch.equal(linear(torch.full((2, 4096), value)), torch.full((2, 4), value * weight * 4096))
     assert torch.equal(linear(torch.zeros(2, 4096)), torch.zeros(2, 4))
 
@@ -69,11 +70,11 @@ def test_where_kernels_are_kept_from_vnni_nothing_computes_in_int8():
         "from models.config import ModelConfig; from models.load import load;"
         "print(load(ModelConfig(device='cpu')).compute)"
     )
-    for limit, expected in (("AVX512_CORE", "float32"), ("AVX512_CORE_VNNI", "int8")):
+    for limit, expected in (("AVX512_CORE", False), ("AVX512_CORE_VNNI", True)):
         environment = os.environ | {"ONEDNN_MAX_CPU_ISA": limit}
         command = [sys.executable, "-c", program]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.split()[-1] == expected
+        assert (done.stdout.split()[-1] == "int8") == expected
 
 
 @NEEDS_VNNI
@@ -96,9 +97,38 @@ def test_what_layers_share_is_of_their_own_input(in_int8, architecture, monkeypa
     tokens = torch.arange(4, 60).reshape(2, 28)
     with torch.inference_mode():
         shared = model(tokens).logits
-        found = Rows.__call__
-        monkeypatch.setattr(Rows, "__call__", lambda self, inputs: found(self, inputs.clone()))
+        found = Shared.__call__
+        monkeypatch.setattr(Shared, "__call__", lambda self, inputs: found(self, inputs.clone()))
         assert torch.equal(model(tokens).logits, shared)
+
+
+@NEEDS_CPP
+@NEEDS_VNNI
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES.keys() - NOT_QUANTIZED))
+def test_layers_that_are_one_product_keep_their_bits(in_int8, architecture, kernels):
+    model = in_int8(architecture).model
+    tokens = torch.arange(4, 60).reshape(2, 28)
+    with torch.inference_mode():
+        apart = model(tokens).logits
+        pack(model)
+        assert torch.equal(model(tokens).logits, apart)
+        products = {id(m) for m in model.modules() if isinstance(m, PackedLinear)}
+        pack(model)
+    assert products == {id(m) for m in model.modules() if isinstance(m, PackedLinear)}
+    assert not any(isinstance(module, Int8Linear) for module in model.modules())
+
+
+@NEEDS_CPP
+@NEEDS_VNNI
+def test_layers_of_which_some_have_a_bias_are_products_of_their_own(kernels):
+    parent = torch.nn.ModuleDict(
+        {name: layer(64, 40, bias=name == "q_proj") for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
+    )
+    x = torch.randn(3, 64)
+    expected = {name: child(x) for name, child in parent.items()}
+    pack(parent)
+    assert len({id(child.product) for child in parent.values()}) == 4
+    assert all(torch.equal(child(x), expected[name]) for name, child in parent.items())
 
 
 @NEEDS_VNNI
@@ -133,7 +163,8 @@ def test_it_is_close_to_the_same_weights_in_float32(saved, tmp_path):
 @pytest.mark.parametrize(
     ("amx", "vnni", "meant", "expected"),
     [
-        (True, True, True, "bfloat16"),
+        (True, True, True, "int8"),
+        (True, True, False, "bfloat16"),
         (False, True, True, "int8"),
         (False, True, False, "float32"),
         (False, False, True, "float32"),

@@ -1,22 +1,17 @@
 """The attention kernel against torch's own, and against itself in other company."""
 
-import shutil
-
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from models.ragged import build_kernel, load_kernel
+from .conftest import NEEDS_CPP
 
-pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="building the kernel takes a C++ compiler")
+pytestmark = NEEDS_CPP
 
 
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
-    file = tmp_path_factory.mktemp("kernel") / "ragged_attention.so"
-    build_kernel(file)
-    load_kernel(file)
-    return torch.ops.docmill.ragged_attention
+@pytest.fixture
+def kernel(kernels):
+    return kernels.ragged_attention
 
 
 def plain(query, keys, values, places, scale, window):
