@@ -2,8 +2,8 @@
 
 torch.export traces it through transformers' model code, AOTInductor turns it into fused C++ loops around
 the matrix products, and what it made is loaded in milliseconds from then on. All sizes stay open, so that
-one compilation serves prefill and decoding. Weights are not copied: the compiled code reads those of the model.
-The kernels that the pass calls (`models.kernels`) are the same for all models, and are compiled once for them.
+one compilation serves prefill and decoding. Weights are not copied: compiled code reads those of the model.
+The kernels that the pass calls (`models.kernels`) are the same for all models, and compiled once for them.
 
 In scope: export, compilation, the folders where the results lie. Not in scope: what the pass computes
 (`models.passes`), when compiling is worth its time (`models.tuning`).

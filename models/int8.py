@@ -1,6 +1,6 @@
 """Linear layers that multiply in int8 and add in int32.
 
-    y = (q · Wᵀ) · s · w + b        q = round(x / s), s = max |x| / 127, for each row x of the input
+    y = (q · Wᵀ) · s · w + b        q = round(x · 127 / m), s = m / 127, m = max |x|, for each row x of the input
 
 Weights keep one scale w per output channel, as optimum-quanto stores them; an input's scale is found from
 its own row. Sums of integers are exact, so the bits of a row depend on the row alone: not on its batch, its
@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 import torch
 
 _LARGEST = 127  # of int8, used symmetrically
-_SMALLEST_SCALE = 1e-12  # for rows of zeros
+_SMALLEST = 1e-12  # for rows of zeros
 # What transformers calls layers of the same input.
 _SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -64,8 +64,8 @@ class Shared(Generic[_Result]):
 def quantized_rows(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows × features in int8, and rows × 1 scales."""
     rows = inputs.reshape(-1, inputs.shape[-1])
-    scale = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_SMALLEST_SCALE).div_(_LARGEST)
-    return (rows / scale).round_().to(torch.int8), scale
+    largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(_SMALLEST)
+    return (rows * (largest.reciprocal() * _LARGEST)).round_().to(torch.int8), largest / _LARGEST
 
 
 class Int8Linear(torch.nn.Module):
@@ -170,5 +170,5 @@ def _packed(weight: torch.Tensor) -> torch.Tensor:
 def from_float(linear: torch.nn.Linear, rows: Shared[tuple[torch.Tensor, torch.Tensor]]) -> Int8Linear:
     """Return a layer with the weights of a float one, rounded."""
     weight = linear.weight.detach().float()
-    scale = weight.abs().amax(dim=1).clamp_min(_SMALLEST_SCALE) / _LARGEST
+    scale = weight.abs().amax(dim=1).clamp_min(_SMALLEST) / _LARGEST
     return Int8Linear((weight / scale[:, None]).round().to(torch.int8), scale, linear.bias, rows)

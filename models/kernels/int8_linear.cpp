@@ -2,7 +2,7 @@
 // scales to float. Built by models/kernels.
 //
 //     out[row][column] = (Σ q[row][k] · weight[k][column]) · column_scales[column] · s + bias[column]
-//     q = round(inputs[row] / s), s = max |inputs[row]| / 127
+//     q = round(inputs[row] · (1 / max |inputs[row]| · 127)), s = max |inputs[row]| / 127
 //
 // VNNI and AMX multiply signed with unsigned bytes at full speed, so weights are stored 128 higher than they
 // are, which is taken off again, for a whole row, as 128 · Σ q[row][k]. The sums are exact: a row's bits
@@ -195,11 +195,12 @@ void quantize(const float* row, int64_t inputs, int64_t depth, int8_t* rounded, 
   for (int64_t k = 0; k < inputs; k += kLanes) {
     largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_maskz_loadu_ps(mask_at(k), row + k)));
   }
-  scale = std::max(_mm512_reduce_max_ps(largest), kSmallest) / kLargest;
-  const __m512 scales = _mm512_set1_ps(scale);
+  const float most = std::max(_mm512_reduce_max_ps(largest), kSmallest);
+  scale = most / kLargest;
+  const __m512 factor = _mm512_set1_ps(1 / most * kLargest);  // a division for each input takes far longer
   __m512i sums = _mm512_setzero_si512();
   for (int64_t k = 0; k < depth; k += kLanes) {
-    const __m512i whole = _mm512_cvtps_epi32(_mm512_div_ps(_mm512_maskz_loadu_ps(mask_at(k), row + k), scales));
+    const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask_at(k), row + k), factor));
     sums = _mm512_add_epi32(sums, whole);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(rounded + k), _mm512_cvtsepi32_epi8(whole));
   }

@@ -46,10 +46,10 @@ def layer(inputs: int, outputs: int, bias: bool = True) -> Int8Linear:
 def test_a_layer_adds_integers_and_scales_once(inputs, outputs):
     linear = layer(inputs, outputs)
     x = torch.randn(2, 3, inputs) * torch.logspace(-3, 3, 3)[:, None]
-    scale = x.abs().amax(-1, keepdim=True) / 127
-    sums = (x / scale).round().long() @ linear.weight.long().T
+    largest = x.abs().amax(-1, keepdim=True)
+    sums = (x * (127 / largest)).round().long() @ linear.weight.long().T
     assert sums.abs().max() < 2**31
-    expected = sums.float() * linear.scale * scale + linear.bias
+    expected = sums.float() * linear.scale * (largest / 127) + linear.bias
     assert torch.equal(linear(x), expected)
 
 
