@@ -1,6 +1,6 @@
 """Linear layers that multiply in int8 and add in int32.
 
-    y = (q · Wᵀ) · s · w + b        q = round(x · 127 / m), s = m / 127, m = max |x|, for each row x of the input
+    y = (q · Wᵀ) · s · w + b      q = round(x · 127 / m), s = m / 127, m = max |x| of each row x of the input
 
 Weights keep one scale w per output channel, as optimum-quanto stores them; an input's scale is found from
 its own row. Sums of integers are exact, so the bits of a row depend on the row alone: not on its batch, its

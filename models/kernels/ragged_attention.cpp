@@ -1,5 +1,5 @@
 // Attention from each token of a pass to the columns of a pool that it may see, and no others.
-// Built by models/ragged.py.
+// Built by models/kernels.
 //
 // A token at position p of a slot sees columns max(0, p - window + 1) ... p of that slot. What one token sees
 // of one KV head is computed by one thread, in an order that hangs on these columns and on the tokens of its
