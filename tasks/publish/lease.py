@@ -50,6 +50,7 @@ class Lease:
         self._count = 0
         self._etag: str | None = None
         self._renewed = 0.0
+        self._lost = False
         self._ended = threading.Event()
         self._renewing = threading.Thread(target=self._renew, daemon=True)
 
@@ -58,7 +59,12 @@ class Lease:
         """How long a request may take that is sent while the lease is held, in seconds.
 
         It is over then before anybody else can hold the lease.
+
+        Raises:
+            PublishError: Somebody else holds the lease, or might.
         """
+        if self._lost:
+            raise self._taken()
         if time.monotonic() - self._renewed > self._seconds * (1 - _A_REQUEST - _WATCHED_EVERY):
             raise PublishError(
                 f"out {self._store.location!r}: the store did not answer for too long to go on; build again"
@@ -105,7 +111,7 @@ class Lease:
             try:
                 self._write()
             except OvertakenError:
-                self._renewed = float("-inf")
+                self._lost = True
                 return
             except PublishError:
                 continue  # request_s knows how long that may go on
