@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
+import os
 import random
 import re
 import socket
@@ -34,13 +36,14 @@ _ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Mess
 
 @contextmanager
 def moto() -> Iterator[int]:
-    """The port of a server that has no buckets yet."""
+    """The port of a server that has an empty bucket, `docs`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, server)
+        _opened(f"http://127.0.0.1:{port}/docs", "PUT", b"").close()
         yield port
     finally:
         server.kill()
@@ -301,8 +304,44 @@ def site_styles(*versions: int) -> dict[str, str]:
     return {name: text for site in sites for name, text in site.items() if name.endswith(".css")}
 
 
-def publish_elsewhere(address: str, folder: str, location: str, texts: dict[str, str], kept: int) -> None:
-    """Publish in another process."""
+class Publishers:
+    """Publishers in processes of their own, forked from one that has imported all they need."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.s3"]
+        self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, site: Site, texts: dict[str, str]) -> int:
+        """Begin to publish; returns the process's id."""
+        site_files(texts, site.cache)
+        given = [site.proxy.address, str(site.folder), site.location, texts, site.kept]
+        self._server.stdin.write(json.dumps(given) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def end(self) -> int:
+        """Wait for the one that was started last; returns its exit status, or minus a signal."""
+        return int(self._server.stdout.readline())
+
+    def close(self) -> None:
+        self._server.stdin.close()
+        self._server.wait()
+
+
+def _publish(address: str, folder: str, location: str, texts: dict[str, str], kept: int) -> None:
     target = S3Target(location, kept, Storage(address, "us-east-1"))
     cache = ResultCache(f"sqlite:///{folder}/cache.sqlite")
     target.publish(site_files(texts, cache), cache)
+
+
+def _fork_publishers() -> None:
+    for line in sys.stdin:
+        if (pid := os.fork()) == 0:
+            _publish(*json.loads(line))
+            os._exit(0)
+        print(pid, flush=True)  # noqa: T201 - read by the process that started this one
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    _fork_publishers()
