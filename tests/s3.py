@@ -109,7 +109,7 @@ class Proxy:
             of = proxy
 
         self.server = _Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def address(self) -> str:
@@ -211,6 +211,7 @@ class Site:
         self.location = f"s3://docs/{name}"
         self.url = f"http://127.0.0.1:{port}/docs/{name}"
         self.kept, self.lease_s = kept, LEASE_S
+        self._targets: dict[tuple[int, float], S3Target] = {}
         self.folder = folder
         self.cache = ResultCache(f"sqlite:///{folder}/cache.sqlite")
 
@@ -218,7 +219,10 @@ class Site:
         return S3Target(self.location, self.kept, Storage(self.proxy.address, "us-east-1"), self.lease_s)
 
     def publish(self, texts: dict[str, str]):
-        return self.target().publish(site_files(texts, self.cache), self.cache)
+        known = (self.kept, self.lease_s)
+        if known not in self._targets:  # to connect takes longer than to publish
+            self._targets = {known: self.target()}
+        return self._targets[known].publish(site_files(texts, self.cache), self.cache)
 
     def stored(self) -> set[str]:
         """All keys under the prefix, as the server itself lists them."""

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
@@ -96,7 +96,7 @@ class Store:
         while True:
             answer = self._call("list_objects_v2", None, Prefix=self._prefix, **more)
             for entry in answer.get("Contents", ()):
-                found[entry["Key"].removeprefix(self._prefix)] = Stored(entry["ETag"], entry["Size"])
+                found[entry["Key"].removeprefix(self._prefix)] = Stored(_etag(entry), entry["Size"])
             if not answer.get("IsTruncated"):
                 return found
             more = {"ContinuationToken": answer["NextContinuationToken"]}
@@ -113,7 +113,7 @@ class Store:
             answer = await self._files._call_s3("get_object", Bucket=self.bucket, Key=self._prefix + key)
             try:
                 async with answer["Body"] as body:
-                    return await body.read(), answer["ETag"]
+                    return await body.read(), _etag(answer)
             except S3_RETRYABLE_ERRORS:
                 if not left:
                     raise
@@ -125,7 +125,7 @@ class Store:
         answer = self._call(
             "put_object", timeout, Key=self._prefix + key, Body=data, ChecksumSHA256=checksum, **headers
         )
-        return str(answer["ETag"])
+        return _etag(answer)
 
     def replace(self, key: str, data: bytes, seen: str | None, timeout: float, **headers: str) -> str:
         """Write an object that is as it was seen (None: not there); returns its entity tag.
@@ -133,7 +133,7 @@ class Store:
         Raises:
             OvertakenError: It is another by now.
         """
-        condition = {"IfNoneMatch": "*"} if seen is None else {"IfMatch": seen}
+        condition = {"IfNoneMatch": "*"} if seen is None else {"IfMatch": f'"{seen}"'}
         try:
             return self.put(key, data, timeout, **condition, **headers)
         except OvertakenError:
@@ -152,7 +152,7 @@ class Store:
             MetadataDirective="REPLACE",
             **headers,
         )
-        return str(answer["CopyObjectResult"]["ETag"])
+        return _etag(answer["CopyObjectResult"])
 
     def remove(self, keys: Sequence[str], timeout: float) -> None:
         """Delete objects, `DELETED_AT_ONCE` at most; those that are not there are no error."""
@@ -208,6 +208,11 @@ class Store:
 
 class _NoSuchKeyError(OvertakenError):
     """There is no such object."""
+
+
+def _etag(answer: Mapping[str, Any]) -> str:
+    """An entity tag without its quotes, which some stores leave out now and then."""
+    return str(answer["ETag"]).strip('"')
 
 
 def _encryption(setting: str | None) -> dict[str, str]:
