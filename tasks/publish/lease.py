@@ -91,10 +91,7 @@ class Lease:
     def _vacant(self) -> str | None:
         """The entity tag of the object when nobody holds the lease, or nobody does any more."""
         seen, since = None, 0.0
-        while True:
-            found = self._store.get(self._key)
-            if found is None:
-                return None
+        while self._store.listed(self._key) and (found := self._store.get(self._key)):
             holder, etag = _decoded(found[0]), found[1]
             if not holder.at_work:
                 return etag
@@ -105,6 +102,7 @@ class Lease:
             elif time.monotonic() - since > self._seconds:
                 return etag
             time.sleep(self._seconds * _WATCHED_EVERY)
+        return None
 
     def _renew(self) -> None:
         while not self._ended.wait(self._seconds * _RENEWED_EVERY):

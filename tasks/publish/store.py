@@ -89,12 +89,12 @@ class Store:
         found.retries = _READS  # of answers that cannot be read; the rest is tried again below
         return found
 
-    def listed(self) -> dict[str, Stored]:
-        """All objects."""
+    def listed(self, under: str = "") -> dict[str, Stored]:
+        """All objects whose names begin so."""
         found: dict[str, Stored] = {}
         more: dict[str, str] = {}
         while True:
-            answer = self._call("list_objects_v2", None, Prefix=self._prefix, **more)
+            answer = self._call("list_objects_v2", None, Prefix=self._prefix + under, **more)
             for entry in answer.get("Contents", ()):
                 found[entry["Key"].removeprefix(self._prefix)] = Stored(_etag(entry), entry["Size"])
             if not answer.get("IsTruncated"):
@@ -102,7 +102,10 @@ class Store:
             more = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def get(self, key: str) -> tuple[bytes, str] | None:
-        """An object's content and entity tag, if there is such an object."""
+        """An object's content and entity tag, if there is such an object.
+
+        To be asked of what was listed: about others a store may say that it must not tell.
+        """
         try:
             return self._run(self._read(key))
         except _NoSuchKeyError:

@@ -154,6 +154,10 @@ def test_a_store_that_cannot_be_asked_is_an_error(site, monkeypatch):
         nowhere.standing()
     with pytest.raises(PublishError, match="Could not connect to the endpoint URL"):
         nowhere.publish(site_files(site_of(1), site.cache), site.cache)
+    site.proxy.fault = lambda: "500"
+    with pytest.raises(PublishError, match="injected"):
+        site.target().standing()
+    del site.proxy.fault
     with pytest.raises(SourceError, match=r"out 's3://none/x': there is no such bucket; create it first"):
         S3Target("s3://none/x", 1, Storage(site.proxy.address, "us-east-1")).standing()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -241,7 +245,7 @@ def test_of_two_publishers_one_waits_or_is_told(site):
             outcomes.append(error)
 
     site.lease_s, site.kept = 6, 9
-    for start in (0, 2, 4):
+    for start in (0, 2):
         threads = [threading.Thread(target=publish, args=(start + n,)) for n in range(2)]
         for thread in threads:
             thread.start()
@@ -251,8 +255,8 @@ def test_of_two_publishers_one_waits_or_is_told(site):
         versions = (start, start + 1)  # which have the same style
         assert site.shown() in [site_of(v) | site_styles(*range(start)) for v in versions]
     failed = [outcome for outcome in outcomes if not isinstance(outcome, str)]
-    assert len(outcomes) == 6
-    assert len(failed) <= 3
+    assert len(outcomes) == 4
+    assert len(failed) <= 2
     for error in failed:
         assert str(error).startswith(
             f"out {site.location!r}: another publisher is at work there; build again"
@@ -284,12 +288,12 @@ def test_a_publisher_that_lost_its_lease_changes_nothing_more(site, monkeypatch)
         if request.what == "copy":
             if not copies:
                 site.write(".docmill/publishing", b'{"name":"another","count":1,"at_work":true}')
-                time.sleep(2.5)
+                time.sleep(1.7)
             copies.append(request)
 
     site.proxy.before = interfere
-    site.lease_s = 10
-    with pytest.raises(PublishError, match="another publisher is at work there|no answer in time"):
+    site.lease_s = 7
+    with pytest.raises(PublishError, match=r"another publisher is at work there|no answer in time"):
         site.publish(site_of(2))
     assert len({request.key for request in copies}) == 1
     assert "only2" not in (site.read("manifest.json") or "")
