@@ -118,7 +118,15 @@ class Lease:
         start = time.monotonic()
         self._count += 1
         data = msgspec.json.encode(_Holder(self._name, self._count, at_work))
-        self._etag = self._store.replace(self._key, data, self._etag, self._seconds * _A_REQUEST)
+        timeout = self._seconds * _A_REQUEST
+        try:
+            self._etag = self._store.replace(self._key, data, self._etag, timeout)
+        except OvertakenError:
+            found = self._store.get(self._key)
+            if found is None or _decoded(found[0]).name != self._name:
+                raise
+            # What stands there is an earlier write that was given up, and done nevertheless.
+            self._etag = self._store.replace(self._key, data, found[1], timeout)
         self._renewed = start
 
     def _taken(self) -> PublishError:

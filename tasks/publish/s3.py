@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tasks.documents import Published, SiteFile, SourceError
 from tasks.publish.lease import LEASE_S, Lease
@@ -73,7 +74,7 @@ _NAMED_BY = 12
 class Record(Struct, frozen=True):
     """A release: since when it stands or last stood (Unix time), and the entity tags that its files had then.
 
-    One that never stood, because its publisher died, has neither.
+    Of one that never stood, because its publisher died, `since` is 0.
     """
 
     manifest: Manifest
@@ -184,11 +185,9 @@ class S3Target:
         with self._lease() as lease:
             seen = self._look()
             manifest = manifest_of(files)
-            if (
-                manifest.release not in seen.records
-            ):  # so that what of it is left can be found, should this die
-                self._put_record(Record(manifest))
-                seen.records[manifest.release] = Record(manifest)
+            if manifest.release not in seen.records:
+                # Should this die, what is left of it will be found by that.
+                self._put_record(Record(manifest), seen, lease)
             self._send(manifest, files, cache, seen)
             self._let_stand(manifest, seen, lease)
         del self._seen_first
@@ -234,7 +233,13 @@ class S3Target:
         names = [key.removeprefix(_RECORDS) for key in objects if key.startswith(_RECORDS)]
         records = self._store.each(self._record, names)
         whole = {record.manifest.release: record for record in records if record is not None}
-        return _Seen(objects, decode_manifest(data), etag, whole)
+        manifest = decode_manifest(data)
+        if manifest is not None and manifest.release in whole:
+            latest = whole[manifest.release].since
+            for name, record in whole.items():
+                if record.since > latest:  # it was about to stand when its publisher died
+                    whole[name] = replace(record, since=0.0)
+        return _Seen(objects, manifest, etag, whole)
 
     def _refuse_foreign(self, objects: Mapping[str, Stored]) -> None:
         known = objects.keys() - {_LEASE}
@@ -250,8 +255,9 @@ class S3Target:
         except msgspec.DecodeError:
             return None
 
-    def _put_record(self, record: Record) -> None:
-        self._store.put(_RECORDS + record.manifest.release, msgspec.json.encode(record))
+    def _put_record(self, record: Record, seen: _Seen, lease: Lease) -> None:
+        self._store.put(_RECORDS + record.manifest.release, msgspec.json.encode(record), lease.request_s)
+        seen.records[record.manifest.release] = record
 
     # --- changing
 
@@ -276,8 +282,7 @@ class S3Target:
             for _, names in groupby(turns, key=lambda turn: turn[0]):
                 etags |= self._show([name for _, name in names], manifest, lease)
             since = max(time.time(), *(record.since + 1e-3 for record in seen.records.values()))
-            self._put_record(Record(manifest, since, etags))
-            seen.records[manifest.release] = Record(manifest, since, etags)
+            self._put_record(Record(manifest, since, etags), seen, lease)
             headers = _headers(MANIFEST, "")
             self._store.replace(MANIFEST, manifest.encode(), seen.manifest_etag, lease.request_s, **headers)
         self._tidy(manifest, seen, lease)

@@ -5,24 +5,18 @@ from __future__ import annotations
 import pytest
 
 from infra.cli import main
-from tests.s3 import Proxy, Site, moto
+from tests.s3 import Proxy, Site
 
 SECRET = "secret-of-the-operator"
 
 
-@pytest.fixture(scope="module")
-def server():
-    with moto() as port:
-        yield port
-
-
 @pytest.fixture(params=["folder", "store"])
-def out(request, server, tmp_path, home, monkeypatch):
+def out(request, s3_server, tmp_path, home, monkeypatch):
     """Where sites go, and how a reader gets a page of it."""
     if request.param == "folder":
         yield str(tmp_path / "site"), lambda name: (tmp_path / "site" / name).read_text()
         return
-    proxy = Proxy(server)
+    proxy = Proxy(s3_server)
     settings = home / "config" / "docmill" / "docmill.toml"
     settings.parent.mkdir(parents=True)
     settings.write_text(
@@ -30,7 +24,7 @@ def out(request, server, tmp_path, home, monkeypatch):
     )
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-of-the-operator")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    site = Site(server, proxy, tmp_path, tmp_path.name)
+    site = Site(s3_server, proxy, tmp_path, tmp_path.name)
     yield site.location, site.read
     assert {r.headers["x-amz-server-side-encryption"] for r in proxy.requests if r.what == "copy"} == {
         "AES256"

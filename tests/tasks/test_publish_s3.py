@@ -16,22 +16,16 @@ from tasks.publish import PublishError, Storage, store
 from tasks.publish.local import LocalTarget
 from tasks.publish.s3 import S3Target
 from tests.conftest import tree_bytes
-from tests.s3 import Proxy, Publishers, Site, moto, site_files, site_of, site_styles
-
-
-@pytest.fixture(scope="module")
-def server():
-    with moto() as port:
-        yield port
+from tests.s3 import Proxy, Publishers, Site, site_files, site_of, site_styles
 
 
 @pytest.fixture
-def site(server, tmp_path, monkeypatch):
+def site(s3_server, tmp_path, monkeypatch):
     for name, value in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret-of-the-operator")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 1)
-    proxy = Proxy(server)
-    yield Site(server, proxy, tmp_path, f"team/{tmp_path.name}")
+    proxy = Proxy(s3_server)
+    yield Site(s3_server, proxy, tmp_path, f"team/{tmp_path.name}")
     proxy.close()
 
 
@@ -231,6 +225,27 @@ def test_releases_are_kept_as_long_as_set_and_can_stand_again(site):
     assert site.target().standing().release == names[4]
 
 
+def test_what_never_stood_is_no_release(site, monkeypatch):
+    monkeypatch.setattr(store, "_ATTEMPTS", 1)
+    monkeypatch.setattr(store, "_READS", 1)
+    first = site.publish(site_of(1)).release
+    site.kept = 2  # connects anew
+
+    def cut(request) -> None:
+        if request.what == "put" and request.key.endswith("manifest.json"):
+            raise ConnectionError
+
+    site.proxy.before = cut
+    with pytest.raises(PublishError, match=f"out '{site.location}': "):
+        site.publish(site_of(2))
+    site.proxy.before = lambda request: None
+    assert [(release.name, release.stands) for release in site.target().releases()] == [(first, True)]
+    with pytest.raises(SourceError, match="no release stood before"):
+        site.target().rollback(None)
+    assert site.target().rollback(first).name == first  # which puts it right
+    assert site.shown() == site_of(1)
+
+
 # --- two at once
 
 
@@ -310,7 +325,7 @@ def reader(site):
     ended = threading.Event()
 
     def read() -> None:
-        while not ended.wait(0.25):
+        while not ended.wait(0.4):
             found.extend(site.broken())
 
     thread = threading.Thread(target=read)
