@@ -85,7 +85,7 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
         made_by = [settings.model_dump(mode="json"), code_digest(), machine]
         waivers = pipeline.waivers, still_valid(pipeline.waivers, pipeline.today)
         inputs = digest([snapshot.digest, *made_by, waivers, pipeline.overrides])
-        stamp_file = cache_home() / "stamps" / f"{digest(str(pipeline.target.path))}.json"
+        stamp_file = cache_home() / "stamps" / f"{digest(pipeline.target.location)}.json"
         standing = pipeline.target.standing()
         stamp = _stamp(stamp_file)
         if machine is not None and stamp and standing and stamp.is_of(inputs, standing.release):

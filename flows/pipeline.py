@@ -41,7 +41,7 @@ from tasks.files import read_committed, write_whole
 from tasks.ingest import OpenedSource, ingest
 from tasks.ingest.tree import Selection
 from tasks.keys import digest, key
-from tasks.publish import LocalTarget
+from tasks.publish import Storage, Target, open_target
 
 if TYPE_CHECKING:
     from flows.workers import Workers
@@ -94,6 +94,16 @@ class Run(Protocol):
     def __call__(self, name: str, key: str | None, function: Callable[..., Any], *inputs: Any) -> Any: ...
 
 
+def target_of(settings: Settings) -> Target:
+    """Where the settings say that the site goes.
+
+    Raises:
+        SourceError: No site can go there.
+    """
+    storage = Storage(settings.s3_endpoint, settings.s3_region, settings.s3_encryption)
+    return open_target(settings.out, settings.releases_kept, storage)
+
+
 class Pipeline:
     """The six stages of one source's build, and the tools that they share."""
 
@@ -104,7 +114,7 @@ class Pipeline:
         tell: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.source, self.settings, self.tell = source, settings, tell
-        self.target = LocalTarget(settings.out)
+        self.target = target_of(settings)
         self.today = datetime.datetime.now(datetime.UTC).date()
 
     def __enter__(self) -> Self:
@@ -365,7 +375,7 @@ class Pipeline:
 
     @property
     def _ledger_file(self) -> Path:
-        return cache_home() / "ledgers" / f"{digest(str(self.target.path))}.json"
+        return cache_home() / "ledgers" / f"{digest(self.target.location)}.json"
 
     def _site(self) -> Site:
         from tasks.render.pages import Site

@@ -56,7 +56,17 @@ class Settings(BaseModel):
     private: tuple[str, ...] = Field(
         (), description="dotted names of modules that are not public, with * and ?"
     )
-    out: str = Field("site", min_length=1, description="where the site goes")
+    out: str = Field("site", min_length=1, description="where the site goes: a folder or s3://bucket/prefix")
+    releases_kept: int = Field(
+        3, ge=1, description="releases kept besides the one that stands, for a rollback"
+    )
+    s3_endpoint: str | None = Field(
+        None, description="address of an S3 store; default: what AWS_… say, or AWS"
+    )
+    s3_region: str | None = Field(None, description="region of the bucket; default: what AWS_… say")
+    s3_encryption: str | None = Field(
+        None, description="how S3 encrypts: AES256, aws:kms or aws:kms:KEY; default: as the bucket is set"
+    )
     model: str = Field("bundled", min_length=1, description="bundled, none, a folder or a hub id")
     quantize: str = Field("auto", description="auto, none or a method")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
@@ -83,6 +93,20 @@ class Settings(BaseModel):
             return None
         parse_budget(str(value))
         return str(value)
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^\s/@?#]+/?", value):
+            raise ValueError("give an http(s) address of a server; who speaks to it says AWS_PROFILE")
+        return value
+
+    @field_validator("s3_encryption")
+    @classmethod
+    def _is_an_encryption(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"AES256|aws:kms(:\S+)?", value):
+            raise ValueError("give AES256, aws:kms or aws:kms:KEY")
+        return value
 
     @field_validator("include", "exclude")
     @classmethod

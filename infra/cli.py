@@ -110,6 +110,17 @@ def _parser() -> argparse.ArgumentParser:
         "--since", metavar="R", help="with --lint: only where lines changed since this revision"
     )
     plan.set_defaults(run=_plan)
+    releases = commands.add_parser("releases", help="the releases of a site that can stand again")
+    _add_target(releases)
+    releases.set_defaults(run=_releases)
+    rollback = commands.add_parser(
+        "rollback", help="let an earlier release of a site stand again, until the next build"
+    )
+    rollback.add_argument(
+        "release", nargs="?", type=_given, help="as docmill releases names it (default: the last)"
+    )
+    _add_target(rollback)
+    rollback.set_defaults(run=_rollback)
     overrides = commands.add_parser(
         "overrides", help="check the texts that docmill.overrides.toml decides on; exit 1 if one is in doubt"
     )
@@ -169,7 +180,7 @@ def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None
         help="folder or git address",
     )
     parser.add_argument("--revision", metavar="R", help="branch, tag or full SHA")
-    parser.add_argument("--out", type=_given, metavar="DIR", help="where the site goes (default: site)")
+    _add_target(parser)
     parser.add_argument("--model", type=_given, metavar="M", help="bundled, none, a folder or a hub id")
     parser.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
@@ -177,6 +188,11 @@ def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None
     parser.add_argument(
         "--budget", metavar="N", help="send the model at most N symbols, 'N tokens' or 'N minutes'"
     )
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    where = "where the site goes: a folder or s3://bucket/prefix (default: site)"
+    parser.add_argument("--out", type=_given, metavar="OUT", help=where)
     parser.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
 
@@ -402,6 +418,34 @@ def _lint(arguments: argparse.Namespace) -> int:
             + (f", which lists {gone:,} that went" if gone else "")
         )
     return 1 if new else 0
+
+
+def _releases(arguments: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from flows.pipeline import target_of
+    from flows.settings import resolve_settings
+
+    target = target_of(resolve_settings(None, {"out": arguments.out}, arguments.config).settings)
+    releases = target.releases()
+    for release in releases:
+        since = datetime.fromtimestamp(release.since, UTC)
+        stands = "  stands" if release.stands else ""
+        print(f"{release.name}  {since:%Y-%m-%d %H:%M:%S} UTC  {release.pages:,} pages{stands}")
+    if not releases:
+        print(f"{target.location}: no release", file=sys.stderr)
+    return 0
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    from flows.pipeline import target_of
+    from flows.settings import resolve_settings
+
+    target = target_of(resolve_settings(None, {"out": arguments.out}, arguments.config).settings)
+    release = target.rollback(arguments.release)
+    print(f"{release.name} stands, {release.pages:,} pages; the next build publishes anew")
+    print(f"{target.location}/index.html")
+    return 0
 
 
 def _overrides(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def asked_for_all(tmp_path_factory) -> Path:
     manifest["files"]["docmill.json"] = hashlib.sha256(text.encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[int]:
+    """The port of a real S3 server on this machine."""
+    from tests.s3 import moto  # s3fs takes a while to import
+
+    with moto() as port:
+        yield port
 
 
 @pytest.fixture

@@ -727,7 +727,9 @@ def test_strict_makes_a_skipped_file_a_failure(source, docmill):
     assert skipped(report) == {"broken.py": "syntax"}
 
 
-@pytest.mark.parametrize("where", ["foreign folder", "file", "foreign link", "s3", "source itself"])
+@pytest.mark.parametrize(
+    "where", ["foreign folder", "file", "foreign link", "no S3 location", "source itself"]
+)
 def test_where_a_site_cannot_go_nothing_is_touched(source, tmp_path, capsys, where):
     out = tmp_path / "out"
     match where:
@@ -738,9 +740,10 @@ def test_where_a_site_cannot_go_nothing_is_touched(source, tmp_path, capsys, whe
         case "foreign link":
             put(tmp_path / "elsewhere", {"mine.txt": "mine"})
             out.symlink_to(tmp_path / "elsewhere")
-    target = {"s3": "s3://bucket/prefix", "source itself": str(source)}.get(where, str(out))
+    target = {"no S3 location": "s3://key:secret@bucket/x", "source itself": str(source)}.get(where, str(out))
     before = tree_bytes(tmp_path)
-    assert "out " in refusal(capsys, "build", str(source), "--out", target)
+    line = refusal(capsys, "build", str(source), "--out", target)
+    assert "docmill: out" in line and "secret" not in line
     assert tree_bytes(tmp_path) == before
 
 

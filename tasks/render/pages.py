@@ -6,6 +6,7 @@ in its key. Nothing here knows which page is new or where pages go.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -410,7 +411,23 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     env.filters["relative"] = lambda href, page: relative(page, href)
+    env.globals["asset"] = lambda name: assets()[name][0]
     return env
+
+
+@lru_cache(maxsize=1)
+def assets() -> dict[str, tuple[str, bytes]]:
+    """What all pages are styled and driven by, by name: its path in a site, and its content.
+
+    The path holds the start of the content's SHA-256, so that a browser may keep the file for good and
+    a page that another docmill drew still finds its own.
+    """
+    found = {}
+    for file in (files("tasks") / "templates" / "assets").iterdir():
+        stem, _, suffix = file.name.rpartition(".")
+        data = file.read_bytes()
+        found[file.name] = (f"assets/{stem}.{hashlib.sha256(data).hexdigest()[:12]}.{suffix}", data)
+    return found
 
 
 # What shapes a page besides this package and the templates.

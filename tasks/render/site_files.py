@@ -11,7 +11,6 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
-from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +23,7 @@ from tasks.files import read_file, read_text
 from tasks.render.diagram import Uses, diagram
 from tasks.render.fragments import Fragment
 from tasks.render.links import FileLinks, article_pages, resolved, within_article
-from tasks.render.pages import Child, PageInputs, Reference, Site, drawn, relative
+from tasks.render.pages import Child, PageInputs, Reference, Site, assets, drawn, relative
 from tasks.render.prose import page_html
 from tasks.resolve import distinct_names
 from tasks.result_cache import ResultCache
@@ -75,9 +74,7 @@ class SiteFiles:
         return dict(sorted(self.files.items()))
 
     def _shared(self) -> Iterator[tuple[str, bytes]]:
-        assets = files("tasks") / "templates" / "assets"
-        for asset in sorted(assets.iterdir(), key=lambda a: a.name):
-            yield f"assets/{asset.name}", asset.read_bytes()
+        yield from sorted(assets().values())
         yield "assets/site.js", _script("docmillSite", self._description())
         yield "assets/search.js", f"window.docmillSearch=[{','.join(self._search_parts)}];\n".encode()
         yield "symbols.json", b"[\n" + b",\n".join(part for part in self._symbol_parts if part) + b"\n]\n"

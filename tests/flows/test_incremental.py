@@ -134,7 +134,7 @@ def test_nothing_to_do_imports_neither_torch_nor_prefect(repository, tmp_path):
     program = (
         "import sys; from infra.cli import main\n"
         f"status = main(['build', {str(repository)!r}, '--out', {str(tmp_path / 'site')!r}])\n"
-        "heavy = {'torch', 'prefect', 'transformers', 'sqlalchemy', 'jinja2', 'griffe'}\n"
+        "heavy = {'torch', 'prefect', 'transformers', 'sqlalchemy', 'jinja2', 'griffe', 's3fs', 'botocore'}\n"
         "heavy &= sys.modules.keys()\n"
         "print(status, sorted(heavy))"
     )
@@ -228,7 +228,10 @@ def test_the_inventory_lists_what_a_package_offers(repository, docmill, tmp_path
     assert "click.echo py:function 1 api/click.utils.html#echo -\n" in lines
 
 
-def test_a_site_below_a_linked_folder_keeps_the_release_it_replaces(repository, docmill, tmp_path):
+def test_a_site_below_a_linked_folder_keeps_the_release_it_replaces(
+    repository, docmill, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DOCMILL_RELEASES_KEPT", "1")
     (tmp_path / "real").mkdir()
     (tmp_path / "linked").symlink_to("real")
     releases = tmp_path / "real" / ".site.docmill" / "releases"

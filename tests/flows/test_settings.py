@@ -81,6 +81,12 @@ def test_a_repository_may_say_what_its_documentation_shows_and_no_more(layers, n
         ({"repository": 'exclude = ["a", "*a*b*c*d"]\n'}, "docmill.toml:1: exclude: "),
         ({"flags": {"include": ["["]}}, "include: "),
         ({"environment": {"DOCMILL_TYPO": "1"}}, "environment: DOCMILL_TYPO is not a setting"),
+        (
+            {"operator": 's3_endpoint = "https://key:secret@host"\n'},
+            "docmill.toml:1: s3_endpoint: give an http(s)",
+        ),
+        ({"operator": 's3_encryption = "rot13"\n'}, "docmill.toml:1: s3_encryption: give AES256, aws:kms or"),
+        ({"operator": "releases_kept = 0\n"}, "docmill.toml:1: releases_kept: "),
         ({"environment": {"DOCMILL_BUDGET": "many"}}, "environment: budget: "),
         ({"flags": {"budget": -1}}, "flag: budget: "),
     ],
@@ -91,6 +97,7 @@ def test_what_cannot_be_used_is_named_with_its_place(layers, given, said):
     assert said in str(raised.value)
     assert raised.value.exit_status == 2
     assert len(str(raised.value).splitlines()) == 1
+    assert "secret" not in str(raised.value)
 
 
 def test_a_list_from_the_environment_that_is_no_json(layers):

@@ -22,6 +22,7 @@ HEAVY = {
         "griffe",
         "pydantic",
         "pygments",
+        "s3fs",
     ),
     *("markdown_it", "nh3", "pathspec", "msgspec", "zstandard", "tree_sitter", "flows", "tasks", "models"),
 }
@@ -36,7 +37,14 @@ def source(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["build", "--help"], ["plan", "--help"], ["config", "show", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["build", "--help"],
+        ["plan", "--help"],
+        ["config", "show", "--help"],
+        ["releases", "--help"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments):
     program = (

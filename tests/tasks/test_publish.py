@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tasks.documents import SiteFile, SourceError
-from tasks.publish import LocalTarget, PublishError
+from tasks.publish import PublishError
+from tasks.publish.local import LocalTarget
 from tasks.result_cache import ResultCache
 from tests.conftest import tree_bytes
 
@@ -33,7 +34,7 @@ class Publisher:
         return found
 
     def publish(self, texts: dict[str, str]):
-        return LocalTarget(self.out).publish(self.files(texts), self.cache)
+        return LocalTarget(self.out, 1).publish(self.files(texts), self.cache)
 
     def standing(self) -> dict[str, str]:
         found = {name: data.decode() for name, data in tree_bytes(self.out).items()}
@@ -185,7 +186,7 @@ def test_two_publishers_wait_for_each_other(publisher):
     def publish(number: int) -> None:
         try:
             for _ in range(3):
-                LocalTarget(publisher.out).publish(files[number], publisher.cache)
+                LocalTarget(publisher.out, 1).publish(files[number], publisher.cache)
         except BaseException as error:  # noqa: BLE001 - a thread's errors are lost otherwise
             failed.append(error)
 
@@ -204,9 +205,9 @@ def test_what_docmill_did_not_make_is_refused(publisher, tmp_path):
     cases["file"].write_text("mine")
     cases["link"].symlink_to(cases["folder"])
     (tmp_path / "dangling").symlink_to("nowhere")
-    for path in [*cases.values(), tmp_path / "dangling", "s3://bucket/prefix"]:
+    for path in [*cases.values(), tmp_path / "dangling"]:
         with pytest.raises(SourceError, match="out "):
-            LocalTarget(path)
+            LocalTarget(path, 1)
 
 
 def test_an_empty_folder_and_a_missing_one_are_taken(publisher, tmp_path):
@@ -220,7 +221,7 @@ def test_an_empty_folder_and_a_missing_one_are_taken(publisher, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(publisher):
     with pytest.raises(PublishError, match="out '/proc/site': "):
-        LocalTarget("/proc/site").publish(publisher.files(ONE), publisher.cache)
+        LocalTarget("/proc/site", 1).publish(publisher.files(ONE), publisher.cache)
 
 
 def test_a_failure_half_way_leaves_the_standing_site(publisher, monkeypatch):
@@ -250,7 +251,7 @@ def test_what_is_not_what_was_made_is_not_published(publisher):
     with pytest.raises(
         PublishError, match=r"result cache: api/deep/c\.html is not what was made; removed, so build again"
     ):
-        LocalTarget(publisher.out).publish(files, publisher.cache)
+        LocalTarget(publisher.out, 1).publish(files, publisher.cache)
     assert publisher.standing() == ONE
     assert publisher.cache.missing([files[name].key]) == {files[name].key}
     assert publisher.cache.identity() != identity  # nobody relies on it any more

@@ -1,59 +1,41 @@
-"""Site → target: a folder that readers see change at one instant, or not at all.
+"""A folder that readers see change at one instant, or not at all.
 
-A local target is a symbolic link to a release, a folder beside it. A release is put
-together out of sight, from files of the standing release where they are the same and
-from the result cache where they are not; then the link is moved to it. A killed build
-leaves the standing site as it is. The release that was replaced is kept, for whoever
-is reading from it.
+It is a symbolic link to a release, a folder beside it. A release is put together out of
+sight, from files of the standing release where they are the same and from the result
+cache where they are not; then the link is moved to it. A killed build leaves the standing
+site as it is. Releases that were replaced are kept, for whoever is reading from them and
+for a rollback.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-from msgspec import Struct
-
-from tasks.documents import DocmillError, Published, SiteFile, SourceError
-from tasks.keys import digest
+from tasks.documents import Published, SiteFile, SourceError
+from tasks.publish.target import (
+    MANIFEST,
+    Manifest,
+    ManifestFile,
+    PublishError,
+    Release,
+    chosen,
+    contents,
+    decode_manifest,
+    manifest_of,
+    page_count,
+    published,
+)
 
 if TYPE_CHECKING:  # SQLAlchemy is slow to import, and a build that changes nothing needs none
     from tasks.result_cache import ResultCache
-
-MANIFEST = "manifest.json"
-
-# Whoever reads from the release that was just replaced can go on doing so.
-_REPLACED_RELEASES_KEPT = 1
-_BATCH = 64
-
-
-class ManifestFile(Struct, frozen=True):
-    """One file of a site: SHA-256 in hexadecimal, and size in bytes."""
-
-    digest: str
-    size: int
-
-
-class Manifest(Struct, frozen=True):
-    """Every file of a site but the manifest itself, by path."""
-
-    version: int
-    release: str
-    files: dict[str, ManifestFile]
-
-
-class PublishError(DocmillError):
-    """The target cannot be written; what stands there is untouched."""
 
 
 class LocalTarget:
@@ -63,9 +45,14 @@ class LocalTarget:
         SourceError: Something that docmill did not make is in the way.
     """
 
-    def __init__(self, location: str | Path) -> None:
-        if "://" in str(location):
-            raise SourceError(f"out {str(location)!r}: sites go to folders of this machine so far")
+    def __init__(self, location: str | Path, kept: int) -> None:
+        """Look whether a site may go there.
+
+        Args:
+            location: The folder.
+            kept: How many releases are kept besides the one that stands.
+        """
+        self.kept = kept
         path = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - OUT itself is a link
         self.path = path.parent.resolve() / path.name
         self.home = self.path.parent / f".{self.path.name}.docmill"
@@ -80,10 +67,15 @@ class LocalTarget:
             if self.path.is_dir() and not any(self.path.iterdir()):
                 return
             release = self.path
-        if release.parent != self.home / "releases":
+        if release.parent != self._kept_at:
             raise SourceError(
-                f"out {str(self.path)!r}: exists, and docmill did not make it; choose another folder"
+                f"out {self.location!r}: exists, and docmill did not make it; choose another folder"
             )
+
+    @property
+    def location(self) -> str:
+        """The folder's path."""
+        return str(self.path)
 
     @property
     def hidden(self) -> tuple[Path, ...]:
@@ -105,19 +97,52 @@ class LocalTarget:
             with self._locked():
                 return self._publish(files, cache)
         except OSError as error:
-            raise PublishError(f"out {str(self.path)!r}: {error.strerror or error}") from error
+            raise PublishError(f"out {self.location!r}: {error.strerror or error}") from error
 
     def _publish(self, files: Mapping[str, SiteFile], cache: ResultCache) -> Published:
         self._refuse_foreign()  # what is in the way may have come since the build began
-        manifest = _manifest_of(files)
+        manifest = manifest_of(files)
         before = _manifest_in(self.path)
-        old = before.files if before else {}
+        kept = self._kept_at / manifest.release
         if self.standing() != manifest:
-            self._switch(self._assembled(manifest, files, cache))
-        pages = [name for name in manifest.files if name.endswith(".html")]
-        written = sum(old.get(name) != manifest.files[name] for name in pages)
-        removed = sum(name.endswith(".html") and name not in manifest.files for name in old)
-        return Published(str(self.path), manifest.release, len(pages), written, removed)
+            if _is_whole(kept):
+                self._let_stand(kept)
+            else:
+                self._switch(self._assembled(manifest, files, cache))
+        return published(self.location, manifest, before)
+
+    def releases(self) -> list[Release]:
+        """The releases that can stand again, the one that stood last first."""
+        return [
+            Release(folder.name, folder.stat().st_mtime, page_count(manifest), folder == self.path.resolve())
+            for folder in reversed(self._by_age())
+            if (manifest := _manifest_in(folder)) is not None
+        ]
+
+    def rollback(self, name: str | None) -> Release:
+        """Let a release stand again; without a name, the one that stood before.
+
+        Raises:
+            PublishError: The target cannot be written, or the release is not whole.
+            SourceError: There is no such release.
+        """
+        chosen(self.releases(), name, self.location)  # where there is none, nothing is touched
+        try:
+            with self._locked():
+                self._refuse_foreign()
+                release = chosen(self.releases(), name, self.location)
+                if not _is_whole(self._kept_at / release.name):
+                    raise PublishError(
+                        f"out {self.location!r}: release {release.name} is damaged; choose another"
+                    )
+                self._let_stand(self._kept_at / release.name)
+                return release
+        except OSError as error:
+            raise PublishError(f"out {self.location!r}: {error.strerror or error}") from error
+
+    def _let_stand(self, folder: Path) -> None:
+        os.utime(folder)  # it is the one that stood last
+        self._switch(folder)
 
     def _assembled(self, manifest: Manifest, files: Mapping[str, SiteFile], cache: ResultCache) -> Path:
         """A new release, complete."""
@@ -135,26 +160,12 @@ class LocalTarget:
                 os.link(f"{self.path}/{name}", f"{staging}/{name}")
             else:
                 fresh.append(name)
-        for batch in _batches(iter(fresh)):
-            contents = cache.get_many(files[name].key for name in batch)
-            self._refuse_damaged({name: contents.get(files[name].key, b"") for name in batch}, files, cache)
-            for name in batch:
-                (staging / name).write_bytes(contents[files[name].key])
+        for batch in contents(fresh, files, cache):
+            for name, data in batch.items():
+                (staging / name).write_bytes(data)
         (staging / MANIFEST).unlink(missing_ok=True)
-        (staging / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+        (staging / MANIFEST).write_bytes(manifest.encode())
         return staging.rename(self._free_release(manifest.release))
-
-    def _refuse_damaged(
-        self, contents: Mapping[str, bytes], files: Mapping[str, SiteFile], cache: ResultCache
-    ) -> None:
-        """Nothing is published that is not what was made and checked; the next build makes it again."""
-        damaged = [n for n, data in contents.items() if hashlib.sha256(data).hexdigest() != files[n].digest]
-        if damaged:
-            cache.discard(files[name].key for name in damaged)
-            raise PublishError(
-                f"result cache: {damaged[0]} is not what was made"
-                f"{f', nor are {len(damaged) - 1} more' if damaged[1:] else ''}; removed, so build again"
-            )
 
     def _staging(self) -> Path:
         """A folder to put a release together in.
@@ -162,14 +173,12 @@ class LocalTarget:
         An old release serves, if more are kept than need be: most of its files are
         those of the new one, and deleting a tree takes longer than mending it.
         """
-        releases = self.home / "releases"
-        releases.mkdir(parents=True, exist_ok=True)
+        self._kept_at.mkdir(parents=True, exist_ok=True)
         for left in self.home.glob("staging-*"):
             shutil.rmtree(left, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(dir=self.home, prefix="staging-"))
-        standing = self.path.resolve()
-        old = sorted((r for r in releases.iterdir() if r != standing), key=lambda r: r.stat().st_mtime_ns)
-        spare = old[: len(old) - _REPLACED_RELEASES_KEPT + 1]
+        old = [release for release in self._by_age() if release != self.path.resolve()]
+        spare = old[: len(old) - self.kept + 1]
         for release in spare[:-1]:
             shutil.rmtree(release)
         if spare:
@@ -177,9 +186,19 @@ class LocalTarget:
         staging.chmod(0o755)
         return staging
 
+    @property
+    def _kept_at(self) -> Path:
+        return self.home / "releases"
+
+    def _by_age(self) -> list[Path]:
+        """All releases, the one that stood last at the end."""
+        if not self._kept_at.is_dir():
+            return []
+        return sorted(self._kept_at.iterdir(), key=lambda release: release.stat().st_mtime_ns)
+
     def _free_release(self, name: str) -> Path:
         """A folder for a release; one of the same content may be there, damaged, and be read."""
-        release, count = self.home / "releases" / name, 1
+        release, count = self._kept_at / name, 1
         while release.exists():
             count += 1
             release = release.with_name(f"{name}-{count}")
@@ -204,8 +223,8 @@ class LocalTarget:
 
 def _manifest_in(folder: Path) -> Manifest | None:
     try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError):
+        return decode_manifest((folder / MANIFEST).read_bytes())
+    except OSError:
         return None
 
 
@@ -221,6 +240,14 @@ def _intact_files(folder: Path) -> dict[str, ManifestFile]:
     return {
         name: file for name, file in manifest.files.items() if _is_intact(f"{folder}/{name}", file, newest)
     }
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a release holds all that its manifest lists, as it was published, and nothing else."""
+    manifest = _manifest_in(folder)
+    if manifest is None or manifest.files != _intact_files(folder):
+        return False
+    return sum(len(names) for _, _, names in os.walk(folder)) == len(manifest.files) + 1
 
 
 def _is_intact(path: str, file: ManifestFile, newest: int) -> bool:
@@ -242,13 +269,3 @@ def _remove_others(folder: Path, manifest: Manifest, present: Mapping[str, Manif
         if prefix != ".":
             with suppress(OSError):  # it still holds something
                 os.rmdir(parent)  # noqa: PTH106
-
-
-def _manifest_of(files: Mapping[str, SiteFile]) -> Manifest:
-    listed = {name: ManifestFile(file.digest, file.size) for name, file in sorted(files.items())}
-    return Manifest(1, digest(listed)[:16], listed)
-
-
-def _batches(names: Iterator[str]) -> Iterator[list[str]]:
-    while batch := list(islice(names, _BATCH)):
-        yield batch
