@@ -101,25 +101,25 @@ def _run_name() -> str:
     return project_name(str(parameters.get("source"))) + (f" at {revision}" if revision else "")
 
 
-def _shown(position: int, description: str) -> Any:
+def shown_at(position: int, description: str) -> Any:
     """A parameter of the form in the Prefect UI."""
     return Field(description=description, json_schema_extra={"position": position})
 
 
 @flow(name="build-docs", flow_run_name=_run_name)
 def build_docs(
-    source: Annotated[str, _shown(0, "a folder, or a git address")] = ".",
-    revision: Annotated[str, _shown(1, "branch, tag or full SHA; empty: as it is")] = "",
-    out: Annotated[str, _shown(2, "where the site goes; empty: as set")] = "",
-    model: Annotated[str, _shown(3, "bundled, none, a folder or a hub id; empty: as set")] = "",
-    quantize: Annotated[str, _shown(4, "auto, none or a method; empty: as set")] = "",
-    device: Annotated[Device, _shown(5, "where the model runs")] = Device.as_set,
+    source: Annotated[str, shown_at(0, "a folder, or a git address")] = ".",
+    revision: Annotated[str, shown_at(1, "branch, tag or full SHA; empty: as it is")] = "",
+    out: Annotated[str, shown_at(2, "where the site goes; empty: as set")] = "",
+    model: Annotated[str, shown_at(3, "bundled, none, a folder or a hub id; empty: as set")] = "",
+    quantize: Annotated[str, shown_at(4, "auto, none or a method; empty: as set")] = "",
+    device: Annotated[Device, shown_at(5, "where the model runs")] = Device.as_set,
     budget: Annotated[
-        str, _shown(6, "sent to the model: 500 symbols, 200000 tokens or 10 minutes; empty: as set")
+        str, shown_at(6, "sent to the model: 500 symbols, 200000 tokens or 10 minutes; empty: as set")
     ] = "",
-    strict: Annotated[bool, _shown(7, "a skipped file fails the build")] = False,
-    config: Annotated[str, _shown(8, "the operator's settings; empty: the usual file")] = "",
-    report_file: Annotated[str, _shown(9, "where a JSON report goes, also on failure; empty: nowhere")] = "",
+    strict: Annotated[bool, shown_at(7, "a skipped file fails the build")] = False,
+    config: Annotated[str, shown_at(8, "the operator's settings; empty: the usual file")] = "",
+    report_file: Annotated[str, shown_at(9, "where a JSON report goes, also on failure; empty: nowhere")] = "",
 ) -> dict[str, Any]:
     """Build the documentation site of a repository and publish it."""
     report = Report(source={"location": shown(source), "revision": None})
@@ -134,11 +134,9 @@ def build_docs(
     try:
         opened = open_source(source, revision or None, cache_home())
         settings = resolve_settings(opened.root, flags, Path(config) if config else None).settings
-        _build(opened, settings, report)
+        build_as_tasks(opened, settings, TaskRun(report))
     except BaseException as error:
         report.fail(error)
-        if isinstance(error, GateError):
-            create_markdown_artifact("\n".join(judged(report)), key="gate", description="why it is blocked")
         raise
     finally:
         if report_file:
@@ -146,8 +144,13 @@ def build_docs(
     return msgspec.to_builtins(report)
 
 
-def _build(source: OpenedSource, settings: Settings, report: Report) -> None:
-    run = TaskRun(report)
+def build_as_tasks(source: OpenedSource, settings: Settings, run: TaskRun) -> None:
+    """Build and publish a site within the flow that runs now, and tell of it in an artifact.
+
+    Raises:
+        DocmillError: The build failed; the standing site is as it was.
+    """
+    report = run.report
     with Pipeline(source, settings, _TextsWritten()) as pipeline:
         before = pipeline.standing_ledger()
         report.slots_before = pipeline.standing_slots()
@@ -158,6 +161,7 @@ def _build(source: OpenedSource, settings: Settings, report: Report) -> None:
             built = replace(built, generated=built.generated.as_reused())
         report_built(report, snapshot, built)
         if built.published is None:
+            create_markdown_artifact("\n".join(judged(report)), key="gate", description="why it is blocked")
             raise GateError(built.judgement)
         changes = pipeline.explain(before, built)
         pipeline.remember(pipeline.ledger(built))
