@@ -119,7 +119,9 @@ def build_docs(
     ] = "",
     strict: Annotated[bool, shown_at(7, "a skipped file fails the build")] = False,
     config: Annotated[str, shown_at(8, "the operator's settings; empty: the usual file")] = "",
-    report_file: Annotated[str, shown_at(9, "where a JSON report goes, also on failure; empty: nowhere")] = "",
+    report_file: Annotated[
+        str, shown_at(9, "where a JSON report goes, also on failure; empty: nowhere")
+    ] = "",
 ) -> dict[str, Any]:
     """Build the documentation site of a repository and publish it."""
     report = Report(source={"location": shown(source), "revision": None})

@@ -1,4 +1,4 @@
-"""The flow of the night: every branch of every repository in the operator's file, each in a run of its own."""
+"""The flow of the night: each branch of each repository in the operator's file, in a run of its own."""
 
 from __future__ import annotations
 

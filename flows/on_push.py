@@ -153,7 +153,7 @@ def _build(repository: Repository, branch: str, may_be_late: bool) -> State[Any]
 
     Raises:
         _MovedError: It names something else when all is built, and `may_be_late` is not set. Under steady
-            pushes there must be an end to that: what is published is newer than what stood, if not the newest.
+            pushes that must end: what is published then is newer than what stood, if not the newest.
     """
     source = open_source(repository.source, f"refs/heads/{branch}", cache_home())
     settings = resolve_settings(source.root, repository.flags(branch)).settings

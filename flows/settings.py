@@ -135,6 +135,13 @@ class Repository(BaseModel):
             raise ValueError(f"{git.shown(value)!r} holds a password; leave it to ssh or a credential helper")
         return value
 
+    @field_validator("out")
+    @classmethod
+    def _is_anywhere_the_same(cls, value: str) -> str:
+        if not (value.startswith("~") or Path(value).is_absolute() or "://" in value):
+            raise ValueError(f"{value!r}: give an absolute path; builds run in folders of their own")
+        return value
+
     @field_validator("branches")
     @classmethod
     def _are_branches(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -173,7 +180,9 @@ class Service(BaseModel):
         None, min_length=16, description="what forges sign pushes with; only from the environment"
     )
     webhook_secret_before: SecretStr | None = Field(
-        None, min_length=16, description="the one before, good as long as it is set; only from the environment"
+        None,
+        min_length=16,
+        description="the one before, good as long as it is set; only from the environment",
     )
 
     @field_validator("nightly")
@@ -200,7 +209,7 @@ class Service(BaseModel):
     @classmethod
     def _do_not_clash(cls, value: tuple[Repository, ...]) -> tuple[Repository, ...]:
         names = [one.name for one in value]
-        outs = [one.flags(branch)["out"] for one in value for branch in one.branches]
+        outs = [str(one.flags(branch)["out"]) for one in value for branch in one.branches]
         for what, given in (("name", names), ("out", outs)):
             if len(set(given)) < len(given):
                 twice = next(one for one in given if given.count(one) > 1)
@@ -269,7 +278,11 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
         first = error.errors(include_input=False)[0]
         name, *inside = map(str, first["loc"])
         message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
-        where = f"{name} {int(inside[0]) + 1}{''.join(f'.{part}' for part in inside[1:])}" if inside and name == "repositories" else name
+        where = (
+            f"{name} {int(inside[0]) + 1}{''.join(f'.{part}' for part in inside[1:])}"
+            if inside and name == "repositories"
+            else name
+        )
         raise SourceError(f"{origins.get(name, 'settings')}: {where}: {message}") from error
     return Resolved(settings=settings, service=service, origins=origins)
 

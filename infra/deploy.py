@@ -1,4 +1,4 @@
-"""What a Prefect server has to know of docmill: deployments, limits, automations. All of it again changes nothing."""
+"""What a Prefect server has to know of docmill: deployments, limits, automations. Twice is like once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from httpx import HTTPError
@@ -20,7 +21,7 @@ from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
-from prefect.flows import load_flow_from_entrypoint
+from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
@@ -84,7 +85,7 @@ def deploy(service: Service) -> None:
     Raises:
         DeployError: It does not answer, refuses, or has no such work pool.
     """
-    with _as_deploy_error(), get_client(sync_client=True) as client:
+    with as_deploy_error(), get_client(sync_client=True) as client:
         try:
             client.read_work_pool(service.work_pool)
         except ObjectNotFound as error:
@@ -99,9 +100,10 @@ def deploy(service: Service) -> None:
             _upsert(client, automation)
 
 
-def _apply(one: Deployment) -> str:
-    flow = load_flow_from_entrypoint(one.entrypoint)
-    deployment: RunnerDeployment = flow.to_deployment(
+def _apply(one: Deployment) -> UUID:
+    flow: Flow[..., Any] = load_flow_from_entrypoint(one.entrypoint)
+    deployment = RunnerDeployment.from_flow(
+        flow,
         one.name,
         description=one.description,
         schedules=[Cron(s.cron, timezone=s.timezone) for s in one.schedules],
@@ -109,7 +111,7 @@ def _apply(one: Deployment) -> str:
         job_variables=one.work_pool.job_variables,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    return str(deployment.apply())
+    return UUID(str(deployment.apply()))
 
 
 def _crash_zombies() -> Automation:
@@ -126,11 +128,15 @@ def _crash_zombies() -> Automation:
             threshold=1,
             within=_SILENCE,
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no sign of life for 90 seconds")],
+        actions=[
+            ChangeFlowRunState(
+                name=None, state=StateType.CRASHED, message="no sign of life for 90 seconds", force=False
+            )
+        ],
     )
 
 
-def _run_again(on_push: str) -> Automation:
+def _run_again(on_push: UUID) -> Automation:
     """What a run that died had yet to do is done by another: pushes may have been left to it."""
     parameters = {
         "repository": "{{ flow_run.parameters['repository'] }}",
@@ -154,7 +160,9 @@ def _run_again(on_push: str) -> Automation:
             threshold=1,
             within=timedelta(0),
         ),
-        actions=[RunDeployment(source="selected", deployment_id=on_push, parameters=parameters)],
+        actions=[
+            RunDeployment(source="selected", deployment_id=on_push, parameters=parameters, job_variables=None)
+        ],
     )
 
 
@@ -174,9 +182,12 @@ def _upsert(client: SyncPrefectClient, automation: Automation) -> None:
 
 
 @contextmanager
-def _as_deploy_error() -> Iterator[None]:
+def as_deploy_error() -> Iterator[None]:
+    """Say in one line what a Prefect server refuses."""
     try:
         yield
     except (HTTPError, DeploymentApplyError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
-        raise DeployError(f"Prefect server: {first}; see that it runs and PREFECT_API_URL names it") from error
+        raise DeployError(
+            f"Prefect server: {first}; see that it runs and PREFECT_API_URL names it"
+        ) from error

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
+import uvicorn
 from httpx import HTTPError
 from msgspec import Struct
 from prefect.client.orchestration import PrefectClient, get_client
@@ -42,7 +43,7 @@ from starlette.routing import Route
 
 from flows.nightly import ON_PUSH
 from flows.on_push import BUILDING, SECONDS_BETWEEN_SIGNS
-from flows.settings import Service, resolve_settings
+from flows.settings import Service
 from tasks.documents import SourceError
 from tasks.ingest.git import validated_revision
 from tasks.ingest.tree import printable
@@ -52,6 +53,7 @@ _log = logging.getLogger("docmill.webhook")
 _LONGEST_BODY = 5_000_000  # bytes; forges list at most some thousand commits
 _BODY_S = 5.0
 _ANSWER_S = 0.8
+_AT_ONCE = 256  # connections
 _SIGN_OF_LIFE = timedelta(seconds=3 * SECONDS_BETWEEN_SIGNS)
 _DELIVERY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -261,7 +263,9 @@ class Receiver:
         if branch not in self._service.repository(name).branches:
             return Answer(HTTPStatus.OK, "ignored", f"branch {branch} is not in the operator's file")
         assert self.runs is not None  # as long as the application lives
-        return await self.runs.ask(name, branch, f"{forge.name}:{name}:{branch}:{_delivery_of(forge, request)}")
+        return await self.runs.ask(
+            name, branch, f"{forge.name}:{name}:{branch}:{_delivery_of(forge, request)}"
+        )
 
     def _refuse_floods(self, address: str) -> None:
         minute = int(time.monotonic() / 60)
@@ -275,7 +279,8 @@ class Receiver:
     def _refuse_unsigned(self, forge: Forge, body: bytes, request: Request) -> None:
         proof = request.headers.get(forge.proof, "").encode("latin-1")
         # All secrets are tried, so that time does not tell which one it was.
-        if not any([forge.proves(secret, body, proof) for secret in self._secrets]):
+        proved = [forge.proves(secret, body, proof) for secret in self._secrets]
+        if not any(proved):
             raise RefusedError(HTTPStatus.UNAUTHORIZED, f"{forge.proof} does not prove the secret")
 
 
@@ -357,8 +362,8 @@ def application(
     )
 
 
-def receiver() -> Starlette:
-    """What an ASGI server runs: `uvicorn --factory infra.webhook:receiver`.
+def serve(service: Service, host: str, port: int) -> None:
+    """Receive pushes until interrupted.
 
     Raises:
         SourceError: There is no secret, or no Prefect server is named.
@@ -367,4 +372,12 @@ def receiver() -> Starlette:
         raise SourceError("webhook: set PREFECT_API_URL to the Prefect server that has docmill's deployments")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return application(resolve_settings(None, {}).service)
+    uvicorn.run(
+        application(service),
+        host=host,
+        port=port,
+        access_log=False,
+        server_header=False,
+        log_level="warning",
+        limit_concurrency=_AT_ONCE,
+    )

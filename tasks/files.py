@@ -100,7 +100,7 @@ def write_whole(file: Path, data: bytes) -> None:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold a lock that one process of this machine has at a time; the system frees that of one that was killed."""
+    """Hold a lock that one process of a machine has at a time; the system frees that of a killed one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
