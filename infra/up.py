@@ -29,6 +29,7 @@ from infra.deploy import as_deploy_error, deploy
 from tasks.documents import DocmillError, SourceError
 
 _log = logging.getLogger("docmill.up")
+_LIBC = ctypes.CDLL(None)
 
 _POLL_S = 0.5
 _SERVER_STARTS_S = 120
@@ -36,7 +37,9 @@ _STOPS_S = 15
 _SETTLED_S = 20
 _EARLY_ENDS = 3
 _RUNS_AT_ONCE = 8  # one waits and one builds for each repository; few of them use the processor
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+# prctl(2)
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class UpError(DocmillError):
@@ -62,14 +65,13 @@ class Part:
     def start(self) -> None:
         """Start it, and have it end with this process, however that ends."""
         self._since = time.monotonic()
-        libc = ctypes.CDLL(None)
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", *self._command],
             env=self._environment,
             cwd="/",
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+            preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
         )
 
     def look_after(self) -> None:
@@ -93,16 +95,20 @@ class Part:
     def stop(self) -> None:
         """End it and all that it started, builds first, which then tell the server that they end."""
         with suppress(psutil.NoSuchProcess):
-            own = psutil.Process(self.process.pid)
-            started = own.children(recursive=True)
-            _signal(own.children(), signal.SIGTERM)
-            _, alive = psutil.wait_procs(started, _STOPS_S)
-            _signal(alive, signal.SIGKILL)
-            _signal([own], signal.SIGTERM)
+            _end_children(psutil.Process(self.process.pid))
+        self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(_STOPS_S)
         self.process.kill()
         self.process.wait()
+
+
+def _end_children(process: psutil.Process) -> None:
+    """End all that a process started; what its children started is theirs to end, as long as they can."""
+    started = process.children(recursive=True)
+    _signal(process.children(), signal.SIGTERM)
+    _, alive = psutil.wait_procs(started, _STOPS_S)
+    _signal(alive, signal.SIGKILL)
 
 
 def _signal(processes: Iterable[psutil.Process], number: int) -> None:
@@ -131,6 +137,7 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
     environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if config is not None:
         environment[CONFIG_VARIABLE] = str(config.resolve())
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a build whose worker died is this process's to end
     with ExitStack() as stack, suppress(KeyboardInterrupt):
         stack.enter_context(_ended_by_sigterm())
         parts: list[Part] = []
@@ -231,6 +238,7 @@ def _stop(parts: list[Part]) -> None:
         signal.signal(number, signal.SIG_IGN)
     for part in reversed(parts):
         part.stop()
+    _end_children(psutil.Process())
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Push(Struct, frozen=True):
 
 
 class Answer(NamedTuple):
-    """What a forge is told: whether a run was made, which one stands for the push, or why there is none."""
+    """What a forge is told: the run that was made or stands for the push, or why there is none."""
 
     status: HTTPStatus
     outcome: str
@@ -179,12 +179,9 @@ class Runs:
             of_site = (run.parameters.get("repository"), run.parameters.get("branch")) == site
             if of_site and _has_yet_to_look(run):
                 return Answer(HTTPStatus.OK, "waiting", str(run.id))
-        asked = datetime.now(UTC)
         run = await self._client.create_flow_run_from_deployment(
             self._deployment, parameters={"repository": repository, "branch": branch}, idempotency_key=key
         )
-        if run.created is not None and run.created < asked - timedelta(seconds=1):
-            return Answer(HTTPStatus.OK, "known", str(run.id))
         return Answer(HTTPStatus.ACCEPTED, "queued", str(run.id))
 
     async def _unfinished(self, deployment: UUID) -> list[FlowRun]:

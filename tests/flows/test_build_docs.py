@@ -12,18 +12,6 @@ from infra.cli import main
 from tests.conftest import tree_bytes
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A Prefect server of this test session's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.setenv("PREFECT_LOCAL_STORAGE_PATH", str(tmp_path_factory.mktemp("results")))
-        from prefect.testing.utilities import prefect_test_harness
-
-        with prefect_test_harness(server_startup_timeout=120):
-            yield
-
-
 @pytest.fixture
 def repository(tmp_path) -> Path:
     folder = tmp_path / "click"
