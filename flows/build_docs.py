@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 # Before Prefect is imported: unless told not to, its server reports home.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -23,7 +23,6 @@ from prefect import Task, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
-from pydantic import Field
 
 from flows.build import report_built, report_ingested
 from flows.explanation import explanation, judged
@@ -101,29 +100,33 @@ def _run_name() -> str:
     return project_name(str(parameters.get("source"))) + (f" at {revision}" if revision else "")
 
 
-def shown_at(position: int, description: str) -> Any:
-    """A parameter of the form in the Prefect UI."""
-    return Field(description=description, json_schema_extra={"position": position})
-
-
 @flow(name="build-docs", flow_run_name=_run_name)
 def build_docs(
-    source: Annotated[str, shown_at(0, "a folder, or a git address")] = ".",
-    revision: Annotated[str, shown_at(1, "branch, tag or full SHA; empty: as it is")] = "",
-    out: Annotated[str, shown_at(2, "where the site goes; empty: as set")] = "",
-    model: Annotated[str, shown_at(3, "bundled, none, a folder or a hub id; empty: as set")] = "",
-    quantize: Annotated[str, shown_at(4, "auto, none or a method; empty: as set")] = "",
-    device: Annotated[Device, shown_at(5, "where the model runs")] = Device.as_set,
-    budget: Annotated[
-        str, shown_at(6, "sent to the model: 500 symbols, 200000 tokens or 10 minutes; empty: as set")
-    ] = "",
-    strict: Annotated[bool, shown_at(7, "a skipped file fails the build")] = False,
-    config: Annotated[str, shown_at(8, "the operator's settings; empty: the usual file")] = "",
-    report_file: Annotated[
-        str, shown_at(9, "where a JSON report goes, also on failure; empty: nowhere")
-    ] = "",
+    source: str = ".",
+    revision: str = "",
+    out: str = "",
+    model: str = "",
+    quantize: str = "",
+    device: Device = Device.as_set,
+    budget: str = "",
+    strict: bool = False,
+    config: str = "",
+    report_file: str = "",
 ) -> dict[str, Any]:
-    """Build the documentation site of a repository and publish it."""
+    """Build the documentation site of a repository and publish it.
+
+    Args:
+        source: a folder, or a git address
+        revision: branch, tag or full SHA; empty: as it is
+        out: where the site goes; empty: as set
+        model: bundled, none, a folder or a hub id; empty: as set
+        quantize: auto, none or a method; empty: as set
+        device: where the model runs
+        budget: sent to the model: 500 symbols, 200000 tokens or 10 minutes; empty: as set
+        strict: a skipped file fails the build
+        config: the operator's settings; empty: the usual file
+        report_file: where a JSON report goes, also on failure; empty: nowhere
+    """
     report = Report(source={"location": shown(source), "revision": None})
     flags = {
         "out": out or None,

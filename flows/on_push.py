@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
@@ -21,9 +21,8 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, Running, State
-from pydantic import Field
 
-from flows.build_docs import TaskRun, build_as_tasks, shown_at
+from flows.build_docs import TaskRun, build_as_tasks
 from flows.pipeline import standing_revision
 from flows.report import Report
 from flows.settings import Repository, cache_home, resolve_settings
@@ -75,15 +74,15 @@ def _run_name() -> str:
 
 
 @flow(name="on-push", flow_run_name=_run_name)
-def on_push(
-    repository: Annotated[str, shown_at(0, "its name in the operator's file")],
-    branch: Annotated[str, shown_at(1, "empty: the first of those in the operator's file")] = "",
-    rebuild: Annotated[bool, shown_at(2, "build also what is published already")] = False,
-    attempt: Annotated[
-        int, Field(ge=1, description="counts runs that died", json_schema_extra={"position": 3})
-    ] = 1,
-) -> State[Any]:
-    """Publish the newest revision of a repository's branch."""
+def on_push(repository: str, branch: str = "", rebuild: bool = False, attempt: int = 1) -> State[Any]:
+    """Publish the newest revision of a repository's branch.
+
+    Args:
+        repository: its name in the operator's file
+        branch: one of its branches there; empty: the first
+        rebuild: build also what is published already
+        attempt: counts the runs for this that died
+    """
     try:
         found = resolve_settings(None, {}).service.repository(repository)
         branch = _configured(found, branch)
