@@ -254,7 +254,7 @@ def fuzzed(path: str, body: bytes | str, headers: dict[str, str]) -> httpx.Respo
     return asyncio.run(send())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=NAMES, body=BODIES, headers=st.dictionaries(HEADERS, VALUES, max_size=8))
 @example(path="a", body=push(), headers={"x-gitlab-event": "Push Hook", "x-gitlab-token": "\xe9"})
 def test_nothing_unsigned_builds_or_breaks(deployed, path, body, headers):
@@ -278,7 +278,7 @@ PAYLOADS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=PAYLOADS,
     forge=st.sampled_from(["github", "gitlab", "gitea"]),
