@@ -275,16 +275,18 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
     try:
         settings, service = Settings.model_validate(values), Service.model_validate(of_service)
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        name, *inside = map(str, first["loc"])
-        message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
-        where = (
-            f"{name} {int(inside[0]) + 1}{''.join(f'.{part}' for part in inside[1:])}"
-            if inside and name == "repositories"
-            else name
-        )
-        raise SourceError(f"{origins.get(name, 'settings')}: {where}: {message}") from error
+        raise SourceError(_told(error, origins)) from error
     return Resolved(settings=settings, service=service, origins=origins)
+
+
+def _told(error: ValidationError, origins: Mapping[str, str]) -> str:
+    """The first thing that is wrong with a value, as a line that does not repeat it: it may be a secret."""
+    first = error.errors(include_input=False)[0]
+    name, *inside = first["loc"]
+    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in inside)
+    where = f"{name} {place}" if place and name == "repositories" else str(name)
+    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
+    return f"{origins.get(str(name), 'settings')}: {where}: {message}"
 
 
 def _add(values: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str) -> None:
@@ -305,15 +307,16 @@ def _add_file(
         raise SourceError(f"{file}: {error}") from error
     for setting in layer:
         if setting not in allowed:
-            known = "is the operator's to set, not a repository's" if setting in origins else None
-            secret = "is a secret: set it in the environment" if setting in _SECRET else None
-            why = secret or known or "is not a setting of docmill"
+            known = setting in origins
+            why = "is the operator's to set, not a repository's" if known else "is not a setting of docmill"
+            if setting in _SECRET and allowed != _OF_THE_REPOSITORY:
+                why = "is a secret: set it in the environment"
             raise SourceError(f"{file}:{_line_of(setting, text)}: {setting!r} {why}")
         _add(values, origins, {setting: layer[setting]}, f"{name}:{_line_of(setting, text)}")
 
 
 def _line_of(name: str, text: str) -> int:
-    pattern = re.compile(rf"\s*\[?\s*[\"']?{re.escape(name)}\b")
+    pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(name)}\b")
     return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)
 
 
