@@ -31,6 +31,7 @@ from tasks.documents import DocmillError
 
 FILE = Path(__file__).with_name("prefect.yaml")
 
+_RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
 _SILENCE = timedelta(seconds=90)
 _ALIVE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending"}
 _ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
@@ -96,7 +97,7 @@ def deploy(service: Service) -> None:
         for repository in service.repositories:
             client.upsert_global_concurrency_limit_by_name(limit_of(repository.name), 1)
         ids = {one.name: _apply(one) for one in deployments_of(service)}
-        for automation in (_crash_zombies(), _run_again(ids["on-push"])):
+        for automation in (_crash_zombies([*ids.values()]), _run_again(ids["on-push"])):
             _upsert(client, automation)
 
 
@@ -114,7 +115,7 @@ def _apply(one: Deployment) -> UUID:
     return UUID(str(deployment.apply()))
 
 
-def _crash_zombies() -> Automation:
+def _crash_zombies(deployments: list[UUID]) -> Automation:
     """Runs whose process died say nothing of it: what is silent for too long has crashed."""
     return Automation(
         name="docmill: crash zombie flows",
@@ -122,7 +123,8 @@ def _crash_zombies() -> Automation:
         trigger=EventTrigger(
             after=_ALIVE,
             expect=_ALIVE | _ENDED | _WAITS_AGAIN,
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match=_RUNS,
+            match_related=_of(deployments),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
@@ -149,13 +151,8 @@ def _run_again(on_push: UUID) -> Automation:
         description="A push whose run crashed is built by another run; three times at most.",
         trigger=EventTrigger(
             expect={"prefect.flow-run.Crashed"},
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            match_related=ResourceSpecification(
-                {
-                    "prefect.resource.role": "deployment",
-                    "prefect.resource.id": f"prefect.deployment.{on_push}",
-                }
-            ),
+            match=_RUNS,
+            match_related=_of([on_push]),
             posture=Posture.Reactive,
             threshold=1,
             within=timedelta(0),
@@ -164,6 +161,12 @@ def _run_again(on_push: UUID) -> Automation:
             RunDeployment(source="selected", deployment_id=on_push, parameters=parameters, job_variables=None)
         ],
     )
+
+
+def _of(deployments: list[UUID]) -> ResourceSpecification:
+    """Events of these deployments' runs: a server may have others."""
+    ids = [f"prefect.deployment.{one}" for one in deployments]
+    return ResourceSpecification({"prefect.resource.role": "deployment", "prefect.resource.id": ids})
 
 
 def _json(template: str) -> dict[str, Any]:
