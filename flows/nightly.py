@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from uuid import UUID
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import acreate_markdown_artifact
@@ -51,7 +50,7 @@ async def _built(name: str, branch: str, turns: asyncio.Semaphore) -> State[Any]
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are built
             get_run_logger().error("%s %s: %s", name, branch, error)
             return Failed(message=str(error))
-    return run.state or Failed(message=f"run {UUID(str(run.id))} has no state")
+    return run.state or Failed(message="the run has no state")
 
 
 def _table(outcomes: dict[tuple[str, str], State[Any]]) -> str:

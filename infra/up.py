@@ -155,8 +155,18 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
             tell(line)
         while True:
             time.sleep(_POLL_S)
+            _bury({part.process.pid for part in parts})
             for part in parts:
                 part.look_after()
+
+
+def _bury(parts: set[int]) -> None:
+    """Take leave of processes that ended and whose parent had died."""
+    with suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid in parts:  # which are looked after
+                return
+            os.waitpid(ended.si_pid, os.WNOHANG)
 
 
 def _running(service: Service, listen: Listen) -> Iterator[str]:
