@@ -119,7 +119,8 @@ def test_pushes_and_nights_are_published_until_an_interrupt(git_repository, oper
         pushed = service.push()
         assert pushed.status_code == 202
         night = httpx.post(f"{service.api}/deployments/{nightly['id']}/create_flow_run", json={}).json()
-        assert service.ended(pushed.json()["detail"])["state_name"] == "Published"
+        # Either of them builds, the other finds it published or builds it again.
+        assert service.ended(pushed.json()["detail"])["state_name"] in {"Published", "Unchanged"}
         assert "first" in (tmp_path / "site" / "symbols.json").read_text()
         state = service.ended(night["id"])["state"]
         assert (state["type"], state["name"]) == ("COMPLETED", "Partial")
@@ -138,7 +139,7 @@ def test_pushes_and_nights_are_published_until_an_interrupt(git_repository, oper
     [
         ({}, "webhook: set DOCMILL_WEBHOOK_SECRET"),
         ({"DOCMILL_WEBHOOK_SECRET": SECRET}, "127.0.0.1 port PORT: Address already in use"),
-        ({"DOCMILL_WEBHOOK_SECRET": "short"}, "environment: webhook_secret: "),
+        ({"DOCMILL_WEBHOOK_SECRET": "hunter2"}, "environment: webhook_secret: "),
     ],
 )
 def test_what_cannot_run_says_why_in_a_line(environment, said, monkeypatch, capsys):
@@ -149,7 +150,7 @@ def test_what_cannot_run_says_why_in_a_line(environment, said, monkeypatch, caps
         assert main(["up", "--webhook-port", port]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said.replace("PORT", port) in line
-    assert "short" not in line.removeprefix(f"docmill: {said}") or "least" in line
+    assert "hunter2" not in line
 
 
 def test_beyond_loopback_the_auth_string_is_made_once_and_private(home):
