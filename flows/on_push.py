@@ -131,7 +131,7 @@ def _entered(stack: ExitStack, limit: str) -> bool:
 
 def _announce(name: str) -> None:
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run.id, Running(name=name), force=True)
+        client.set_flow_run_state(flow_run.id, Running(name=name))
 
 
 def _publish_newest(repository: Repository, branch: str, rebuild: bool) -> State[Any]:

@@ -53,7 +53,8 @@ _log = logging.getLogger("docmill.webhook")
 _LONGEST_BODY = 5_000_000  # bytes; forges list at most some thousand commits
 _BODY_S = 5.0
 _ANSWER_S = 0.8
-_AT_ONCE = 256  # connections
+_AT_ONCE = 100  # connections
+_SOON = timedelta(seconds=5)  # what someone put off to tomorrow does not stand for a push
 _SIGN_OF_LIFE = timedelta(seconds=3 * SECONDS_BETWEEN_SIGNS)
 _DELIVERY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -202,7 +203,10 @@ def _has_yet_to_look(run: FlowRun) -> bool:
     state = run.state
     if state is None or state.name == BUILDING:
         return False
-    return state.is_scheduled() or datetime.now(UTC) - state.timestamp < _SIGN_OF_LIFE
+    now = datetime.now(UTC)
+    if state.is_scheduled():
+        return (state.state_details.scheduled_time or now) - now < _SOON
+    return now - state.timestamp < _SIGN_OF_LIFE
 
 
 def _later(why: str) -> Answer:

@@ -9,6 +9,7 @@ import json
 import uuid
 from collections import Counter
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import httpx
@@ -156,6 +157,18 @@ def test_a_burst_is_one_run_until_that_looks(deployed, name):
         assert set(asyncio.run(burst())) == {run}
         client.set_flow_run_state(uuid.UUID(run), Running(name=BUILDING), force=True)
         assert run not in asyncio.run(burst())
+
+
+def test_a_run_that_is_put_off_does_not_stand_for_a_push(deployed, name):
+    from prefect.client.orchestration import get_client
+    from prefect.states import Scheduled
+
+    tomorrow = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    with get_client(sync_client=True) as client:
+        on_push = client.read_deployment_by_name("on-push/on-push")
+        given = {"repository": name, "branch": "main"}
+        client.create_flow_run_from_deployment(on_push.id, parameters=given, state=tomorrow)
+    assert sent(service(name), f"/push/{name}", push(), signed(push())).json()["outcome"] == "queued"
 
 
 @pytest.mark.parametrize(
