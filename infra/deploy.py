@@ -23,11 +23,12 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.schedules import Cron
+from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
 from flows.on_push import limit_of
 from flows.settings import Service
-from tasks.documents import DocmillError
+from tasks.documents import DocmillError, SourceError
 
 FILE = Path(__file__).with_name("prefect.yaml")
 
@@ -84,8 +85,10 @@ def deploy(service: Service) -> None:
     """Tell the Prefect server of all deployments, limits and automations.
 
     Raises:
+        SourceError: PREFECT_API_URL names none.
         DeployError: It does not answer, refuses, or has no such work pool.
     """
+    named_server()
     with as_deploy_error(), get_client(sync_client=True) as client:
         try:
             client.read_work_pool(service.work_pool)
@@ -99,6 +102,17 @@ def deploy(service: Service) -> None:
         ids = {one.name: _apply(one) for one in deployments_of(service)}
         for automation in (_crash_zombies([*ids.values()]), _run_again(ids["on-push"])):
             _upsert(client, automation)
+
+
+def named_server() -> str:
+    """The address of the Prefect server's API.
+
+    Raises:
+        SourceError: None is named; Prefect would start one for the moment.
+    """
+    if not PREFECT_API_URL.value():
+        raise SourceError("Prefect server: set PREFECT_API_URL to its address, which ends in /api")
+    return str(PREFECT_API_URL.value())
 
 
 def _apply(one: Deployment) -> UUID:

@@ -25,7 +25,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.settings import CONFIG_VARIABLE, Service, cache_home
-from infra.deploy import as_deploy_error, deploy
+from infra.deploy import as_deploy_error, deploy, named_server
 from tasks.documents import DocmillError, SourceError
 
 _log = logging.getLogger("docmill.up")
@@ -145,7 +145,7 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
         if not PREFECT_API_URL.value():
             _refuse_taken(listen.host, listen.port)
             stack.enter_context(_own_server(listen, environment, parts, tell))
-        environment["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
+        environment["PREFECT_API_URL"] = named_server()
         _create_work_pool(service.work_pool)
         deploy(service)
         parts.append(_worker(service.work_pool, environment))
@@ -170,7 +170,7 @@ def _bury(parts: set[int]) -> None:
 
 
 def _running(service: Service, listen: Listen) -> Iterator[str]:
-    api = str(PREFECT_API_URL.value())
+    api = named_server()
     names = ", ".join(one.name for one in service.repositories)
     yield f"Prefect        {api.removesuffix('/api')}"
     yield f"webhooks       http://{_in_url(listen.host)}:{listen.webhook_port}/push/REPOSITORY"

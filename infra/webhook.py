@@ -35,7 +35,6 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_API_URL
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -44,6 +43,7 @@ from starlette.routing import Route
 from flows.nightly import ON_PUSH
 from flows.on_push import BUILDING, SECONDS_BETWEEN_SIGNS
 from flows.settings import Service
+from infra.deploy import named_server
 from tasks.documents import SourceError
 from tasks.ingest.git import validated_revision
 from tasks.ingest.tree import printable
@@ -369,8 +369,7 @@ def serve(service: Service, host: str, port: int) -> None:
     Raises:
         SourceError: There is no secret, or no Prefect server is named.
     """
-    if not PREFECT_API_URL.value():
-        raise SourceError("webhook: set PREFECT_API_URL to the Prefect server that has docmill's deployments")
+    named_server()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     uvicorn.run(

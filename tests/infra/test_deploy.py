@@ -117,6 +117,16 @@ def test_without_its_work_pool_deploying_fails_in_a_line(server, monkeypatch, ca
     assert line.startswith("docmill: work pool 'absent': not at http")
 
 
+@pytest.mark.parametrize("command", ["deploy", "webhook"])
+def test_a_server_has_to_be_named(command, capsys):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert main([command]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("docmill: Prefect server: set PREFECT_API_URL")
+
+
 def test_without_a_server_deploying_fails_in_a_line(capsys):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
