@@ -22,13 +22,14 @@ from msgspec.structs import replace
 from prefect import Task, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
 from flows.build import report_built, report_ingested
 from flows.explanation import explanation, judged
 from flows.pipeline import STAGES, Pipeline
 from flows.report import Report
 from flows.settings import Settings, cache_home, resolve_settings
+from tasks.documents import SourceError
 from tasks.ingest import OpenedSource, open_source, project_name
 from tasks.ingest.git import shown
 from tasks.waivers import GateError
@@ -139,6 +140,7 @@ def build_docs(
     try:
         opened = open_source(source, revision or None, cache_home())
         settings = resolve_settings(opened.root, flags, Path(config) if config else None).settings
+        _refuse_lost(settings.out)
         build_as_tasks(opened, settings, TaskRun(report))
     except BaseException as error:
         report.fail(error)
@@ -147,6 +149,16 @@ def build_docs(
         if report_file:
             report.write(Path(report_file))
     return msgspec.to_builtins(report)
+
+
+def _refuse_lost(out: str) -> None:
+    """A worker runs a deployment in a folder that it removes afterwards.
+
+    Raises:
+        SourceError: The site would go into that folder.
+    """
+    if deployment.id and "://" not in out and not Path(out).expanduser().is_absolute():
+        raise SourceError(f"out {out!r}: give an absolute path; a worker builds in a folder of its own")
 
 
 def build_as_tasks(source: OpenedSource, settings: Settings, run: TaskRun) -> None:

@@ -187,6 +187,8 @@ def _own_server(
     environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = (
         "prefect.server.concurrency.lease_storage.filesystem"
     )
+    # Else the UI looks for the API at port 4200 of the machine that the browser runs on.
+    environment.setdefault("PREFECT_SERVER_UI_API_URL", "/api")
     auth = environment.get("PREFECT_SERVER_API_AUTH_STRING")
     if auth is None and not _is_loopback(listen.host):
         auth = _kept_auth()

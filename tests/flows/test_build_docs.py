@@ -100,3 +100,11 @@ def test_an_unusable_source_fails_the_run_and_leaves_the_site(server, repository
     state, _, _ = run_flow(repository, tmp_path / "site")
     assert state.is_failed()
     assert tree_bytes(tmp_path / "site") == before
+
+
+def test_a_worker_does_not_build_where_nothing_stays(server, repository, monkeypatch):
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a deployment")
+    state, _, tasks = run_flow(repository, Path("site"))
+    assert state.is_failed()
+    assert "out 'site': give an absolute path" in state.message
+    assert tasks == {}
