@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 # Before Prefect is imported: unless told not to, its server reports home.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -22,14 +22,14 @@ from msgspec.structs import replace
 from prefect import Task, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
-from pydantic import Field
+from prefect.runtime import deployment, flow_run
 
 from flows.build import report_built, report_ingested
 from flows.explanation import explanation, judged
 from flows.pipeline import STAGES, Pipeline
 from flows.report import Report
 from flows.settings import Settings, cache_home, resolve_settings
+from tasks.documents import SourceError
 from tasks.ingest import OpenedSource, open_source, project_name
 from tasks.ingest.git import shown
 from tasks.waivers import GateError
@@ -101,27 +101,33 @@ def _run_name() -> str:
     return project_name(str(parameters.get("source"))) + (f" at {revision}" if revision else "")
 
 
-def _shown(position: int, description: str) -> Any:
-    """A parameter of the form in the Prefect UI."""
-    return Field(description=description, json_schema_extra={"position": position})
-
-
 @flow(name="build-docs", flow_run_name=_run_name)
 def build_docs(
-    source: Annotated[str, _shown(0, "a folder, or a git address")] = ".",
-    revision: Annotated[str, _shown(1, "branch, tag or full SHA; empty: as it is")] = "",
-    out: Annotated[str, _shown(2, "where the site goes; empty: as set")] = "",
-    model: Annotated[str, _shown(3, "bundled, none, a folder or a hub id; empty: as set")] = "",
-    quantize: Annotated[str, _shown(4, "auto, none or a method; empty: as set")] = "",
-    device: Annotated[Device, _shown(5, "where the model runs")] = Device.as_set,
-    budget: Annotated[
-        str, _shown(6, "sent to the model: 500 symbols, 200000 tokens or 10 minutes; empty: as set")
-    ] = "",
-    strict: Annotated[bool, _shown(7, "a skipped file fails the build")] = False,
-    config: Annotated[str, _shown(8, "the operator's settings; empty: the usual file")] = "",
-    report_file: Annotated[str, _shown(9, "where a JSON report goes, also on failure; empty: nowhere")] = "",
+    source: str = ".",
+    revision: str = "",
+    out: str = "",
+    model: str = "",
+    quantize: str = "",
+    device: Device = Device.as_set,
+    budget: str = "",
+    strict: bool = False,
+    config: str = "",
+    report_file: str = "",
 ) -> dict[str, Any]:
-    """Build the documentation site of a repository and publish it."""
+    """Build the documentation site of a repository and publish it.
+
+    Args:
+        source: a folder, or a git address
+        revision: branch, tag or full SHA; empty: as it is
+        out: where the site goes; empty: as set
+        model: bundled, none, a folder or a hub id; empty: as set
+        quantize: auto, none or a method; empty: as set
+        device: where the model runs
+        budget: sent to the model: 500 symbols, 200000 tokens or 10 minutes; empty: as set
+        strict: a skipped file fails the build
+        config: the operator's settings; empty: the usual file
+        report_file: where a JSON report goes, also on failure; empty: nowhere
+    """
     report = Report(source={"location": shown(source), "revision": None})
     flags = {
         "out": out or None,
@@ -134,11 +140,10 @@ def build_docs(
     try:
         opened = open_source(source, revision or None, cache_home())
         settings = resolve_settings(opened.root, flags, Path(config) if config else None).settings
-        _build(opened, settings, report)
+        _refuse_lost(settings.out)
+        build_as_tasks(opened, settings, TaskRun(report))
     except BaseException as error:
         report.fail(error)
-        if isinstance(error, GateError):
-            create_markdown_artifact("\n".join(judged(report)), key="gate", description="why it is blocked")
         raise
     finally:
         if report_file:
@@ -146,8 +151,23 @@ def build_docs(
     return msgspec.to_builtins(report)
 
 
-def _build(source: OpenedSource, settings: Settings, report: Report) -> None:
-    run = TaskRun(report)
+def _refuse_lost(out: str) -> None:
+    """A worker runs a deployment in a folder that it removes afterwards.
+
+    Raises:
+        SourceError: The site would go into that folder.
+    """
+    if deployment.id and "://" not in out and not Path(out).expanduser().is_absolute():
+        raise SourceError(f"out {out!r}: give an absolute path; a worker builds in a folder of its own")
+
+
+def build_as_tasks(source: OpenedSource, settings: Settings, run: TaskRun) -> None:
+    """Build and publish a site within the flow that runs now, and tell of it in an artifact.
+
+    Raises:
+        DocmillError: The build failed; the standing site is as it was.
+    """
+    report = run.report
     with Pipeline(source, settings, _TextsWritten()) as pipeline:
         before = pipeline.standing_ledger()
         report.slots_before = pipeline.standing_slots()
@@ -158,6 +178,7 @@ def _build(source: OpenedSource, settings: Settings, report: Report) -> None:
             built = replace(built, generated=built.generated.as_reused())
         report_built(report, snapshot, built)
         if built.published is None:
+            create_markdown_artifact("\n".join(judged(report)), key="gate", description="why it is blocked")
             raise GateError(built.judgement)
         changes = pipeline.explain(before, built)
         pipeline.remember(pipeline.ledger(built))

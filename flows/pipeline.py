@@ -234,8 +234,15 @@ class Pipeline:
         settings = self.settings
         if settings.model == "none":
             return Generated()
+        from tasks.generate.writer import engine_held
+
+        with engine_held(settings.device, cache_home()):
+            return self._generate(snapshot, parsed)
+
+    def _generate(self, snapshot: Snapshot, parsed: Parsed) -> Generated:
         from tasks.generate import generate
 
+        settings = self.settings
         spending = Spending(parse_budget(settings.budget) if settings.budget is not None else Budget())
         given_up: list[int] = []
         while True:
@@ -318,7 +325,8 @@ class Pipeline:
         """The ledger of a build."""
         pages, release = built.rendered.pages, built.published.release if built.published else ""
         ledger = self._ledger(built.snapshot, built.parsed, built.generated, pages, release)
-        return replace(ledger, slots=built.slots)
+        revision = built.snapshot.revision if self.source.fetched else None
+        return replace(ledger, slots=built.slots, revision=revision)
 
     def _ledger(
         self,
@@ -355,27 +363,19 @@ class Pipeline:
 
         standing = self.target.standing()
         try:
-            ledger = msgspec.json.decode(self._ledger_file.read_bytes(), type=Ledger)
+            ledger = msgspec.json.decode(_ledger_file(self.target).read_bytes(), type=Ledger)
         except (OSError, msgspec.DecodeError):
             return None
         return ledger if standing is not None and ledger.release == standing.release else None
 
     def standing_slots(self) -> dict[str, int] | None:
         """How many texts of the standing site are whose, if there is one and it was built from here."""
-        try:
-            found = msgspec.json.decode(self._ledger_file.read_bytes(), type=_StandingSlots)
-        except (OSError, msgspec.DecodeError):
-            return None
-        standing = self.target.standing()
-        return found.slots if found.slots and standing and found.release == standing.release else None
+        found = _told_of(self.target)
+        return found.slots if found and found.slots else None
 
     def remember(self, ledger: Ledger) -> None:
         """Keep a ledger for the next build's explanation."""
-        write_whole(self._ledger_file, msgspec.json.encode(ledger))
-
-    @property
-    def _ledger_file(self) -> Path:
-        return cache_home() / "ledgers" / f"{digest(self.target.location)}.json"
+        write_whole(_ledger_file(self.target), msgspec.json.encode(ledger))
 
     def _site(self) -> Site:
         from tasks.render.pages import Site
@@ -414,11 +414,32 @@ class Plan(Struct, frozen=True):
     cost: Cost | None
 
 
-class _StandingSlots(Struct):
-    """What of a Ledger a report compares with; the rest is not decoded."""
+def standing_revision(target: Target) -> str | None:
+    """The revision that the site at a target was built from, if it stands and was built from here."""
+    found = _told_of(target)
+    return found.revision if found else None
+
+
+class _Told(Struct):
+    """What of a Ledger is of use without the rest, which is not decoded."""
 
     release: str
     slots: dict[str, int] = {}
+    revision: str | None = None
+
+
+def _told_of(target: Target) -> _Told | None:
+    """What the ledger tells of the site that stands at a target."""
+    try:
+        found = msgspec.json.decode(_ledger_file(target).read_bytes(), type=_Told)
+    except (OSError, msgspec.DecodeError):
+        return None
+    standing = target.standing()
+    return found if standing and found.release == standing.release else None
+
+
+def _ledger_file(target: Target) -> Path:
+    return cache_home() / "ledgers" / f"{digest(target.location)}.json"
 
 
 class StageKeys(Struct, frozen=True):

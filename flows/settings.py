@@ -2,7 +2,7 @@
 
 Built-in values < the operator's file < the repository's file < the environment < flags.
 A repository's file may say what its documentation shows; whatever spends, sends or
-publishes is the operator's to decide.
+publishes is the operator's to decide. Secrets come from the environment alone.
 """
 
 from __future__ import annotations
@@ -12,16 +12,26 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from tasks.budget import parse_budget
 from tasks.documents import SourceError
+from tasks.ingest import git
 from tasks.ingest.tree import is_usable
 
 FILE_NAME = "docmill.toml"
+CONFIG_VARIABLE = "DOCMILL_CONFIG"
 
 _PREFIX = "DOCMILL_"
 _OF_THE_REPOSITORY = {"include", "exclude", "title", "source_url", "private", "strict_human"}
@@ -33,7 +43,7 @@ def cache_home() -> Path:
 
 
 def operator_file() -> Path:
-    """Where the operator's file is, unless `--config` names another."""
+    """Where the operator's file is, unless `--config` or DOCMILL_CONFIG names another."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "docmill" / FILE_NAME
 
 
@@ -124,7 +134,128 @@ class Settings(BaseModel):
         return value
 
 
-class _Environment(BaseSettings, Settings):  # type: ignore[misc]
+class Repository(BaseModel):
+    """A repository that docmill builds by itself: one site for each of its branches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    source: str
+    branches: tuple[str, ...] = Field(("main",), min_length=1)
+    out: str = Field(min_length=1)
+    title: str | None = None
+    model: str | None = Field(None, min_length=1)
+    quantize: str | None = None
+    device: Literal["auto", "cpu", "cuda"] | None = None
+    budget: str | None = None
+    strict: bool | None = None
+
+    @field_validator("source")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if not git.is_url(value):
+            raise ValueError(f"{git.shown(value)!r} is no git address (https, ssh, git or file)")
+        if re.search(r"://[^/@]*:[^/@]*@", value):
+            raise ValueError(f"{git.shown(value)!r} holds a password; leave it to ssh or a credential helper")
+        return value
+
+    @field_validator("out")
+    @classmethod
+    def _is_anywhere_the_same(cls, value: str) -> str:
+        if not (value.startswith("~") or Path(value).is_absolute() or "://" in value):
+            raise ValueError(f"{value!r}: give an absolute path; builds run in folders of their own")
+        return value
+
+    @field_validator("branches")
+    @classmethod
+    def _are_branches(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for branch in value:
+            try:
+                git.validated_revision(branch)
+            except SourceError as error:
+                raise ValueError(f"{branch!r} is no name of a branch") from error
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_place_for_each_branch(self) -> Self:
+        if len(self.branches) > 1 and "{branch}" not in self.out:
+            raise ValueError(f"{self.name!r} has several branches: its out needs a {{branch}}")
+        return self
+
+    def flags(self, branch: str) -> dict[str, str | bool | None]:
+        """What this entry sets for a build of one of its branches; None is left to other layers."""
+        own = self.model_dump(include={"title", "model", "quantize", "device", "budget", "strict"})
+        return {**own, "out": self.out.replace("{branch}", branch.replace("/", "-"))}
+
+
+class Service(BaseModel):
+    """What docmill does by itself: which repositories, when, where, and who may ask for it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repositories: tuple[Repository, ...] = Field(
+        (), description="what is built at night and on pushes, a [[repositories]] table each"
+    )
+    nightly: str = Field("0 2 * * *", description="when all of them are built (cron)")
+    time_zone: str = Field("UTC", description="the time zone of that, as Europe/Berlin")
+    work_pool: str = Field("docmill", min_length=1, description="the work pool of Prefect that builds run in")
+    webhook_rate: int = Field(600, ge=1, description="requests a minute that one address may send")
+    webhook_secret: SecretStr | None = Field(
+        None, min_length=16, description="what forges sign pushes with; only from the environment"
+    )
+    webhook_secret_before: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="the one before, good as long as it is set; only from the environment",
+    )
+
+    @field_validator("nightly")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            raise ValueError(f"{value!r} is no cron line: give minute, hour, day, month and day of the week")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_time_zone(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(value)
+        except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError
+            raise ValueError(f"{value!r} is no time zone") from error
+        except KeyError as error:
+            raise ValueError(f"{value!r} is no time zone that this machine knows") from error
+        return value
+
+    @field_validator("repositories")
+    @classmethod
+    def _do_not_clash(cls, value: tuple[Repository, ...]) -> tuple[Repository, ...]:
+        names = [one.name for one in value]
+        outs = [str(one.flags(branch)["out"]) for one in value for branch in one.branches]
+        for what, given in (("name", names), ("out", outs)):
+            if len(set(given)) < len(given):
+                twice = next(one for one in given if given.count(one) > 1)
+                raise ValueError(f"two of them have the {what} {twice!r}")
+        return value
+
+    def repository(self, name: str) -> Repository:
+        """One of the repositories.
+
+        Raises:
+            SourceError: There is none of that name.
+        """
+        for one in self.repositories:
+            if one.name == name:
+                return one
+        raise SourceError(f"repository {name!r}: is not in the operator's file")
+
+
+_SECRET = {"webhook_secret", "webhook_secret_before"}
+
+
+class _Environment(BaseSettings, Settings, Service):  # type: ignore[misc]
     """The same fields, as pydantic-settings reads them from the environment."""
 
 
@@ -132,6 +263,7 @@ class Resolved(BaseModel):
     """Settings, and where each value came from."""
 
     settings: Settings
+    service: Service
     origins: dict[str, str]
 
 
@@ -147,11 +279,12 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
         SourceError: A value, a key or a file that cannot be used, with file and line.
     """
     values: dict[str, Any] = {}
-    origins = dict.fromkeys(Settings.model_fields, "built-in")
+    origins = dict.fromkeys([*Settings.model_fields, *Service.model_fields], "built-in")
+    config = config or (Path(named) if (named := os.environ.get(CONFIG_VARIABLE)) else None)
     if config is not None and not config.is_file():
         raise SourceError(f"config {str(config)!r}: no such file")
     operator = config or operator_file()
-    _add_file(values, origins, operator, set(Settings.model_fields), str(operator))
+    _add_file(values, origins, operator, set(origins) - _SECRET, str(operator))
     if source is not None:
         of_source = source / FILE_NAME
         if not of_source.is_symlink():  # a link could lead out of the source
@@ -162,13 +295,22 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
     except SettingsError as error:
         raise SourceError(f"environment: {error}; give a list as JSON") from error
     _add(values, origins, {name: value for name, value in flags.items() if value is not None}, "flag")
+    of_service = {name: values.pop(name) for name in Service.model_fields if name in values}
     try:
-        return Resolved(settings=Settings.model_validate(values), origins=origins)
+        settings, service = Settings.model_validate(values), Service.model_validate(of_service)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
-        raise SourceError(f"{origins.get(name, 'settings')}: {name}: {message}") from error
+        raise SourceError(_told(error, origins)) from error
+    return Resolved(settings=settings, service=service, origins=origins)
+
+
+def _told(error: ValidationError, origins: Mapping[str, str]) -> str:
+    """The first thing that is wrong with a value, as a line that does not repeat it: it may be a secret."""
+    first = error.errors(include_input=False)[0]
+    name, *inside = first["loc"]
+    place = ".".join(str(part + 1) if isinstance(part, int) else part for part in inside)
+    where = f"{name} {place}" if place and name == "repositories" else str(name)
+    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
+    return f"{origins.get(str(name), 'settings')}: {where}: {message}"
 
 
 def _add(values: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str) -> None:
@@ -189,21 +331,22 @@ def _add_file(
         raise SourceError(f"{file}: {error}") from error
     for setting in layer:
         if setting not in allowed:
-            known = setting in Settings.model_fields
+            known = setting in origins
             why = "is the operator's to set, not a repository's" if known else "is not a setting of docmill"
+            if setting in _SECRET and allowed != _OF_THE_REPOSITORY:
+                why = "is a secret: set it in the environment"
             raise SourceError(f"{file}:{_line_of(setting, text)}: {setting!r} {why}")
         _add(values, origins, {setting: layer[setting]}, f"{name}:{_line_of(setting, text)}")
 
 
 def _line_of(name: str, text: str) -> int:
-    pattern = re.compile(rf"\s*\[?\s*[\"']?{re.escape(name)}\b")
+    pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(name)}\b")
     return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)
 
 
 def _refuse_unknown_variables() -> None:
     for variable in sorted(os.environ):
-        if (
-            variable.startswith(_PREFIX)
-            and variable.removeprefix(_PREFIX).lower() not in Settings.model_fields
-        ):
+        name = variable.removeprefix(_PREFIX).lower()
+        known = variable == CONFIG_VARIABLE or name in Settings.model_fields or name in Service.model_fields
+        if variable.startswith(_PREFIX) and not known:
             raise SourceError(f"environment: {variable} is not a setting of docmill")

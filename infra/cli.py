@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from flows.report import Report
-    from flows.settings import Settings
+    from flows.settings import Service, Settings
     from models.batching import BucketPolicy
     from models.tuning import Trial
     from tasks.generate.cost import Cost
@@ -165,6 +165,22 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
     evaluate.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
     evaluate.set_defaults(run=_evaluate)
+    up = commands.add_parser(
+        "up", help="run as a service on this machine: Prefect server, worker, receiver of webhooks"
+    )
+    _add_address(up, 4201, "--webhook-port")
+    up.add_argument(
+        "--port", type=_port, default=4200, metavar="P", help="of the Prefect server (default: 4200)"
+    )
+    up.set_defaults(run=_up)
+    deploy = commands.add_parser(
+        "deploy", help="tell the Prefect server that PREFECT_API_URL names of docmill"
+    )
+    deploy.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
+    deploy.set_defaults(run=_deploy)
+    webhook = commands.add_parser("webhook", help="receive pushes, for a Prefect server that knows docmill")
+    _add_address(webhook, 4201, "--port")
+    webhook.set_defaults(run=_webhook)
     config = commands.add_parser("config", help="settings").add_subparsers(dest="action", required=True)
     show = config.add_parser("show", help="print each setting with where it comes from")
     _add_source(show, optional=True)
@@ -195,6 +211,26 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=_given, metavar="OUT", help=where)
     parser.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+
+
+def _add_address(parser: argparse.ArgumentParser, port: int, option: str) -> None:
+    parser.add_argument(
+        "--host",
+        type=_given,
+        default="127.0.0.1",
+        metavar="H",
+        help="address to listen at (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        option, type=_port, default=port, metavar="P", help=f"of the receiver of webhooks (default: {port})"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
+
+
+def _port(value: str) -> int:
+    if value.isdecimal() and 0 < int(value) < 65536:
+        return int(value)
+    raise argparse.ArgumentTypeError(f"{value} is no port")
 
 
 def _given(value: str) -> str:
@@ -550,17 +586,53 @@ def _way(policy: BucketPolicy, compiled: bool) -> str:
     return f"{numbers}  {'compiled' if compiled else 'as it is'}"
 
 
+def _up(arguments: argparse.Namespace) -> int:
+    service = _service(arguments)
+    from infra.up import Listen, up
+
+    listen = Listen(arguments.host, arguments.port, arguments.webhook_port)
+    up(service, arguments.config, listen, lambda line: print(line, flush=True))
+    print("docmill: stopped", file=sys.stderr)
+    return 0
+
+
+def _deploy(arguments: argparse.Namespace) -> int:
+    service = _service(arguments)
+    from infra.deploy import deploy, deployments_of
+
+    deploy(service)
+    for deployment in deployments_of(service):
+        print(f"{deployment.name:<10} {deployment.description}")
+    return 0
+
+
+def _webhook(arguments: argparse.Namespace) -> int:
+    service = _service(arguments)
+    from infra.webhook import serve
+
+    serve(service, arguments.host, arguments.port)
+    return 0
+
+
+def _service(arguments: argparse.Namespace) -> Service:
+    from flows.settings import resolve_settings
+
+    return resolve_settings(None, {}, arguments.config).service
+
+
 def _show_config(arguments: argparse.Namespace) -> int:
-    from flows.settings import Settings, cache_home, resolve_settings
+    from flows.settings import Service, Settings, cache_home, resolve_settings
     from tasks.ingest import open_source
 
     source = open_source(arguments.source, arguments.revision, cache_home())
     flags = {name: getattr(arguments, name) for name in _FLAGS}
     resolved = resolve_settings(source.root, flags, arguments.config)
+    values = {**dict(resolved.settings), **dict(resolved.service)}
+    fields = {**Settings.model_fields, **Service.model_fields}
     for name, origin in resolved.origins.items():
-        value = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", repr(getattr(resolved.settings, name)))
+        value = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", repr(values[name]))
         print(f"{name} = {value}  ({origin})")
-        print(f"    {Settings.model_fields[name].description}")
+        print(f"    {fields[name].description}")
     return 0
 
 

@@ -175,7 +175,7 @@ def load(config: ModelConfig) -> LoadedModel:
     """
     from models.quantize import load_quantized, method_of  # it reads models through this module
 
-    device = _device(config.device)
+    device = device_of(config.device)
     folder = locate(config.model)
     method = method_of(folder)
     compute = _compute(config.dtype, device, method, _meta(folder).int8_products)
@@ -342,7 +342,8 @@ def _meta(folder: Path) -> ModelMeta:
         ) from error
 
 
-def _device(wanted: str) -> torch.device:
+def device_of(wanted: str) -> torch.device:
+    """Return the device that `auto`, `cpu` or `cuda` means here. Raises ModelError where there is no CUDA."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ModelError(
             "no CUDA device is available to torch: use --device cpu, or install a torch built for CUDA"

@@ -27,7 +27,7 @@ class Ledger(Struct, frozen=True):
     `release` is the one it tells of. `parameters` digests settings and templates that every
     page depends on; `prose` the repository's own pages, with the pictures they may show.
     `texts` says, by path and symbol, what the model was asked. `slots` counts the site's texts by origin,
-    and the sentences that were dropped.
+    and the sentences that were dropped. `revision` is what was built, if it was fetched and so is that alone.
     """
 
     release: str
@@ -38,6 +38,7 @@ class Ledger(Struct, frozen=True):
     origin: TextOrigin | None = None
     texts: dict[str, dict[str, TextEntry]] = {}
     slots: dict[str, int] = {}
+    revision: str | None = None
 
 
 class Change(Struct, frozen=True):

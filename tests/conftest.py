@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,50 @@ def s3_server() -> Iterator[int]:
 
     with moto() as port:
         yield port
+
+
+def server(tmp_path_factory):
+    """A Prefect server of this test session's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.setenv("PREFECT_LOCAL_STORAGE_PATH", str(tmp_path_factory.mktemp("results")))
+        from prefect.testing.utilities import prefect_test_harness
+
+        with prefect_test_harness(server_startup_timeout=120):
+            yield
+
+
+class GitRepository:
+    """A bare repository of a package with one module, and a clone that pushes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bare, self._clone = folder / "bare.git", folder / "clone"
+        folder.mkdir()
+        self._git(folder, "init", "--quiet", "--bare", "--initial-branch=main", str(self.bare))
+        self._git(folder, "clone", "--quiet", str(self.bare), str(self._clone))
+        self.url = self.bare.as_uri()
+
+    def push(self, name: str, branch: str = "main") -> str:
+        """Push a revision whose module defines one function of that name; returns its SHA."""
+        self._git(self._clone, "checkout", "--quiet", "-B", branch)
+        (self._clone / "a.py").write_text(f'def {name}(x):\n    """Text."""\n')
+        self._git(self._clone, "add", ".")
+        self._git(self._clone, "commit", "--quiet", "--message", name)
+        self._git(self._clone, "push", "--quiet", "origin", branch)
+        return self._git(self._clone, "rev-parse", "HEAD")
+
+    @staticmethod
+    def _git(folder: Path, *arguments: str) -> str:
+        who = ["-c", "user.name=Tester", "-c", "user.email=tester@example.org"]
+        done = subprocess.run(
+            ["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def git_repository(tmp_path) -> GitRepository:
+    return GitRepository(tmp_path / "repository")
 
 
 @pytest.fixture

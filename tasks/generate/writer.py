@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Frame, Request
 from models.limits import PromptLimit
-from models.load import LoadedModel, load
+from models.load import LoadedModel, device_of, load
 from models.prompts import OPENING_TOKENS, SLOT_TOKENS, slot_opening
 from models.quantize import METHODS, prepared
 from models.tuning import remembered, shrink, tuned_engine
 from tasks.documents import SourceError, TextOrigin
+from tasks.files import locked
 from tasks.generate.answers import Rendered
 from tasks.generate.asking import (
     INSTRUCTION,
@@ -86,6 +87,19 @@ def load_model(model: str, quantize: str, device: str, home: Path) -> LoadedMode
         if quantize in METHODS:
             config = config.model_copy(update={"model": str(prepared(model, quantize, home))})
         return load(config)
+
+
+@contextmanager
+def engine_held(device: str, home: Path) -> Iterator[None]:
+    """Have a device to oneself: engines that share one take each other's memory and processors.
+
+    Raises:
+        SourceError: There is no such device.
+    """
+    with _as_source_error():
+        kind = device_of(device).type
+    with locked(home / f"engine-{kind}.lock"):
+        yield
 
 
 class Writer:

@@ -8,7 +8,6 @@ before git sees them.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -16,11 +15,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from tasks.documents import SkippedFile, SourceError
+from tasks.files import locked
 from tasks.ingest.tree import is_documented, printable
 from tasks.keys import digest
 
@@ -124,6 +123,21 @@ def _file_text(path: Path) -> str:
     return path.read_text()
 
 
+def tip_of(location: str, branch: str) -> str:
+    """The commit that a branch of a repository names now.
+
+    Raises:
+        SourceError: The address does not answer or has no such branch.
+    """
+    name = f"refs/heads/{validated_revision(branch)}"
+    listing = _git(None, location, "ls-remote", "--", location, name).decode("utf-8", "replace")
+    for line in listing.splitlines():
+        sha, _, found = line.partition("\t")
+        if found == name and _SHA.fullmatch(sha):
+            return sha
+    raise SourceError(f"source {shown(location)!r}: has no branch {branch!r}")
+
+
 class Fetched(NamedTuple):
     """A revision brought here: the folder with what docmill reads of it, its SHA, its paths and links."""
 
@@ -147,9 +161,9 @@ def fetch(location: str, revision: str | None, cache: Path) -> Fetched:
     wanted = "HEAD" if revision is None else validated_revision(revision)
     home = cache / digest(location)
     repository = home / "repository"
-    with _locked(home):
+    with locked(home / "lock"):
         if not (repository / "HEAD").is_file():
-            repository.mkdir(exist_ok=True)
+            repository.mkdir(parents=True, exist_ok=True)
             _git(repository, location, "init", "--quiet", "--bare", ".")
         for left in repository.glob("*.lock"):  # by a git that was killed; none other runs here
             left.unlink()
@@ -172,15 +186,6 @@ def fetch(location: str, revision: str | None, cache: Path) -> Fetched:
         if e.mode == _LINK and _name(e) not in _SETTINGS and _is_read(e)
     )
     return Fetched(tree, sha, frozenset(e.path for e in entries), links)
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """One fetch of a repository at a time; the system frees the lock of a build that was killed."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 _REGULAR = ("100644", "100755")
@@ -276,15 +281,15 @@ def _copy(source: IO[bytes], target: IO[bytes], size: int) -> None:
         size -= len(piece)
 
 
-def _git(repository: Path, location: str, *arguments: str) -> bytes:
+def _git(repository: Path | None, location: str, *arguments: str) -> bytes:
     safe = ["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]
     command = ["git", "--git-dir", str(repository), *safe, *arguments]
-    if arguments[0] == "init":
+    if repository is None or arguments[0] == "init":
         command = ["git", *safe, *arguments]
     try:
         done = subprocess.run(
             command,
-            cwd=repository,
+            cwd=repository or "/",
             env=_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -9,17 +9,17 @@ for a rollback.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.documents import Published, SiteFile, SourceError
+from tasks.files import locked
 from tasks.publish.target import (
     MANIFEST,
     Manifest,
@@ -94,7 +94,7 @@ class LocalTarget:
             PublishError: The target cannot be written.
         """
         try:
-            with self._locked():
+            with locked(self.home / "lock"):
                 return self._publish(files, cache)
         except OSError as error:
             raise PublishError(f"out {self.location!r}: {error.strerror or error}") from error
@@ -128,7 +128,7 @@ class LocalTarget:
         """
         chosen(self.releases(), name, self.location)  # where there is none, nothing is touched
         try:
-            with self._locked():
+            with locked(self.home / "lock"):
                 self._refuse_foreign()
                 release = chosen(self.releases(), name, self.location)
                 if not _is_whole(self._kept_at / release.name):
@@ -211,14 +211,6 @@ class LocalTarget:
         if self.path.is_dir() and not self.path.is_symlink():
             self.path.rmdir()  # an empty folder, as _refuse_foreign saw
         link.replace(self.path)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One publisher at a time; the system frees the lock of one that was killed."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def _manifest_in(folder: Path) -> Manifest | None:

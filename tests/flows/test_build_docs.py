@@ -12,18 +12,6 @@ from infra.cli import main
 from tests.conftest import tree_bytes
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A Prefect server of this test session's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.setenv("PREFECT_LOCAL_STORAGE_PATH", str(tmp_path_factory.mktemp("results")))
-        from prefect.testing.utilities import prefect_test_harness
-
-        with prefect_test_harness(server_startup_timeout=120):
-            yield
-
-
 @pytest.fixture
 def repository(tmp_path) -> Path:
     folder = tmp_path / "click"
@@ -112,3 +100,11 @@ def test_an_unusable_source_fails_the_run_and_leaves_the_site(server, repository
     state, _, _ = run_flow(repository, tmp_path / "site")
     assert state.is_failed()
     assert tree_bytes(tmp_path / "site") == before
+
+
+def test_a_worker_does_not_build_where_nothing_stays(server, repository, monkeypatch):
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a deployment")
+    state, _, tasks = run_flow(repository, Path("site"))
+    assert state.is_failed()
+    assert "out 'site': give an absolute path" in state.message
+    assert tasks == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.settings import Settings, cache_home, operator_file, resolve_settings
+from flows.settings import Service, Settings, cache_home, operator_file, resolve_settings
 from tasks.documents import SourceError
 
 
@@ -56,7 +56,7 @@ def test_lists_come_from_the_environment_as_json(layers):
     assert layers(environment={"DOCMILL_INCLUDE": '["a", "b"]'}).settings.include == ("a", "b")
 
 
-@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+@pytest.mark.parametrize("name", sorted({**Settings.model_fields, **Service.model_fields}))
 def test_a_repository_may_say_what_its_documentation_shows_and_no_more(layers, name):
     values = {"include": '["a"]', "exclude": '["a"]', "private": '["a"]', "source_url": '"https://a/{path}"'}
     text = f"# first line\n{name} = {values.get(name, 1 if name != 'title' else chr(34) * 2)}\n"
@@ -120,3 +120,72 @@ def test_the_repositorys_file_may_not_be_a_link(layers, tmp_path):
     (tmp_path / "docmill.toml").unlink()
     (tmp_path / "docmill.toml").symlink_to("outside.toml")
     assert resolve_settings(tmp_path, {}).settings.title is None
+
+
+REPOSITORY = """
+[[repositories]]
+name = "click"
+source = "https://example.org/click.git"
+branches = ["main", "release/8"]
+out = "/srv/click/{branch}"
+model = "none"
+"""
+
+
+def test_the_operator_lists_repositories(layers):
+    service = layers(operator=f'nightly = "30 1 * * *"\ntime_zone = "Europe/Berlin"\n{REPOSITORY}').service
+    assert (service.nightly, service.time_zone) == ("30 1 * * *", "Europe/Berlin")
+    one = service.repository("click")
+    assert one.flags("release/8")["out"] == "/srv/click/release-8"
+    assert one.flags("main")["model"] == "none"
+    assert one.flags("main")["strict"] is None
+    with pytest.raises(SourceError, match="repository 'other': is not in the operator's file"):
+        service.repository("other")
+
+
+def test_docmill_config_names_the_operators_file(layers, tmp_path):
+    (tmp_path / "named.toml").write_text(REPOSITORY)
+    found = layers(environment={"DOCMILL_CONFIG": str(tmp_path / "named.toml")})
+    assert [one.name for one in found.service.repositories] == ["click"]
+    assert found.origins["repositories"] == f"{tmp_path}/named.toml:2"
+
+
+def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
+    found = layers(environment={"DOCMILL_WEBHOOK_SECRET": "a secret of some length"})
+    assert found.service.webhook_secret is not None
+    assert found.service.webhook_secret.get_secret_value() == "a secret of some length"
+    assert "a secret" not in repr(found)
+    with pytest.raises(SourceError, match="'webhook_secret' is a secret: set it in"):
+        layers(operator='webhook_secret = "a secret of some length"\n')
+    with pytest.raises(SourceError) as raised:
+        layers(environment={"DOCMILL_WEBHOOK_SECRET": "hunter2"})
+    assert "environment: webhook_secret: " in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('name = "click"', 'name = "Click docs"', "docmill.toml:2: repositories 1.name: "),
+        ('name = "click"', "", "repositories 1.name: Field required"),
+        ("https://example.org", "ext::sh", "repositories 1.source: 'ext::sh/click.git' is no git address"),
+        (
+            "https://",
+            "https://u:hunter2@",
+            "repositories 1.source: 'https://example.org/click.git' holds a pass",
+        ),
+        ("release/8", "--upload-pack=x", "repositories 1.branches: '--upload-pack=x' is no name of a branch"),
+        ("/srv/click", "click", "repositories 1.out: 'click/{branch}': give an absolute path"),
+        ("/{branch}", "", "repositories 1: 'click' has several branches: its out needs a {branch}"),
+        ("model", "modell", "repositories 1.modell: "),
+        (REPOSITORY, REPOSITORY * 2, "repositories: two of them have the name 'click'"),
+        (REPOSITORY, 'nightly = "daily"', "nightly: 'daily' is no cron line"),
+        (REPOSITORY, 'time_zone = "Mars"', "time_zone: 'Mars' is no time zone"),
+    ],
+)
+def test_what_the_operator_may_not_list(layers, old, new, said):
+    with pytest.raises(SourceError) as raised:
+        layers(operator=REPOSITORY.replace(old, new))
+    assert said in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1

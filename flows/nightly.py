@@ -1,0 +1,65 @@
+"""The flow of the night: each branch of each repository in the operator's file, in a run of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.deployments import arun_deployment
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, State
+
+from flows.settings import resolve_settings
+
+ON_PUSH = "on-push/on-push"
+
+_AT_ONCE = 2
+_POLL_S = 2
+
+
+@flow(name="nightly")
+async def nightly() -> State[Any]:
+    """Build all repositories, also those that did not change: docmill itself, or its settings, may have."""
+    service = resolve_settings(None, {}).service
+    turns = asyncio.Semaphore(_AT_ONCE)
+    sites = [(one.name, branch) for one in service.repositories for branch in one.branches]
+    ended = await asyncio.gather(*(_built(name, branch, turns) for name, branch in sites))
+    outcomes = dict(zip(sites, ended, strict=True))
+    await acreate_markdown_artifact(_table(outcomes), key="nightly", description="how each site fared")
+    failed = [f"{name} {branch}" for (name, branch), state in outcomes.items() if not state.is_completed()]
+    if not failed:
+        return Completed(message=f"{len(sites)} sites")
+    message = f"{len(failed)} of {len(sites)} sites failed: {', '.join(failed)}"
+    if len(failed) == len(sites):
+        return Failed(message=message)
+    return Completed(name="Partial", message=message)
+
+
+async def _built(name: str, branch: str, turns: asyncio.Semaphore) -> State[Any]:
+    """The state that a site's own run ends in; where there could be none, that of a failure."""
+    async with turns:
+        try:
+            run = await arun_deployment(
+                ON_PUSH,
+                parameters={"repository": name, "branch": branch, "rebuild": True},
+                poll_interval=_POLL_S,
+                idempotency_key=f"{flow_run.id}:{name}:{branch}",
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are built
+            get_run_logger().error("%s %s: %s", name, branch, error)
+            return Failed(message=str(error))
+    return run.state or Failed(message="the run has no state")
+
+
+def _table(outcomes: dict[tuple[str, str], State[Any]]) -> str:
+    lines = [
+        f"| {name} | {branch} | {state.name} | {_cell(state.message or '')} |"
+        for (name, branch), state in outcomes.items()
+    ]
+    return "\n".join(["| repository | branch | state | |", "|---|---|---|---|", *lines])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

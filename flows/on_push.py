@@ -1,0 +1,165 @@
+"""The flow of one push, which the last one wins.
+
+A run does not build the revision that a push named, but the one that the branch names
+when the run's turn comes, and leaves if that is published. So it does not matter how many
+pushes there were, in which order they were told of, or how often; a run that has not
+looked yet stands for all pushes before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, Running, State
+
+from flows.build_docs import TaskRun, build_as_tasks
+from flows.pipeline import standing_revision, target_of
+from flows.report import Report
+from flows.settings import Repository, cache_home, resolve_settings
+from tasks.documents import DocmillError, SourceError
+from tasks.ingest import open_source
+from tasks.ingest.git import shown, tip_of
+from tasks.ingest.tree import printable
+
+# A run in another state has yet to look at its branch.
+BUILDING = "Building"
+WAITING = "Waiting"
+# A run that waits says so this often, so that one that died is told from it.
+SECONDS_BETWEEN_SIGNS = 20
+
+# The least that Prefect grants: how long a repository is held for a run that died.
+_LEASE_S = 60
+_POLL_S = 2
+_BUILDS_A_RUN = 2
+# Runs that died are run again; what kills every one of them (memory) must not do so for ever.
+_ATTEMPTS = 3
+
+
+class _MovedError(Exception):
+    """The branch names another revision than the one that was built."""
+
+
+class _NewestOnly(TaskRun):
+    """Runs stages as tasks; looks again before publishing."""
+
+    def __init__(self, report: Report, is_newest: Callable[[], bool]) -> None:
+        super().__init__(report)
+        self.is_newest = is_newest
+
+    def __call__(self, name: str, key: str | None, function: Callable[..., Any], *inputs: Any) -> Any:
+        if name == "publish" and not self.is_newest():
+            raise _MovedError
+        return super().__call__(name, key, function, *inputs)
+
+
+def limit_of(repository: str) -> str:
+    """The concurrency limit that a repository's builds take turns by."""
+    return f"docmill-{repository}"
+
+
+def _run_name() -> str:
+    parameters = flow_run.parameters
+    return f"{parameters.get('repository')} {parameters.get('branch') or ''}".strip()
+
+
+@flow(name="on-push", flow_run_name=_run_name)
+def on_push(repository: str, branch: str = "", rebuild: bool = False, attempt: int = 1) -> State[Any]:
+    """Publish the newest revision of a repository's branch.
+
+    Args:
+        repository: its name in the operator's file
+        branch: one of its branches there; empty: the first
+        rebuild: build also what is published already
+        attempt: counts the runs for this that died
+    """
+    try:
+        found = resolve_settings(None, {}).service.repository(repository)
+        branch = _configured(found, branch)
+        if attempt > _ATTEMPTS:
+            raise DocmillError(f"{repository}: {_ATTEMPTS} runs died one after the other (out of memory?)")
+        with _turn(repository):
+            return _publish_newest(found, branch, rebuild)
+    except DocmillError as error:
+        line = printable(str(error))
+        get_run_logger().error(line)
+        return Failed(message=line)
+
+
+def _configured(repository: Repository, branch: str) -> str:
+    if branch and branch not in repository.branches:
+        raise SourceError(f"repository {repository.name!r}: branch {branch!r} is not in the operator's file")
+    return branch or repository.branches[0]
+
+
+@contextmanager
+def _turn(repository: str) -> Iterator[None]:
+    """Wait until no other run builds the repository, on whatever machine."""
+    with ExitStack() as stack:
+        said = -float(SECONDS_BETWEEN_SIGNS)
+        while not _entered(stack, limit_of(repository)):
+            if time.monotonic() - said >= SECONDS_BETWEEN_SIGNS:
+                said = time.monotonic()
+                _announce(WAITING)
+            time.sleep(_POLL_S)
+        _announce(BUILDING)
+        yield
+
+
+def _entered(stack: ExitStack, limit: str) -> bool:
+    try:
+        stack.enter_context(concurrency(limit, max_retries=0, lease_duration=_LEASE_S, strict=True))
+    except ConcurrencySlotAcquisitionError as error:
+        cause = error.__cause__
+        if cause is None:
+            raise DocmillError(f"the Prefect server has no limit {limit!r}: run docmill deploy") from error
+        if isinstance(cause, PrefectHTTPStatusError) and cause.response.status_code == HTTPStatus.LOCKED:
+            return False
+        raise
+    return True
+
+
+def _announce(name: str) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run.id, Running(name=name))
+
+
+def _publish_newest(repository: Repository, branch: str, rebuild: bool) -> State[Any]:
+    target = target_of(resolve_settings(None, repository.flags(branch)).settings)
+    for builds_left in reversed(range(_BUILDS_A_RUN)):
+        tip = tip_of(repository.source, branch)
+        if not rebuild and standing_revision(target) == tip:
+            return Completed(name="Unchanged", message=f"{tip} is published")
+        try:
+            return _build(repository, branch, may_be_late=not builds_left)
+        except _MovedError:
+            get_run_logger().info("%s %s moved meanwhile; building anew", repository.name, branch)
+    raise AssertionError("the last build publishes, or fails")
+
+
+def _build(repository: Repository, branch: str, may_be_late: bool) -> State[Any]:
+    """Build and publish what the branch names now.
+
+    Raises:
+        _MovedError: It names something else when all is built, and `may_be_late` is not set. Under steady
+            pushes that must end: what is published then is newer than what stood, if not the newest.
+    """
+    source = open_source(repository.source, f"refs/heads/{branch}", cache_home())
+    settings = resolve_settings(source.root, repository.flags(branch)).settings
+    report = Report(source={"location": shown(repository.source), "revision": source.revision})
+
+    def is_newest() -> bool:
+        return may_be_late or tip_of(repository.source, branch) == source.revision
+
+    build_as_tasks(source, settings, _NewestOnly(report, is_newest))
+    name = "Degraded" if report.degraded else "Published"
+    return Completed(name=name, message=f"{source.revision} is published in {settings.out}")

@@ -1,0 +1,287 @@
+"""All on one machine: a Prefect server unless one is named, a worker, the receiver; until interrupted."""
+
+from __future__ import annotations
+
+import ctypes
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+from flows.settings import CONFIG_VARIABLE, Service, cache_home
+from infra.deploy import as_deploy_error, deploy, named_server
+from tasks.documents import DocmillError, SourceError
+
+_log = logging.getLogger("docmill.up")
+_LIBC = ctypes.CDLL(None)
+
+_POLL_S = 0.5
+_SERVER_STARTS_S = 120
+_STOPS_S = 15
+_SETTLED_S = 20
+_EARLY_ENDS = 3
+_RUNS_AT_ONCE = 8  # one waits and one builds for each repository; few of them use the processor
+# prctl(2)
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class UpError(DocmillError):
+    """A part does not start, or ends again and again."""
+
+
+class Listen(NamedTuple):
+    """An address, the port of the Prefect server there, and that of the receiver."""
+
+    host: str
+    port: int
+    webhook_port: int
+
+
+class Part:
+    """A child process, in a session of its own: an interrupt of the terminal is not its to heed."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name, self._command, self._environment = name, command, environment
+        self._early_ends = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and have it end with this process, however that ends."""
+        self._since = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", *self._command],
+            env=self._environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+        )
+
+    def look_after(self) -> None:
+        """Start it again if it ended.
+
+        Raises:
+            UpError: It ends soon after each start.
+        """
+        status = self.process.poll()
+        if status is None:
+            return
+        early = time.monotonic() - self._since < _SETTLED_S
+        self._early_ends = self._early_ends + 1 if early else 1
+        if self._early_ends >= _EARLY_ENDS:
+            raise UpError(
+                f"{self.name}: ended {_EARLY_ENDS} times soon after its start; its last lines say why"
+            )
+        _log.warning("%s ended (status %s); starting it again", self.name, status)
+        self.start()
+
+    def stop(self) -> None:
+        """End it and all that it started, builds first, which then tell the server that they end."""
+        with suppress(psutil.NoSuchProcess):
+            _end_children(psutil.Process(self.process.pid))
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_STOPS_S)
+        self.process.kill()
+        self.process.wait()
+
+
+def _end_children(process: psutil.Process) -> None:
+    """End all that a process started; what its children started is theirs to end, as long as they can."""
+    started = process.children(recursive=True)
+    _signal(process.children(), signal.SIGTERM)
+    _, alive = psutil.wait_procs(started, _STOPS_S)
+    _signal(alive, signal.SIGKILL)
+
+
+def _signal(processes: Iterable[psutil.Process], number: int) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[str], None]) -> None:
+    """Run docmill as a service until interrupted.
+
+    Args:
+        service: What is built, and when.
+        config: The operator's file, where it is not at its usual place.
+        listen: Where; beyond loopback a Prefect server that is started asks for an auth string.
+        tell: Told, line by line, what runs where.
+
+    Raises:
+        SourceError: There is no secret for webhooks, or an address is taken.
+        DeployError: The Prefect server that is named does not answer.
+        UpError: Something does not start, or does not keep running.
+    """
+    if service.webhook_secret is None:
+        raise SourceError("webhook: set DOCMILL_WEBHOOK_SECRET, as in $(openssl rand -hex 32)")
+    _refuse_taken(listen.host, listen.webhook_port)
+    environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    if config is not None:
+        environment[CONFIG_VARIABLE] = str(config.resolve())
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a build whose worker died is this process's to end
+    with ExitStack() as stack, suppress(KeyboardInterrupt):
+        stack.enter_context(_ended_by_sigterm())
+        parts: list[Part] = []
+        stack.callback(_stop, parts)
+        if not PREFECT_API_URL.value():
+            _refuse_taken(listen.host, listen.port)
+            stack.enter_context(_own_server(listen, environment, parts, tell))
+        environment["PREFECT_API_URL"] = named_server()
+        _create_work_pool(service.work_pool)
+        deploy(service)
+        parts.append(_worker(service.work_pool, environment))
+        address = ["--host", listen.host, "--port", str(listen.webhook_port)]
+        parts.append(Part("webhook", ["infra.cli", "webhook", *address], environment))
+        for line in _running(service, listen):
+            tell(line)
+        while True:
+            time.sleep(_POLL_S)
+            _bury({part.process.pid for part in parts})
+            for part in parts:
+                part.look_after()
+
+
+def _bury(parts: set[int]) -> None:
+    """Take leave of processes that ended and whose parent had died."""
+    with suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid in parts:  # which are looked after
+                return
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+def _running(service: Service, listen: Listen) -> Iterator[str]:
+    api = named_server()
+    names = ", ".join(one.name for one in service.repositories)
+    yield f"Prefect        {api.removesuffix('/api')}"
+    yield f"webhooks       http://{_in_url(listen.host)}:{listen.webhook_port}/push/REPOSITORY"
+    yield f"repositories   {names or 'none; add [[repositories]] to docmill.toml'}"
+    yield f"nightly        {service.nightly} {service.time_zone}"
+
+
+@contextmanager
+def _own_server(
+    listen: Listen, environment: dict[str, str], parts: list[Part], tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Start a Prefect server, and have this process and later parts talk to it."""
+    # In memory, the default, a lease would not outlive the server, and its repository be held for ever.
+    environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    )
+    # Else the UI looks for the API at port 4200 of the machine that the browser runs on.
+    environment.setdefault("PREFECT_SERVER_UI_API_URL", "/api")
+    auth = environment.get("PREFECT_SERVER_API_AUTH_STRING")
+    if auth is None and not _is_loopback(listen.host):
+        auth = _kept_auth()
+        tell(f"auth string    in {_auth_file()}")
+    if auth:
+        environment |= {"PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_API_AUTH_STRING": auth}
+    address = ["--host", listen.host, "--port", str(listen.port)]
+    parts.append(Part("server", ["prefect", "server", "start", *address], environment))
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
+    api = f"http://{_in_url(reached)}:{listen.port}/api"
+    _wait_for(f"{api}/health", parts[-1])
+    with temporary_settings({PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: auth}):
+        yield
+
+
+def _auth_file() -> Path:
+    return cache_home() / "server-auth"
+
+
+def _kept_auth() -> str:
+    """The auth string of this machine's server, made once and readable by its owner alone."""
+    with suppress(FileExistsError):
+        _auth_file().parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(_auth_file(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"docmill:{secrets.token_urlsafe(32)}")
+    return _auth_file().read_text()
+
+
+def _worker(pool: str, environment: Mapping[str, str]) -> Part:
+    """The process that starts builds; it has no need of what pushes are signed with."""
+    hidden = {"DOCMILL_WEBHOOK_SECRET", "DOCMILL_WEBHOOK_SECRET_BEFORE", "PREFECT_SERVER_API_AUTH_STRING"}
+    kept = {name: value for name, value in environment.items() if name not in hidden}
+    kept.setdefault("PREFECT_WORKER_QUERY_SECONDS", "2")
+    start = ["prefect", "worker", "start", "--pool", pool, "--type", "process"]
+    return Part("worker", [*start, "--limit", str(_RUNS_AT_ONCE)], kept)
+
+
+def _create_work_pool(name: str) -> None:
+    with as_deploy_error(), get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+
+
+def _wait_for(url: str, part: Part) -> None:
+    until = time.monotonic() + _SERVER_STARTS_S
+    while time.monotonic() < until:
+        if part.process.poll() is not None:
+            raise UpError(f"{part.name}: ended with status {part.process.returncode}; its last lines say why")
+        with suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=2).is_success:
+                return
+        time.sleep(_POLL_S)
+    raise UpError(f"{part.name}: did not answer at {url} within {_SERVER_STARTS_S} s")
+
+
+def _stop(parts: list[Part]) -> None:
+    """End the parts, the last one first: builds tell the server that they end."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    for part in reversed(parts):
+        part.stop()
+    _end_children(psutil.Process())
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have a request to end be an interrupt: service managers send it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SourceError(
+                f"{host} port {port}: {error.strerror}; choose another, or end what has it"
+            ) from error
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,383 @@
+"""The receiver of pushes: a signed delivery of GitHub, GitLab or Gitea becomes a run of the flow on-push.
+
+Nothing of a request is trusted before its signature is checked, and little after: which
+repository it is for stands in the path, and of the payload only the branch counts. The run
+is at the Prefect server before the forge is answered, so that nothing is lost here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+import uvicorn
+from httpx import HTTPError
+from msgspec import Struct
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import PrefectException
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from flows.nightly import ON_PUSH
+from flows.on_push import BUILDING, SECONDS_BETWEEN_SIGNS
+from flows.settings import Service
+from infra.deploy import named_server
+from tasks.documents import SourceError
+from tasks.ingest.git import validated_revision
+from tasks.ingest.tree import printable
+
+_log = logging.getLogger("docmill.webhook")
+
+_LONGEST_BODY = 5_000_000  # bytes; forges list at most some thousand commits
+_BODY_S = 5.0
+_ANSWER_S = 0.8
+_AT_ONCE = 100  # connections
+_SOON = timedelta(seconds=5)  # what someone put off to tomorrow does not stand for a push
+_SIGN_OF_LIFE = timedelta(seconds=3 * SECONDS_BETWEEN_SIGNS)
+_DELIVERY = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+class RefusedError(Exception):
+    """A request that is not heeded: the status and the line that the forge gets."""
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Forge(NamedTuple):
+    """How a forge tells what happened, proves that it is one, and numbers its deliveries."""
+
+    name: str
+    event: str
+    proof: str
+    deliveries: tuple[str, ...]
+    proves: Callable[[bytes, bytes, bytes], bool]
+    pushes: frozenset[str]
+
+
+class Push(Struct, frozen=True):
+    """What is read of a payload; every forge names it so."""
+
+    ref: str
+    after: str
+
+
+class Answer(NamedTuple):
+    """What a forge is told: the run that was made or stands for the push, or why there is none."""
+
+    status: HTTPStatus
+    outcome: str
+    detail: str
+
+
+def _hmac(secret: bytes, body: bytes, proof: bytes) -> bool:
+    return hmac.compare_digest(hmac.new(secret, body, hashlib.sha256).hexdigest().encode(), proof)
+
+
+def _prefixed_hmac(secret: bytes, body: bytes, proof: bytes) -> bool:
+    return proof.startswith(b"sha256=") and _hmac(secret, body, proof.removeprefix(b"sha256="))
+
+
+def _token(secret: bytes, _body: bytes, proof: bytes) -> bool:
+    return hmac.compare_digest(secret, proof)
+
+
+# Gitea sends GitHub's headers as well, so that it comes first.
+_FORGES = (
+    Forge("gitea", "x-gitea-event", "x-gitea-signature", ("x-gitea-delivery",), _hmac, frozenset({"push"})),
+    Forge(
+        "github",
+        "x-github-event",
+        "x-hub-signature-256",
+        ("x-github-delivery",),
+        _prefixed_hmac,
+        frozenset({"push"}),
+    ),
+    Forge(
+        "gitlab",
+        "x-gitlab-event",
+        "x-gitlab-token",
+        ("idempotency-key", "x-gitlab-event-uuid"),
+        _token,
+        frozenset({"Push Hook", "Tag Push Hook"}),
+    ),
+)
+
+
+class Runs:
+    """The runs of on-push at a Prefect server."""
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._client = client
+        self._deployment: UUID | None = None
+        self._one_at_a_time: dict[tuple[str, str], asyncio.Lock] = {}
+        self._next: dict[tuple[str, str], asyncio.Task[Answer]] = {}
+
+    async def ask(self, repository: str, branch: str, key: str) -> Answer:
+        """See to it that a run looks at a branch after now.
+
+        Who asks while another question about the branch is on its way shares the one after it.
+
+        Args:
+            repository: Its name in the operator's file.
+            branch: One of its branches.
+            key: Of a delivery; a second run of the same key is not made.
+
+        Raises:
+            RefusedError: The server does not answer, or knows no such deployment.
+        """
+        site = (repository, branch)
+        if site not in self._next:
+            self._next[site] = asyncio.create_task(self._question(site, key))
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await asyncio.shield(self._next[site])
+        except TimeoutError as error:
+            raise _unavailable("the Prefect server takes too long") from error
+
+    async def _question(self, site: tuple[str, str], key: str) -> Answer:
+        async with self._one_at_a_time.setdefault(site, asyncio.Lock()):
+            del self._next[site]
+            try:
+                async with asyncio.timeout(_ANSWER_S):
+                    return await self._run_for(site, key)
+            except TimeoutError:
+                return _later("the Prefect server takes too long")
+            except (HTTPError, PrefectException) as error:
+                self._deployment = None  # another may have taken its place
+                _log.warning("Prefect server: %s", printable(str(error).partition("\n")[0]))
+                return _later("the Prefect server does not answer, or docmill deploy has not run")
+
+    async def _run_for(self, site: tuple[str, str], key: str) -> Answer:
+        repository, branch = site
+        if self._deployment is None:
+            self._deployment = (await self._client.read_deployment_by_name(ON_PUSH)).id
+        for run in await self._unfinished(self._deployment):
+            of_site = (run.parameters.get("repository"), run.parameters.get("branch")) == site
+            if of_site and _has_yet_to_look(run):
+                return Answer(HTTPStatus.OK, "waiting", str(run.id))
+        run = await self._client.create_flow_run_from_deployment(
+            self._deployment, parameters={"repository": repository, "branch": branch}, idempotency_key=key
+        )
+        return Answer(HTTPStatus.ACCEPTED, "queued", str(run.id))
+
+    async def _unfinished(self, deployment: UUID) -> list[FlowRun]:
+        return await self._client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(
+                        any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
+                    )
+                )
+            ),
+        )
+
+
+def _has_yet_to_look(run: FlowRun) -> bool:
+    """Whether a run will look at its branch after now; one that begins and gives no sign may have died."""
+    state = run.state
+    if state is None or state.name == BUILDING:
+        return False
+    now = datetime.now(UTC)
+    if state.is_scheduled():
+        return (state.state_details.scheduled_time or now) - now < _SOON
+    return now - state.timestamp < _SIGN_OF_LIFE
+
+
+def _later(why: str) -> Answer:
+    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "refused", f"{why}; deliver again later")
+
+
+def _unavailable(why: str) -> RefusedError:
+    return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}; deliver again later")
+
+
+class Receiver:
+    """Takes deliveries for the repositories of the operator's file."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._secrets = [
+            secret.get_secret_value().encode()
+            for secret in (service.webhook_secret, service.webhook_secret_before)
+            if secret is not None
+        ]
+        if not self._secrets:
+            raise SourceError("webhook: set DOCMILL_WEBHOOK_SECRET to what the forges sign with")
+        self._requests: Counter[str] = Counter()
+        self._minute = 0
+        self.runs: Runs | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a delivery."""
+        try:
+            answer = await self._answer(request)
+        except RefusedError as error:
+            answer = Answer(error.status, "refused", str(error))
+        except ClientDisconnect:
+            answer = Answer(HTTPStatus.BAD_REQUEST, "refused", "the request broke off")
+        path, detail = printable(request.url.path[:200]), printable(answer.detail)
+        _log.info("%s %s: %s %s", path, answer.status.value, answer.outcome, detail)
+        return JSONResponse({"outcome": answer.outcome, "detail": answer.detail}, answer.status)
+
+    async def _answer(self, request: Request) -> Answer:
+        self._refuse_floods(request.client.host if request.client else "")
+        forge = next((one for one in _FORGES if one.event in request.headers), None)
+        if forge is None:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "is of no forge that docmill knows: no event is named")
+        body = await _body_of(request)
+        self._refuse_unsigned(forge, body, request)
+        name = request.path_params["repository"]
+        if all(one.name != name for one in self._service.repositories):
+            raise RefusedError(HTTPStatus.NOT_FOUND, "the operator's file has no such repository")
+        event = request.headers[forge.event]
+        if event not in forge.pushes:
+            return Answer(HTTPStatus.OK, "ignored", f"{event[:60]} is no push")
+        branch = _branch_of(_push_in(body, request))
+        if branch is None:
+            return Answer(HTTPStatus.OK, "ignored", "a tag, or a branch that was deleted")
+        if branch not in self._service.repository(name).branches:
+            return Answer(HTTPStatus.OK, "ignored", f"branch {branch} is not in the operator's file")
+        assert self.runs is not None  # as long as the application lives
+        return await self.runs.ask(
+            name, branch, f"{forge.name}:{name}:{branch}:{_delivery_of(forge, request)}"
+        )
+
+    def _refuse_floods(self, address: str) -> None:
+        minute = int(time.monotonic() / 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._requests.clear()
+        self._requests[address] += 1
+        if self._requests[address] > self._service.webhook_rate:
+            raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS, "too many requests; deliver again in a minute")
+
+    def _refuse_unsigned(self, forge: Forge, body: bytes, request: Request) -> None:
+        proof = request.headers.get(forge.proof, "").encode("latin-1")
+        # All secrets are tried, so that time does not tell which one it was.
+        proved = [forge.proves(secret, body, proof) for secret in self._secrets]
+        if not any(proved):
+            raise RefusedError(HTTPStatus.UNAUTHORIZED, f"{forge.proof} does not prove the secret")
+
+
+async def _body_of(request: Request) -> bytes:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > _LONGEST_BODY:
+        raise _too_large()
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > _LONGEST_BODY:
+                    raise _too_large()
+    except TimeoutError as error:
+        raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, f"the body took over {_BODY_S:.0f} s") from error
+    return bytes(body)
+
+
+def _too_large() -> RefusedError:
+    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"over {_LONGEST_BODY:,} bytes")
+
+
+def _push_in(body: bytes, request: Request) -> Push:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "have the forge send application/json")
+    try:
+        return msgspec.json.decode(body, type=Push)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"is no push: {error}") from error
+
+
+def _branch_of(push: Push) -> str | None:
+    """The branch that was pushed to; None for a tag, and for a branch that is gone.
+
+    Raises:
+        RefusedError: The payload's names are none that git would make.
+    """
+    kind, _, name = push.ref.removeprefix("refs/").partition("/")
+    if not push.ref.startswith("refs/") or not _SHA.fullmatch(push.after):
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "ref or after is malformed")
+    try:
+        validated_revision(name)
+    except SourceError as error:
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "ref is malformed") from error
+    return name if kind == "heads" and push.after.strip("0") else None
+
+
+def _delivery_of(forge: Forge, request: Request) -> str:
+    given = next((request.headers[name] for name in forge.deliveries if name in request.headers), "")
+    if not _DELIVERY.fullmatch(given):
+        raise RefusedError(HTTPStatus.BAD_REQUEST, f"{forge.deliveries[-1]} is missing or malformed")
+    return given
+
+
+def application(
+    service: Service, connect: Callable[[], AbstractAsyncContextManager[PrefectClient]] = get_client
+) -> Starlette:
+    """The receiver as an ASGI application.
+
+    Raises:
+        SourceError: There is no secret to hold signatures against.
+    """
+    receive = Receiver(service)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with connect() as client:
+            receive.runs = Runs(client)
+            yield
+
+    async def health(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    return Starlette(
+        routes=[Route("/push/{repository}", receive.__call__, methods=["POST"]), Route("/health", health)],
+        lifespan=lifespan,
+    )
+
+
+def serve(service: Service, host: str, port: int) -> None:
+    """Receive pushes until interrupted.
+
+    Raises:
+        SourceError: There is no secret, or no Prefect server is named.
+    """
+    named_server()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    uvicorn.run(
+        application(service),
+        host=host,
+        port=port,
+        access_log=False,
+        server_header=False,
+        log_level="warning",
+        limit_concurrency=_AT_ONCE,
+    )

@@ -1,0 +1,144 @@
+"""The last push wins: what is published is what the branch names, and nothing is built twice or at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flows.settings import operator_file
+
+
+@pytest.fixture
+def site(home, git_repository, tmp_path, server) -> Path:
+    """A repository in the operator's file, and its limit at the server; gives where its site goes."""
+    from prefect.client.orchestration import get_client
+
+    from flows.on_push import limit_of
+
+    operator_file().parent.mkdir(parents=True)
+    operator_file().write_text(
+        f'[[repositories]]\nname = "workshop"\nsource = "{git_repository.url}"\n'
+        f'branches = ["main", "old"]\nout = "{tmp_path}/site-{{branch}}"\nmodel = "none"\n'
+    )
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(limit_of("workshop"), 1)
+    return tmp_path / "site-main"
+
+
+def run(**parameters):
+    from flows.on_push import on_push
+
+    return on_push(**{"repository": "workshop", **parameters}, return_state=True)
+
+
+def test_the_newest_is_published_once(git_repository, site):
+    first = git_repository.push("first")
+    state = run()
+    assert (state.name, first in state.message) == ("Published", True)
+    assert "first" in (site / "symbols.json").read_text()
+    git_repository.push("second")
+    git_repository.push("third")
+    assert run().name == "Published"
+    assert "third" in (site / "symbols.json").read_text()
+    assert run(branch="main").name == "Unchanged"
+    assert run(rebuild=True).name == "Published"
+    (site / "index.html").unlink()
+    assert run().name == "Published"  # what is damaged is not published
+
+
+def test_branches_have_sites_of_their_own(git_repository, site):
+    git_repository.push("first")
+    git_repository.push("second", branch="old")
+    assert {run().name, run(branch="old").name} == {"Published"}
+    assert "first" in (site / "symbols.json").read_text()
+    assert "second" in (site.with_name("site-old") / "symbols.json").read_text()
+
+
+def test_what_is_pushed_during_a_build_is_published_instead(git_repository, site, monkeypatch):
+    from flows import on_push
+
+    opened = on_push.open_source
+    pushes = iter(("second", "third", "fourth"))
+
+    def open_source(*arguments):
+        source = opened(*arguments)
+        git_repository.push(next(pushes))
+        return source
+
+    git_repository.push("first")
+    monkeypatch.setattr(on_push, "open_source", open_source)
+    assert run().name == "Published"
+    assert "second" in (site / "symbols.json").read_text()  # steady pushes do not put it off for ever
+    assert next(pushes) == "fourth"
+    monkeypatch.undo()
+
+
+def test_two_runs_of_a_repository_take_turns(git_repository, site):
+    from prefect.client.orchestration import get_client
+    from prefect.concurrency.sync import concurrency
+
+    from flows.on_push import WAITING, limit_of
+
+    git_repository.push("first")
+    with ThreadPoolExecutor(1) as pool, get_client(sync_client=True) as client:
+        with concurrency(limit_of("workshop"), strict=True):
+            waiting = pool.submit(run)
+            while not [run for run in client.read_flow_runs() if run.state.name == WAITING]:
+                time.sleep(0.1)
+            assert not site.exists()
+            git_repository.push("second")
+        assert waiting.result().name == "Published"
+    assert "second" in (site / "symbols.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"repository": "unknown"}, "repository 'unknown': is not in the operator's file"),
+        ({"branch": "other"}, "repository 'workshop': branch 'other' is not in the operator's file"),
+        ({"branch": "old"}, "has no branch 'old'"),
+        ({"attempt": 4}, "workshop: 3 runs died one after the other"),
+    ],
+)
+def test_a_run_that_cannot_build_says_why_in_a_line(git_repository, site, parameters, said):
+    git_repository.push("first")
+    state = run(**parameters)
+    assert state.is_failed()
+    assert said in state.message
+    assert "\n" not in state.message
+
+
+def test_without_its_limit_a_run_fails(git_repository, site):
+    from prefect.client.orchestration import get_client
+
+    from flows.on_push import limit_of
+
+    git_repository.push("first")
+    with get_client(sync_client=True) as client:
+        client.delete_global_concurrency_limit_by_name(limit_of("workshop"))
+    assert "run docmill deploy" in run().message
+    assert not site.exists()
+
+
+def test_the_engine_is_held_by_one_build_at_a_time(tmp_path):
+    from tasks.generate.writer import engine_held
+
+    held, order = threading.Event(), []
+
+    def other() -> None:
+        held.wait()
+        with engine_held("cpu", tmp_path):
+            order.append("other")
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(other)
+        with engine_held("cpu", tmp_path):
+            held.set()
+            time.sleep(0.2)
+            order.append("this")
+        done.result()
+    assert order == ["this", "other"]

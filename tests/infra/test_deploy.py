@@ -1,0 +1,136 @@
+"""Deployments, limits and automations: what prefect.yaml says is there, and is put at a server once."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.settings import Repository, Service
+from infra.cli import main
+from infra.deploy import deploy, deployments_of
+
+REPOSITORY = {"name": "deployed", "source": "https://example.org/deployed", "out": "/srv/deployed"}
+
+
+@pytest.mark.parametrize(
+    ("name", "entrypoint", "parameters"),
+    [
+        ("nightly", "flows.nightly.nightly", []),
+        ("on-push", "flows.on_push.on_push", ["repository", "branch", "rebuild", "attempt"]),
+        (
+            "on-demand",
+            "flows.build_docs.build_docs",
+            [
+                "source",
+                "revision",
+                "out",
+                "model",
+                "quantize",
+                "device",
+                "budget",
+                "strict",
+                "config",
+                "report_file",
+            ],
+        ),
+    ],
+)
+def test_each_entry_is_a_flow_that_takes_its_parameters(name, entrypoint, parameters):
+    from prefect import Flow
+    from prefect.flows import load_flow_from_entrypoint
+    from prefect.utilities.callables import parameter_schema
+
+    (entry,) = [one for one in deployments_of(Service()) if one.name == name]
+    assert entry.entrypoint == entrypoint
+    flow = load_flow_from_entrypoint(entry.entrypoint)
+    assert isinstance(flow, Flow)
+    properties = parameter_schema(flow).properties
+    assert list(properties) == parameters
+    assert [properties[one]["position"] for one in parameters] == list(range(len(parameters)))
+    assert all(properties[one]["description"] for one in parameters)
+
+
+def test_the_operators_settings_complete_the_entries():
+    entries = deployments_of(Service(nightly="30 1 * * 1-5", time_zone="Europe/Berlin", work_pool="docs"))
+    assert {entry.work_pool.name for entry in entries} == {"docs"}
+    (schedule,) = [schedule for entry in entries for schedule in entry.schedules]
+    assert (schedule.cron, schedule.timezone) == ("30 1 * * 1-5", "Europe/Berlin")
+
+
+def test_deploying_again_changes_nothing(server):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    service = Service(repositories=(Repository.model_validate(REPOSITORY),), work_pool="deployments")
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="deployments", type="process"))
+        deploy(service)
+
+        def found():
+            deployments = client.read_deployments()
+            automations = client.request("POST", "/automations/filter", json={}).json()
+            return (
+                sorted((one.name, one.entrypoint, len(one.schedules)) for one in deployments),
+                sorted((one["name"], one["id"], one["enabled"]) for one in automations),
+                client.read_global_concurrency_limit_by_name("docmill-deployed"),
+            )
+
+        first = found()
+        deploy(service)
+        assert found() == first
+    deployments, automations, limit = first
+    assert [name for name, _, _ in deployments] == ["nightly", "on-demand", "on-push"]
+    assert [name for name, _, _ in automations] == [
+        "docmill: crash zombie flows",
+        "docmill: run again what crashed",
+    ]
+    assert (limit.limit, limit.active_slots) == (1, 0)
+
+
+def test_a_run_that_crashed_is_run_again_with_the_next_number(server):
+    import time
+
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.states import Crashed
+
+    service = Service(work_pool="crashes")
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="crashes", type="process"))
+        deploy(service)
+        on_push = client.read_deployment_by_name("on-push/on-push")
+        given = {"repository": "crashing", "branch": "main", "rebuild": True}
+        run = client.create_flow_run_from_deployment(on_push.id, parameters=given)
+        client.set_flow_run_state(run.id, Crashed(), force=True)
+        for _ in range(100):
+            of_it = [r for r in client.read_flow_runs() if r.parameters.get("repository") == "crashing"]
+            if len(of_it) > 1:
+                break
+            time.sleep(0.2)
+    (again,) = [one for one in of_it if one.id != run.id]
+    assert again.parameters == {**given, "attempt": 2}
+
+
+def test_without_its_work_pool_deploying_fails_in_a_line(server, monkeypatch, capsys):
+    monkeypatch.setenv("DOCMILL_WORK_POOL", "absent")
+    assert main(["deploy"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("docmill: work pool 'absent': not at http")
+
+
+@pytest.mark.parametrize("command", ["deploy", "webhook"])
+def test_a_server_has_to_be_named(command, capsys):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert main([command]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("docmill: Prefect server: set PREFECT_API_URL")
+
+
+def test_without_a_server_deploying_fails_in_a_line(capsys):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert main(["deploy"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("docmill: Prefect server: ")

@@ -1,0 +1,163 @@
+"""`docmill up`: one command, and pushes and nights are published; one interrupt, and nothing is left."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from infra.cli import main
+from tests.infra.test_interrupt import heed_interrupts
+
+SECRET = "a secret of some length"
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def operators_file(git_repository, tmp_path) -> Path:
+    file = tmp_path / "operator.toml"
+    file.write_text(
+        f'[[repositories]]\nname = "workshop"\nsource = "{git_repository.url}"\nout = "{tmp_path}/site"\n'
+        f'[[repositories]]\nname = "gone"\nsource = "file://{tmp_path}/gone.git"\nout = "{tmp_path}/gone"\n'
+    )
+    return file
+
+
+class Service:
+    """A running `docmill up`, and what it printed."""
+
+    def __init__(self, config: Path, home: Path) -> None:
+        server, webhook = free_ports(2)
+        self.api, self.hooks = f"http://127.0.0.1:{server}/api", f"http://127.0.0.1:{webhook}"
+        environment = os.environ | {"PREFECT_HOME": str(home), "DOCMILL_WEBHOOK_SECRET": SECRET}
+        environment["PREFECT_WORKER_QUERY_SECONDS"] = "1"
+        environment.pop("PREFECT_API_URL", None)
+        ports = ["--port", str(server), "--webhook-port", str(webhook)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "infra.cli", "up", "--config", str(config), *ports],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=heed_interrupts,
+        )
+        self.printed = ""
+        self._read_until("nightly  ")
+        threading.Thread(target=self._read_until, args=(None,), daemon=True).start()
+
+    def _read_until(self, text: str | None) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.printed += line
+            if text and text in line:
+                break
+
+    def push(self, secret: str = SECRET) -> httpx.Response:
+        body = json.dumps({"ref": "refs/heads/main", "after": "a" * 40}).encode()
+        headers = {
+            "content-type": "application/json",
+            "x-github-event": "push",
+            "x-github-delivery": str(uuid.uuid4()),
+            "x-hub-signature-256": f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}",
+        }
+        client = httpx.Client(transport=httpx.HTTPTransport(retries=10))  # until the receiver listens
+        return client.post(f"{self.hooks}/push/workshop", content=body, headers=headers)
+
+    def ended(self, run: str) -> dict:
+        """A run, when it has ended."""
+        for _ in range(600):
+            found = httpx.get(f"{self.api}/flow_runs/{run}").json()
+            if found["state_type"] in {"COMPLETED", "FAILED", "CRASHED"}:
+                return found
+            threading.Event().wait(0.1)
+        raise AssertionError(self.printed)
+
+    def comes(self, deployment: str) -> bool:
+        """Whether the server has put runs of a deployment on its schedule."""
+        wanted = {"deployments": {"id": {"any_": [deployment]}}}
+        scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        for _ in range(300):
+            if httpx.post(f"{self.api}/flow_runs/count", json={**wanted, **scheduled}).json():
+                return True
+            threading.Event().wait(0.1)
+        return False
+
+    def interrupt(self) -> list[psutil.Process]:
+        """End it as Ctrl-C does; what is left of its processes."""
+        processes = psutil.Process(self.process.pid).children(recursive=True)
+        assert len(processes) >= 3
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+        return psutil.wait_procs(processes, 1)[1]
+
+
+def test_pushes_and_nights_are_published_until_an_interrupt(git_repository, operators_file, tmp_path):
+    git_repository.push("first")
+    service = Service(operators_file, tmp_path / "prefect")
+    try:
+        nightly = httpx.get(f"{service.api}/deployments/name/nightly/nightly").json()
+        assert service.push(secret="another secret").status_code == 401
+        pushed = service.push()
+        assert pushed.status_code == 202
+        night = httpx.post(f"{service.api}/deployments/{nightly['id']}/create_flow_run", json={}).json()
+        # Either of them builds, the other finds it published or builds it again.
+        assert service.ended(pushed.json()["detail"])["state_name"] in {"Published", "Unchanged"}
+        assert "first" in (tmp_path / "site" / "symbols.json").read_text()
+        state = service.ended(night["id"])["state"]
+        assert (state["type"], state["name"]) == ("COMPLETED", "Partial")
+        assert state["message"] == "1 of 2 sites failed: gone main"
+        assert service.comes(nightly["id"])
+    finally:
+        left = service.interrupt()
+    assert service.process.returncode == 0, service.printed
+    assert left == []
+    assert service.printed.splitlines()[-1] == "docmill: stopped"
+    assert SECRET not in service.printed
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "webhook: set DOCMILL_WEBHOOK_SECRET"),
+        ({"DOCMILL_WEBHOOK_SECRET": SECRET}, "127.0.0.1 port PORT: Address already in use"),
+        ({"DOCMILL_WEBHOOK_SECRET": "hunter2"}, "environment: webhook_secret: "),
+    ],
+)
+def test_what_cannot_run_says_why_in_a_line(environment, said, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["up", "--webhook-port", port]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said.replace("PORT", port) in line
+    assert "hunter2" not in line
+
+
+def test_beyond_loopback_the_auth_string_is_made_once_and_private(home):
+    from infra.up import _kept_auth
+
+    auth = _kept_auth()
+    assert auth == _kept_auth()
+    (file,) = (home / "cache" / "docmill").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(auth) > 40

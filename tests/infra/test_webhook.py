@@ -1,0 +1,302 @@
+"""The receiver: what forges sign becomes a run, once; nothing else does, and nothing makes it fail."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import uuid
+from collections import Counter
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from flows.settings import Repository, Service
+from tasks.documents import SourceError
+
+SECRET, OLD_SECRET = "a secret of some length", "the secret before that one"
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def deployed(server):
+    """A server that knows the deployments; gives how many runs it has."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    from infra.deploy import deploy
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="webhooks", type="process"))
+    deploy(Service(work_pool="webhooks"))
+
+    def runs() -> int:
+        with get_client(sync_client=True) as client:
+            return client.request("POST", "/flow_runs/count", json={}).json()
+
+    return runs
+
+
+def service(repository: str, **given) -> Service:
+    entry = {"name": repository, "source": "https://example.org/a", "branches": ["main"], "out": "/srv/a"}
+    secrets = {"webhook_secret": SECRET, "webhook_secret_before": OLD_SECRET}
+    return Service.model_validate(
+        {"repositories": [Repository.model_validate(entry)], "webhook_rate": 10**6, **secrets, **given}
+    )
+
+
+@asynccontextmanager
+async def receiver(of: Service):
+    """The application as an ASGI server runs it, and a client that reaches it."""
+    from infra.webhook import application
+
+    app = application(of)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://docmill") as client:
+            yield client
+
+
+def sent(of: Service, path: str, content: bytes, headers: dict[str, str]) -> httpx.Response:
+    async def send() -> httpx.Response:
+        async with receiver(of) as client:
+            return await client.post(path, content=content, headers=headers)
+
+    return asyncio.run(send())
+
+
+def push(**changes) -> bytes:
+    return json.dumps({"ref": "refs/heads/main", "after": SHA, "commits": [], **changes}).encode()
+
+
+def signed(body: bytes, forge: str = "github", secret: str = SECRET, event: str = "push", **headers: str):
+    """The headers that a forge sends with a body."""
+    proof = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    delivery = str(uuid.uuid4())
+    github = {
+        "x-github-event": event,
+        "x-github-delivery": delivery,
+        "x-hub-signature-256": f"sha256={proof}",
+    }
+    given = {
+        "github": github,
+        "gitea": {
+            **github,
+            "x-gitea-event": event,
+            "x-gitea-delivery": delivery,
+            "x-gitea-signature": proof,
+        },
+        "gitlab": {
+            "x-gitlab-event": "Push Hook" if event == "push" else event,
+            "x-gitlab-event-uuid": delivery,
+            "x-gitlab-token": secret,
+        },
+    }[forge]
+    return {"content-type": "application/json", **given, **headers}
+
+
+@pytest.fixture
+def name() -> str:
+    """A repository of this test's own: the server is shared."""
+    return f"r{uuid.uuid4().hex[:12]}"
+
+
+@pytest.mark.parametrize("forge", ["github", "gitlab", "gitea"])
+def test_a_signed_push_becomes_a_run(deployed, name, forge):
+    before = deployed()
+    answer = sent(service(name), f"/push/{name}", push(), signed(push(), forge))
+    assert (answer.status_code, answer.json()["outcome"]) == (202, "queued")
+    assert deployed() == before + 1
+
+
+def test_the_secret_before_is_good_while_it_is_set(deployed, name):
+    headers = signed(push(), secret=OLD_SECRET)
+    assert sent(service(name), f"/push/{name}", push(), headers).status_code == 202
+    refused = sent(service(name, webhook_secret_before=None), f"/push/{name}", push(), headers)
+    assert refused.status_code == 401
+
+
+def test_a_redelivery_is_the_same_run(deployed, name):
+    from prefect.client.orchestration import get_client
+    from prefect.states import Completed
+
+    headers = signed(push())
+    first = sent(service(name), f"/push/{name}", push(), headers).json()
+    with get_client(sync_client=True) as client:  # as if it had been built
+        client.set_flow_run_state(uuid.UUID(first["detail"]), Completed(), force=True)
+    before = deployed()
+    assert sent(service(name), f"/push/{name}", push(), headers).json() == first
+    assert deployed() == before
+
+
+def test_a_burst_is_one_run_until_that_looks(deployed, name):
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    from flows.on_push import BUILDING, WAITING
+
+    async def burst() -> Counter[str]:
+        async with receiver(service(name)) as client:
+            answers = await asyncio.gather(
+                *(client.post(f"/push/{name}", content=push(), headers=signed(push())) for _ in range(50))
+            )
+        assert {answer.status_code for answer in answers} <= {200, 202}
+        (run,) = {answer.json()["detail"] for answer in answers}
+        return Counter({run: len(answers)})
+
+    ((run, count),) = asyncio.run(burst()).items()
+    assert count == 50
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(uuid.UUID(run), Running(name=WAITING), force=True)
+        assert set(asyncio.run(burst())) == {run}
+        client.set_flow_run_state(uuid.UUID(run), Running(name=BUILDING), force=True)
+        assert run not in asyncio.run(burst())
+
+
+def test_a_run_that_is_put_off_does_not_stand_for_a_push(deployed, name):
+    from prefect.client.orchestration import get_client
+    from prefect.states import Scheduled
+
+    tomorrow = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    with get_client(sync_client=True) as client:
+        on_push = client.read_deployment_by_name("on-push/on-push")
+        given = {"repository": name, "branch": "main"}
+        client.create_flow_run_from_deployment(on_push.id, parameters=given, state=tomorrow)
+    assert sent(service(name), f"/push/{name}", push(), signed(push())).json()["outcome"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "said"),
+    [
+        (push(), {"x-github-event": "ping"}, 200, "ping is no push"),
+        (push(), {"x-github-event": "create"}, 200, "create is no push"),
+        (push(ref="refs/tags/v1"), {}, 200, "a tag, or a branch that was deleted"),
+        (push(after="0" * 40, deleted=True), {}, 200, "a tag, or a branch that was deleted"),
+        (push(ref="refs/heads/other"), {}, 200, "branch other is not in the operator's file"),
+        (push(ref="refs/heads/--upload-pack=x"), {}, 400, "ref is malformed"),
+        (push(ref="refs/heads/a..b"), {}, 400, "ref is malformed"),
+        (push(ref="main"), {}, 400, "ref or after is malformed"),
+        (push(after="HEAD"), {}, 400, "ref or after is malformed"),
+        (push(after=None), {}, 400, "is no push"),
+        (b"[" * 100_000, {}, 400, "is no push"),
+        (b"\xff", {}, 400, "is no push"),
+        (push(), {"x-github-delivery": "a b"}, 400, "x-github-delivery is missing or malformed"),
+        (push(), {"content-type": "application/x-www-form-urlencoded"}, 415, "application/json"),
+        (push(), {"x-hub-signature-256": "sha256=" + "0" * 64}, 401, "does not prove"),
+        (push(), {"x-hub-signature-256": ""}, 401, "does not prove"),
+        (b"x" * 5_000_001, {}, 413, "over 5,000,000 bytes"),
+    ],
+)
+def test_what_is_no_push_to_build_makes_no_run(deployed, name, body, headers, status, said):
+    before = deployed()
+    answer = sent(service(name), f"/push/{name}", body, {**signed(body), **headers})
+    assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.text
+    assert deployed() == before
+
+
+def test_requests_for_nothing(deployed, name):
+    headers = signed(push())
+    assert sent(service(name), "/push/other", push(), headers).status_code == 404
+    assert sent(service(name), "/elsewhere", push(), headers).status_code == 404
+    bare = {"content-type": "application/json"}
+    assert sent(service(name), f"/push/{name}", push(), bare).status_code == 400
+
+
+def test_floods_are_refused(deployed, name):
+    async def flood() -> list[int]:
+        async with receiver(service(name, webhook_rate=3)) as client:
+            return [(await client.post(f"/push/{name}")).status_code for _ in range(5)]
+
+    assert asyncio.run(flood()) == [400, 400, 400, 429, 429]
+
+
+def test_without_a_server_a_forge_is_told_to_deliver_again(name):
+    import time
+
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        start = time.monotonic()
+        answer = sent(service(name), f"/push/{name}", push(), signed(push()))
+    assert answer.status_code == 503
+    assert "deliver again later" in answer.json()["detail"]
+    assert time.monotonic() - start < 5  # of which the answer is one at most, and connecting the rest
+
+
+def test_there_is_no_receiver_without_a_secret():
+    from infra.webhook import application
+
+    with pytest.raises(SourceError, match="DOCMILL_WEBHOOK_SECRET"):
+        application(Service())
+
+
+def test_secrets_are_not_shown():
+    shown = f"{service('a')!r} {service('a').model_dump_json()}"
+    assert SECRET not in shown
+    assert OLD_SECRET not in shown
+
+
+HEADERS = st.sampled_from(
+    [
+        *("x-github-event", "x-github-delivery", "x-hub-signature-256", "x-gitlab-event", "x-gitlab-token"),
+        *("x-gitlab-event-uuid", "x-gitea-event", "x-gitea-delivery", "x-gitea-signature", "content-type"),
+        *("content-length", "idempotency-key", "transfer-encoding"),
+    ]
+)
+VALUES = st.one_of(
+    st.sampled_from(["push", "Push Hook", "application/json", "sha256=", "sha256=" + "0" * 64]),
+    st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=40),
+)
+NAMES = st.one_of(st.just("a"), st.text(max_size=20))
+BODIES = st.one_of(st.binary(max_size=200), st.just(push()), st.dictionaries(st.text(), st.text()).map(str))
+
+
+def fuzzed(path: str, body: bytes | str, headers: dict[str, str]) -> httpx.Response:
+    async def send() -> httpx.Response:
+        async with receiver(service("a")) as client:
+            given = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+            content = body if isinstance(body, bytes) else body.encode()
+            return await client.post(f"/push/{quote(path, safe='')}", content=content, headers=given)
+
+    return asyncio.run(send())
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=NAMES, body=BODIES, headers=st.dictionaries(HEADERS, VALUES, max_size=8))
+@example(path="a", body=push(), headers={"x-gitlab-event": "Push Hook", "x-gitlab-token": "\xe9"})
+def test_nothing_unsigned_builds_or_breaks(deployed, path, body, headers):
+    answer = fuzzed(path, body, headers)
+    assert 400 <= answer.status_code < 500, (answer.status_code, answer.text)
+
+
+REFS = st.one_of(
+    st.just("refs/heads/main"),
+    st.text(max_size=30),
+    st.text(max_size=30).map(lambda name: f"refs/heads/{name}"),
+)
+PAYLOADS = st.one_of(
+    st.binary(max_size=200),
+    st.fixed_dictionaries({"ref": REFS, "after": st.one_of(st.just(SHA), st.text(max_size=44))}).map(
+        lambda payload: json.dumps(payload).encode()
+    ),
+    st.recursive(
+        st.none() | st.text() | st.floats(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    ).map(lambda payload: json.dumps(payload).encode()),
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=PAYLOADS,
+    forge=st.sampled_from(["github", "gitlab", "gitea"]),
+    event=st.sampled_from(["push", "ping"]),
+)
+def test_nothing_signed_breaks(deployed, body, forge, event):
+    answer = fuzzed("a", body, signed(body, forge, event=event))
+    assert answer.status_code in {200, 202, 400}, (answer.status_code, answer.text)
