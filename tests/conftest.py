@@ -53,6 +53,7 @@ def s3_server() -> Iterator[int]:
         yield port
 
 
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """A Prefect server of this test session's own."""
     with pytest.MonkeyPatch.context() as patch:
