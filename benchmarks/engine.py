@@ -453,6 +453,8 @@ def measure(model: str, device: Device, rounds: int, most: int, only: list[str])
                 said: Any = found[name][-1]
             except subprocess.TimeoutExpired:
                 said = f"left out: not done after {LONGEST} s"
+            except subprocess.CalledProcessError as error:
+                said = f"left out: ended with {error.returncode}"
             print(f"{model:<8} {name:<38} {said}", file=sys.stderr, flush=True)
     return {name: median(runs) for name, runs in found.items() if runs}
 

@@ -144,12 +144,13 @@ def work(loaded: LoadedModel, engine: Engine, completions: list[Completion]) -> 
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     attention = 4 * config.num_hidden_layers * heads * size
+    kept = loaded.kv_bytes_per_token(packed=loaded.device.type == "cpu")
     accounting = engine.stats.accounting
     prompts = [c.prompt_tokens - 1 for c in completions]  # the last token begins the decoding
     prefilled, written = sum(prompts), engine.stats.output_tokens
     groups = math.ceil(prefilled * accounting.groups / accounting.computed_prompt_tokens)
     prefill = Work(
-        groups * of.layer_bytes + prefilled * loaded.kv_bytes_per_token,
+        groups * of.layer_bytes + prefilled * kept,
         2 * of.layers * prefilled,
         attention * sum(n * (n + 1) // 2 for n in prompts),
     )
@@ -159,7 +160,7 @@ def work(loaded: LoadedModel, engine: Engine, completions: list[Completion]) -> 
     )
     steps = math.ceil(accounting.useful_row_steps / engine.decode_rows)
     decode = Work(
-        steps * (of.layer_bytes + of.head_bytes) + attended * loaded.kv_bytes_per_token,
+        steps * (of.layer_bytes + of.head_bytes) + attended * kept,
         2 * (of.layers + of.head) * written,
         attention * attended,
     )

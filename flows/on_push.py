@@ -30,6 +30,7 @@ from tasks.documents import DocmillError, SourceError
 from tasks.ingest import open_source
 from tasks.ingest.git import shown, tip_of
 from tasks.ingest.tree import printable
+from tasks.publish import PublishError
 
 # A run in another state has yet to look at its branch.
 BUILDING = "Building"
@@ -42,7 +43,9 @@ _LEASE_S = 60
 _POLL_S = 2
 _BUILDS_A_RUN = 2
 # Runs that died are run again; what kills every one of them (memory) must not do so for ever.
-_ATTEMPTS = 3
+ATTEMPTS = 3
+# A forge or a store that did not answer is asked again; pushes may have been left to this run.
+_AGAIN_AFTER_S = (5, 30)
 
 
 class _MovedError(Exception):
@@ -85,10 +88,18 @@ def on_push(repository: str, branch: str = "", rebuild: bool = False, attempt: i
     try:
         found = resolve_settings(None, {}).service.repository(repository)
         branch = _configured(found, branch)
-        if attempt > _ATTEMPTS:
-            raise DocmillError(f"{repository}: {_ATTEMPTS} runs died one after the other (out of memory?)")
-        with _turn(repository):
-            return _publish_newest(found, branch, rebuild)
+        if attempt > ATTEMPTS:
+            raise DocmillError(f"{repository}: {ATTEMPTS} runs died one after the other (out of memory?)")
+        for wait in (*_AGAIN_AFTER_S, None):
+            try:
+                with _turn(repository):
+                    return _publish_newest(found, branch, rebuild)
+            except (SourceError, PublishError) as error:
+                if wait is None:
+                    raise
+                get_run_logger().warning("%s; again in %s s", printable(str(error)), wait)
+                time.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
     except DocmillError as error:
         line = printable(str(error))
         get_run_logger().error(line)

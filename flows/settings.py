@@ -155,15 +155,17 @@ class Repository(BaseModel):
     def _is_an_address(cls, value: str) -> str:
         if not git.is_url(value):
             raise ValueError(f"{git.shown(value)!r} is no git address (https, ssh, git or file)")
-        if re.search(r"://[^/@]*:[^/@]*@", value):
-            raise ValueError(f"{git.shown(value)!r} holds a password; leave it to ssh or a credential helper")
+        if re.search(r"https?://[^/]*@|://[^/@]*:[^/@]*@", value):
+            raise ValueError(f"{git.shown(value)!r} holds a secret; leave it to ssh or a credential helper")
         return value
 
     @field_validator("out")
     @classmethod
     def _is_anywhere_the_same(cls, value: str) -> str:
-        if not (value.startswith("~") or Path(value).is_absolute() or "://" in value):
-            raise ValueError(f"{value!r}: give an absolute path; builds run in folders of their own")
+        if not (value.startswith(("~", "s3://")) or Path(value).is_absolute()):
+            raise ValueError(
+                f"{value!r}: give an absolute path, or s3://…; builds run in folders of their own"
+            )
         return value
 
     @field_validator("branches")
@@ -186,6 +188,11 @@ class Repository(BaseModel):
         """What this entry sets for a build of one of its branches; None is left to other layers."""
         own = self.model_dump(include={"title", "model", "quantize", "device", "budget", "strict"})
         return {**own, "out": self.out.replace("{branch}", branch.replace("/", "-"))}
+
+
+def _one_way(out: str) -> str:
+    """A target as one would write it so that it can be compared."""
+    return out.rstrip("/") if "://" in out else os.path.normpath(Path(out).expanduser())
 
 
 class Service(BaseModel):
@@ -233,7 +240,7 @@ class Service(BaseModel):
     @classmethod
     def _do_not_clash(cls, value: tuple[Repository, ...]) -> tuple[Repository, ...]:
         names = [one.name for one in value]
-        outs = [str(one.flags(branch)["out"]) for one in value for branch in one.branches]
+        outs = [_one_way(str(one.flags(branch)["out"])) for one in value for branch in one.branches]
         for what, given in (("name", names), ("out", outs)):
             if len(set(given)) < len(given):
                 twice = next(one for one in given if given.count(one) > 1)

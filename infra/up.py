@@ -27,6 +27,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from flows.settings import CONFIG_VARIABLE, Service, cache_home
 from infra.deploy import as_deploy_error, deploy, named_server
 from tasks.documents import DocmillError, SourceError
+from tasks.files import locked
 
 _log = logging.getLogger("docmill.up")
 _LIBC = ctypes.CDLL(None)
@@ -190,7 +191,7 @@ def _own_server(
     # Else the UI looks for the API at port 4200 of the machine that the browser runs on.
     environment.setdefault("PREFECT_SERVER_UI_API_URL", "/api")
     auth = environment.get("PREFECT_SERVER_API_AUTH_STRING")
-    if auth is None and not _is_loopback(listen.host):
+    if not auth and not _is_loopback(listen.host):
         auth = _kept_auth()
         tell(f"auth string    in {_auth_file()}")
     if auth:
@@ -210,12 +211,15 @@ def _auth_file() -> Path:
 
 def _kept_auth() -> str:
     """The auth string of this machine's server, made once and readable by its owner alone."""
-    with suppress(FileExistsError):
-        _auth_file().parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(_auth_file(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"docmill:{secrets.token_urlsafe(32)}")
-    return _auth_file().read_text()
+    _auth_file().parent.mkdir(parents=True, exist_ok=True)
+    with locked(_auth_file().with_suffix(".lock")):
+        kept = _auth_file().read_text() if _auth_file().exists() else ""
+        if not kept:  # never made, or its making was broken off
+            kept = f"docmill:{secrets.token_urlsafe(32)}"
+            descriptor = os.open(_auth_file(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(kept)
+    return kept
 
 
 def _worker(pool: str, environment: Mapping[str, str]) -> Part:

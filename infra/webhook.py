@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 from uuid import UUID
@@ -41,7 +42,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flows.nightly import ON_PUSH
-from flows.on_push import BUILDING, SECONDS_BETWEEN_SIGNS
+from flows.on_push import ATTEMPTS, BUILDING, SECONDS_BETWEEN_SIGNS
 from flows.settings import Service
 from infra.deploy import named_server
 from tasks.documents import SourceError
@@ -145,7 +146,7 @@ class Runs:
         Args:
             repository: Its name in the operator's file.
             branch: One of its branches.
-            key: Of a delivery; a second run of the same key is not made.
+            key: Of a delivery; what is delivered again while its run has yet to look makes no second one.
 
         Raises:
             RefusedError: The server does not answer, or knows no such deployment.
@@ -180,9 +181,16 @@ class Runs:
             of_site = (run.parameters.get("repository"), run.parameters.get("branch")) == site
             if of_site and _has_yet_to_look(run):
                 return Answer(HTTPStatus.OK, "waiting", str(run.id))
-        run = await self._client.create_flow_run_from_deployment(
-            self._deployment, parameters={"repository": repository, "branch": branch}, idempotency_key=key
+        create = partial(
+            self._client.create_flow_run_from_deployment,
+            self._deployment,
+            parameters={"repository": repository, "branch": branch},
         )
+        run = await create(idempotency_key=key)
+        if not _has_yet_to_look(run):
+            # Delivered before. Others may share this question, and that run may have failed; if all is
+            # published, the new one leaves at once.
+            run = await create()
         return Answer(HTTPStatus.ACCEPTED, "queued", str(run.id))
 
     async def _unfinished(self, deployment: UUID) -> list[FlowRun]:
@@ -201,7 +209,9 @@ class Runs:
 def _has_yet_to_look(run: FlowRun) -> bool:
     """Whether a run will look at its branch after now; one that begins and gives no sign may have died."""
     state = run.state
-    if state is None or state.name == BUILDING:
+    if state is None or state.is_final() or state.name == BUILDING:
+        return False
+    if run.parameters.get("attempt", 1) > ATTEMPTS:  # it gives up
         return False
     now = datetime.now(UTC)
     if state.is_scheduled():

@@ -70,7 +70,8 @@ class CompiledPass:
         built, of_kernels = _compiled("the kernels", 20, in_place, kernels.build)
         with _one_line(_not_loaded(built)):
             kernels.load(built)
-        int8.pack(plain.model)
+        with _one_line(_NO_COMPILING):
+            int8.pack(plain.model)
         compile_pass = partial(_compile, plain, layers)
         package, of_pass = _compiled("the model", 30, home / name / "pass.pt2", compile_pass)
         with _one_line(_not_loaded(package)):
@@ -80,8 +81,9 @@ class CompiledPass:
             plain.named_parameters(remove_duplicate=False), plain.named_buffers(remove_duplicate=False)
         )
         used = set(self._package.get_constant_fqns())
-        weights = {name: tensor for name, tensor in named if name in used}
-        self._package.load_constants(weights, check_full_update=True, user_managed=True)
+        # Kept, for the package only points at them, and another engine may have the model give them up.
+        self._weights = {name: tensor for name, tensor in named if name in used}
+        self._package.load_constants(self._weights, check_full_update=True, user_managed=True)
 
     def __call__(
         self, tokens: torch.Tensor, places: torch.Tensor, wanted: torch.Tensor, pool: list[torch.Tensor]

@@ -272,7 +272,7 @@ def _table(
             max_new=generation.max_new_tokens,
             prefix=prefix,
             context=loaded.context,
-            kv_bytes_per_token=loaded.kv_bytes_per_token,
+            kv_bytes_per_token=loaded.kv_bytes_per_token(packed=packed),
             packed=packed,
         )
     except ValueError as error:

@@ -15,6 +15,7 @@ which layers of a model these take the place of (models.quantize).
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Generic, TypeVar
 
 import torch
@@ -48,17 +49,23 @@ class Shared(Generic[_Result]):
     An input must not be changed in place between two layers that read it; one thread at a time.
     """
 
-    def __init__(self, compute: Callable[[torch.Tensor], _Result]) -> None:
-        self._compute = compute
-        self._input: Callable[[], torch.Tensor | None] = lambda: None
-        self._found: _Result
+    def __init__(self) -> None:
+        self._of: weakref.ref[torch.Tensor] | None = None
+        self._found: _Result | None = None
 
-    def __call__(self, inputs: torch.Tensor) -> _Result:
-        """Return the result for `inputs`."""
-        if self._input() is not inputs:
-            self._found = self._compute(inputs)
-            self._input = weakref.ref(inputs)
+    def __call__(self, inputs: torch.Tensor, compute: Callable[[torch.Tensor], _Result]) -> _Result:
+        """Return `compute(inputs)`, which is kept as long as the input is."""
+        if self._of is None or self._of() is not inputs or self._found is None:
+            self._found = compute(inputs)
+            self._of = weakref.ref(inputs, self._forget)
         return self._found
+
+    def _forget(self, of: weakref.ref[torch.Tensor]) -> None:
+        if of is self._of:
+            self._of = self._found = None
+
+
+Rows = Shared[tuple[torch.Tensor, torch.Tensor]]
 
 
 def quantized_rows(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,7 +87,7 @@ class Int8Linear(torch.nn.Module):
         weight: torch.Tensor,
         scale: torch.Tensor,
         bias: torch.Tensor | None,
-        rows: Shared[tuple[torch.Tensor, torch.Tensor]],
+        rows: Rows,
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -91,7 +98,7 @@ class Int8Linear(torch.nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the layer's output for `inputs` (… × in_features)."""
-        quantized, scale = self._rows(inputs)
+        quantized, scale = self._rows(inputs, quantized_rows)
         out = torch._int_mm(quantized, self.weight.T).float().mul_(self.scale).mul_(scale)
         if self.bias is not None:
             out += self.bias
@@ -108,17 +115,28 @@ class PackedLinear(torch.nn.Module):
     def __init__(self, layers: Sequence[Int8Linear]) -> None:
         super().__init__()
         biases = [layer.bias for layer in layers if layer.bias is not None]
+        self.in_features = layers[0].in_features
+        self.sizes = [layer.out_features for layer in layers]
         self.register_buffer("weight", _packed(torch.cat([layer.weight for layer in layers])))
         self.register_buffer("scale", torch.cat([layer.scale for layer in layers]))
         self.register_buffer("bias", torch.cat(biases) if biases else None)
-        self._sizes = [layer.out_features for layer in layers]
-        self.outputs = Shared(self._outputs)
+        self._shared: Shared[tuple[torch.Tensor, ...]] = Shared()
+
+    def outputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the output of each layer for `inputs` (… × in_features)."""
+        return self._shared(inputs, self._outputs)
 
     def _outputs(self, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the output of each layer."""
-        rows = inputs.reshape(-1, inputs.shape[-1])
+        rows = inputs.reshape(-1, self.in_features)
         out = torch.ops.docmill.int8_linear(rows, self.weight, self.scale, self.bias)
-        return out.view(*inputs.shape[:-1], sum(self._sizes)).split(self._sizes, dim=-1)
+        return out.view(*inputs.shape[:-1], sum(self.sizes)).split(self.sizes, dim=-1)
+
+    def layers(self, rows: Rows) -> list[Int8Linear]:
+        """Return the layers by themselves."""
+        weights = _unpacked(self.weight, sum(self.sizes), self.in_features).split(self.sizes)
+        biases = self.bias.split(self.sizes) if self.bias is not None else repeat(None)
+        parts = zip(weights, self.scale.split(self.sizes), biases, strict=False)
+        return [Int8Linear(weight, scale, bias, rows) for weight, scale, bias in parts]
 
 
 class Part(torch.nn.Module):
@@ -136,14 +154,26 @@ class Part(torch.nn.Module):
 def pack(model: torch.nn.Module) -> None:
     """Have the layers of a model that compute in int8 do so by the kernel, in place.
 
-    `models.kernels` are loaded by then. Doing so again changes nothing.
+    `models.kernels` are loaded by then. Raises RuntimeError if they were built without products in int8.
     """
     for parent in list(model.modules()):
         layers = {name: child for name, child in parent.named_children() if isinstance(child, Int8Linear)}
+        if layers and not hasattr(torch.ops.docmill, "int8_linear"):
+            raise RuntimeError("the compiler does not make use of this processor's VNNI")
         for names in _of_one_input(layers):
             product = PackedLinear([layers[name] for name in names])
             for number, name in enumerate(names):
                 setattr(parent, name, Part(product, number))
+
+
+def unpack(model: torch.nn.Module) -> None:
+    """Undo `pack`, in place: passes that are not compiled run as on a machine without a compiler."""
+    rows: Rows = Shared()
+    for parent in list(model.modules()):
+        parts = {name: child for name, child in parent.named_children() if isinstance(child, Part)}
+        apart = {product: product.layers(rows) for product in {part.product for part in parts.values()}}
+        for name, part in parts.items():
+            setattr(parent, name, apart[part.product][part.number])
 
 
 def _of_one_input(layers: Mapping[str, Int8Linear]) -> Iterator[list[str]]:
@@ -162,9 +192,15 @@ def _packed(weight: torch.Tensor) -> torch.Tensor:
     outputs, inputs = weight.shape
     blocks, tiles = -(-outputs // 32), -(-inputs // 64)
     raised = torch.zeros(blocks * 32, tiles * 64, dtype=torch.uint8)
-    raised[:outputs, :inputs] = weight.to(torch.int16) + 128
+    raised[:outputs, :inputs] = weight.view(torch.uint8) ^ 128  # as unsigned bytes, 128 more
     # block, tile and column of outputs; tile, line and byte of inputs
     return raised.view(blocks, 2, 16, tiles, 16, 4).permute(0, 3, 1, 4, 2, 5).flatten()
+
+
+def _unpacked(packed: torch.Tensor, outputs: int, inputs: int) -> torch.Tensor:
+    blocks, tiles = -(-outputs // 32), -(-inputs // 64)
+    raised = packed.view(blocks, tiles, 2, 16, 16, 4).permute(0, 2, 4, 1, 3, 5)
+    return (raised.reshape(blocks * 32, tiles * 64)[:outputs, :inputs] ^ 128).view(torch.int8)
 
 
 def from_float(linear: torch.nn.Linear, rows: Shared[tuple[torch.Tensor, torch.Tensor]]) -> Int8Linear:

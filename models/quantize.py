@@ -159,7 +159,7 @@ def load_quantized(folder: Path, compute: str) -> PreTrainedModel:
         )
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise CorruptModelError(f"the weights of {folder.name} cannot be read: {error}") from error
-    rows = int8.Shared(int8.quantized_rows)
+    rows: int8.Rows = int8.Shared()
     for name, module in list(model.named_modules()):
         if isinstance(module, QModuleMixin):
             if not isinstance(module.weight, QTensor):  # quanto leaves what it does not find as it came
@@ -262,7 +262,7 @@ def _dequantized(module: QModuleMixin) -> torch.nn.Linear:
     return linear
 
 
-def _in_int8(module: QModuleMixin, rows: int8.Shared[tuple[torch.Tensor, torch.Tensor]]) -> int8.Int8Linear:
+def _in_int8(module: QModuleMixin, rows: int8.Rows) -> int8.Int8Linear:
     return int8.Int8Linear(module.weight._data, module.weight._scale.flatten(), module.bias, rows)
 
 

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import transformers
 
+from models import int8
 from models.activations import settle
 from models.attention import ATTENTION
 from models.batching import Bucket, BucketTable
@@ -33,7 +34,12 @@ _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what i
 
 
 # How torch's allocator for the CPU says it, how compiled code does, and how CUDA's driver.
-_OUT_OF_MEMORY = ("can't allocate memory", "aoti_torch_empty", "CUDA error: out of memory")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "aoti_torch_empty",
+    "aoti_torch_proxy_executor_call_function",  # by a kernel, which else fails at its first call if it does
+    "CUDA error: out of memory",
+)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -68,6 +74,7 @@ class Runner(ABC):
     def __init__(self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int]) -> None:
         loaded.model.set_attn_implementation(ATTENTION)
         settle(loaded.model)
+        int8.unpack(loaded.model)
         self._loaded, self._device = loaded, loaded.device
         self._table = table
         self._pools: dict[int, list[torch.Tensor]] = {}
@@ -178,8 +185,7 @@ class PackedRunner(Runner):
         self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int], compiled: Path
     ) -> None:
         super().__init__(loaded, table, prefix)
-        if loaded.compute == "int8":  # attention is bound by memory, and rounds no more than the products do
-            self._opening = [part.bfloat16() for part in self._opening]
+        self._opening = [part.to(loaded.kv_dtype(packed=True)) for part in self._opening]
         name = _name_of_machine_code(loaded)
         self._pass = CompiledPass(RaggedPass(loaded.model), compiled, name, self._opening)
         self.machine_code = self._pass.digest()

@@ -20,7 +20,10 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -34,6 +37,7 @@ namespace {
 constexpr int64_t kLanes = 16;              // int32 or float of a register
 constexpr int64_t kColumns = 2 * kLanes;    // of a block
 constexpr int64_t kDepth = 64;              // inputs of a tile
+constexpr int64_t kLine = 4 * kLanes;       // bytes of a tile's line, and of a register
 constexpr int64_t kTile = kDepth * kLanes;  // bytes
 constexpr int64_t kRows = 32;               // of two tiles
 constexpr int64_t kChunk = 256;             // rows that meet a block before the next block's turn
@@ -83,8 +87,8 @@ void multiply_rows(const Product& product, int64_t row, int64_t column) {
   const uint8_t* weights = product.block(column);
   for (int64_t k = 0; k < product.depth; k += kDepth, weights += 2 * kTile) {
     for (int64_t line = 0; line < kDepth / 4; ++line) {
-      const __m512i low = _mm512_load_si512(weights + line * kDepth);
-      const __m512i high = _mm512_load_si512(weights + kTile + line * kDepth);
+      const __m512i low = _mm512_load_si512(weights + line * kLine);
+      const __m512i high = _mm512_load_si512(weights + kTile + line * kLine);
 #pragma GCC unroll 12
       for (int i = 0; i < rows; ++i) {
         int32_t four;
@@ -139,10 +143,10 @@ void multiply_in_tiles(const Product& product, int64_t begin, int64_t end, int64
     _tile_zero(2);
     _tile_zero(3);
     for (int64_t k = 0; k < product.depth; k += kDepth, weights += 2 * kTile) {
-      _tile_loadd(6, weights, kDepth);
+      _tile_loadd(6, weights, kLine);
       _tile_loadd(4, upper + k, stride);
       _tile_dpbsud(0, 4, 6);
-      _tile_loadd(7, weights + kTile, kDepth);
+      _tile_loadd(7, weights + kTile, kLine);
       _tile_dpbsud(1, 4, 7);
       _tile_loadd(5, lower + k, stride);
       _tile_dpbsud(2, 5, 6);
@@ -186,16 +190,25 @@ void multiply(const Product& product, int64_t begin, int64_t end) {
 #endif
 }
 
-// Rounds `depth` floats to int8 by a scale of their own, with zeros behind the last of `inputs`.
+// Rounds `depth` floats to int8 by a scale of their own, with zeros behind the last of `inputs`. A row that holds
+// what is not finite has no such scale, and gives no numbers.
 void quantize(const float* row, int64_t inputs, int64_t depth, int8_t* rounded, float& scale, int32_t& excess) {
   const auto mask_at = [&](int64_t k) {
     return static_cast<__mmask16>(inputs - k >= kLanes ? 0xffff : (1u << std::max<int64_t>(inputs - k, 0)) - 1);
   };
-  __m512 largest = _mm512_setzero_ps();
+  // Compared as bits, by which NaN is more than infinity, and that more than any number.
+  __m512i largest = _mm512_setzero_si512();
   for (int64_t k = 0; k < inputs; k += kLanes) {
-    largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_maskz_loadu_ps(mask_at(k), row + k)));
+    const __m512 size = _mm512_abs_ps(_mm512_maskz_loadu_ps(mask_at(k), row + k));
+    largest = _mm512_max_epu32(largest, _mm512_castps_si512(size));
   }
-  const float most = std::max(_mm512_reduce_max_ps(largest), kSmallest);
+  const float most = std::max(std::bit_cast<float>(_mm512_reduce_max_epu32(largest)), kSmallest);
+  if (!std::isfinite(most)) {
+    std::memset(rounded, 0, depth);
+    scale = std::numeric_limits<float>::quiet_NaN();
+    excess = 0;
+    return;
+  }
   scale = most / kLargest;
   const __m512 factor = _mm512_set1_ps(1 / most * kLargest);  // a division for each input takes far longer
   __m512i sums = _mm512_setzero_si512();
@@ -210,12 +223,15 @@ void quantize(const float* row, int64_t inputs, int64_t depth, int8_t* rounded, 
 // inputs: rows × inputs, float; weight: packed; column_scales, bias: one for each output.
 at::Tensor int8_linear(const at::Tensor& inputs, const at::Tensor& weight, const at::Tensor& column_scales,
                        const std::optional<at::Tensor>& bias) {
+  TORCH_CHECK(inputs.dim() == 2 && column_scales.dim() == 1, "int8_linear: rows of inputs, a scale a column");
   const int64_t count = inputs.size(0), width = inputs.size(1), columns = column_scales.size(0);
   const int64_t depth = up_to(width, kDepth), padded = up_to(count, kRows);
   const int64_t blocks = up_to(columns, kColumns) / kColumns, chunks = up_to(count, kChunk) / kChunk;
-  TORCH_CHECK(weight.is_contiguous() && weight.numel() == blocks * kColumns * depth);
-  TORCH_CHECK(reinterpret_cast<uintptr_t>(weight.const_data_ptr()) % kDepth == 0);
-  TORCH_CHECK(column_scales.is_contiguous() && (!bias || (bias->is_contiguous() && bias->numel() == columns)));
+  TORCH_CHECK(weight.is_contiguous() && weight.numel() == blocks * kColumns * depth,
+              "int8_linear: weights are not packed for these sizes");
+  TORCH_CHECK(reinterpret_cast<uintptr_t>(weight.const_data_ptr()) % kLine == 0, "int8_linear: weights lie askew");
+  TORCH_CHECK(column_scales.is_contiguous() && (!bias || (bias->is_contiguous() && bias->numel() == columns)),
+              "int8_linear: a scale and a bias a column");
   const at::Tensor given = inputs.contiguous();
   at::Tensor rows = at::empty({padded, depth}, inputs.options().dtype(at::kChar));
   at::Tensor out = at::empty({count, columns}, inputs.options());
@@ -251,6 +267,7 @@ at::Tensor shape_of_result(const at::Tensor& inputs, const at::Tensor&, const at
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(docmill, library) {
+  library.def("int8_by_tiles() -> bool", &has_tiles);
   library.def("int8_linear(Tensor inputs, Tensor weight, Tensor column_scales, Tensor? bias) -> Tensor");
 }
 

@@ -65,7 +65,7 @@ class Lease:
         """
         if self._lost:
             raise self._taken()
-        if time.monotonic() - self._renewed > self._seconds * (1 - _A_REQUEST - _WATCHED_EVERY):
+        if _now() - self._renewed > self._seconds * (1 - _A_REQUEST - _WATCHED_EVERY):
             raise PublishError(
                 f"out {self._store.location!r}: the store did not answer for too long to go on; build again"
             )
@@ -96,10 +96,10 @@ class Lease:
             if not holder.at_work:
                 return etag
             if seen is None:
-                seen, since = holder, time.monotonic()
+                seen, since = holder, _now()
             elif holder != seen:
                 raise self._taken()
-            elif time.monotonic() - since > self._seconds:
+            elif _now() - since > self._seconds:
                 return etag
             time.sleep(self._seconds * _WATCHED_EVERY)
         return None
@@ -115,7 +115,7 @@ class Lease:
                 continue  # request_s knows how long that may go on
 
     def _write(self, at_work: bool = True) -> None:
-        start = time.monotonic()
+        start = _now()
         self._count += 1
         data = msgspec.json.encode(_Holder(self._name, self._count, at_work))
         timeout = self._seconds * _A_REQUEST
@@ -133,6 +133,11 @@ class Lease:
         return PublishError(
             f"out {self._store.location!r}: another publisher is at work there; build again when it is done"
         )
+
+
+def _now() -> float:
+    """Seconds by a clock that goes on while the machine sleeps: the lease runs out meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _decoded(data: bytes) -> _Holder:

@@ -178,7 +178,7 @@ class LocalTarget:
             shutil.rmtree(left, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(dir=self.home, prefix="staging-"))
         old = [release for release in self._by_age() if release != self.path.resolve()]
-        spare = old[: len(old) - self.kept + 1]
+        spare = old[: max(0, len(old) - self.kept + 1)]
         for release in spare[:-1]:
             shutil.rmtree(release)
         if spare:

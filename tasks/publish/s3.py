@@ -74,12 +74,14 @@ _NAMED_BY = 12
 class Record(Struct, frozen=True):
     """A release: since when it stands or last stood (Unix time), and the entity tags that its files had then.
 
-    Of one that never stood, because its publisher died, `since` is 0.
+    Of one that never stood, because its publisher died, `since` is 0. `before` is since when it stood the
+    time before, which counts if its publisher dies before it stands again.
     """
 
     manifest: Manifest
     since: float = 0.0
     etags: dict[str, str] = {}
+    before: float = 0.0
 
 
 class _Seen(Struct, frozen=True):
@@ -238,7 +240,7 @@ class S3Target:
             latest = whole[manifest.release].since
             for name, record in whole.items():
                 if record.since > latest:  # it was about to stand when its publisher died
-                    whole[name] = replace(record, since=0.0)
+                    whole[name] = replace(record, since=record.before)
         return _Seen(objects, manifest, etag, whole)
 
     def _refuse_foreign(self, objects: Mapping[str, Stored]) -> None:
@@ -282,7 +284,8 @@ class S3Target:
             for _, names in groupby(turns, key=lambda turn: turn[0]):
                 etags |= self._show([name for _, name in names], manifest, lease)
             since = max(time.time(), *(record.since + 1e-3 for record in seen.records.values()))
-            self._put_record(Record(manifest, since, etags), seen, lease)
+            before = seen.records[manifest.release].since
+            self._put_record(Record(manifest, since, etags, before), seen, lease)
             headers = _headers(MANIFEST, "")
             self._store.replace(MANIFEST, manifest.encode(), seen.manifest_etag, lease.request_s, **headers)
         self._tidy(manifest, seen, lease)

@@ -183,7 +183,7 @@ class Store:
         future = asyncio.run_coroutine_threadsafe(request, self._files.loop)
         try:
             return future.result(timeout)
-        except (OSError, BotoCoreError) as error:
+        except (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
             raise self._told(error) from error
         finally:
             future.cancel()

@@ -104,12 +104,21 @@ def test_two_runs_of_a_repository_take_turns(git_repository, site):
         ({"attempt": 4}, "workshop: 3 runs died one after the other"),
     ],
 )
-def test_a_run_that_cannot_build_says_why_in_a_line(git_repository, site, parameters, said):
+def test_a_run_that_cannot_build_says_why_in_a_line(git_repository, site, monkeypatch, parameters, said):
+    monkeypatch.setattr("flows.on_push._AGAIN_AFTER_S", (0.1,))
     git_repository.push("first")
     state = run(**parameters)
     assert state.is_failed()
     assert said in state.message
     assert "\n" not in state.message
+
+
+def test_a_forge_that_does_not_answer_is_asked_again(git_repository, site, monkeypatch):
+    monkeypatch.setattr("flows.on_push._AGAIN_AFTER_S", (2.5,))
+    git_repository.push("first")
+    away = git_repository.bare.rename(git_repository.bare.with_name("away"))
+    threading.Timer(2, away.rename, [git_repository.bare]).start()
+    assert run().name == "Published"
 
 
 def test_without_its_limit_a_run_fails(git_repository, site):

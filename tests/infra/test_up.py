@@ -158,6 +158,8 @@ def test_beyond_loopback_the_auth_string_is_made_once_and_private(home):
 
     auth = _kept_auth()
     assert auth == _kept_auth()
-    (file,) = (home / "cache" / "docmill").iterdir()
+    file = home / "cache" / "docmill" / "server-auth"
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(auth) > 40
+    file.write_text("")  # as by a kill
+    assert len(_kept_auth()) > 40

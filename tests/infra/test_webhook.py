@@ -122,17 +122,34 @@ def test_the_secret_before_is_good_while_it_is_set(deployed, name):
     assert refused.status_code == 401
 
 
-def test_a_redelivery_is_the_same_run(deployed, name):
+def test_a_redelivery_is_the_same_run_until_that_has_ended(deployed, name):
     from prefect.client.orchestration import get_client
-    from prefect.states import Completed
+    from prefect.states import Completed, Failed
 
     headers = signed(push())
     first = sent(service(name), f"/push/{name}", push(), headers).json()
-    with get_client(sync_client=True) as client:  # as if it had been built
-        client.set_flow_run_state(uuid.UUID(first["detail"]), Completed(), force=True)
     before = deployed()
-    assert sent(service(name), f"/push/{name}", push(), headers).json() == first
+    assert sent(service(name), f"/push/{name}", push(), headers).json()["detail"] == first["detail"]
     assert deployed() == before
+    for ended in (Failed(), Completed()):
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(uuid.UUID(first["detail"]), ended, force=True)
+        again = sent(service(name), f"/push/{name}", push(), headers).json()
+        assert (again["outcome"], again["detail"] != first["detail"]) == ("queued", True)
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(uuid.UUID(again["detail"]), Completed(), force=True)
+
+
+def test_a_run_that_gives_up_does_not_stand_for_a_push(deployed, name):
+    from prefect.client.orchestration import get_client
+
+    from flows.on_push import ATTEMPTS
+
+    with get_client(sync_client=True) as client:
+        on_push = client.read_deployment_by_name("on-push/on-push")
+        given = {"repository": name, "branch": "main", "attempt": ATTEMPTS + 1}
+        client.create_flow_run_from_deployment(on_push.id, parameters=given)
+    assert sent(service(name), f"/push/{name}", push(), signed(push())).json()["outcome"] == "queued"
 
 
 def test_a_burst_is_one_run_until_that_looks(deployed, name):
@@ -211,22 +228,20 @@ def test_requests_for_nothing(deployed, name):
 def test_floods_are_refused(deployed, name):
     async def flood() -> list[int]:
         async with receiver(service(name, webhook_rate=3)) as client:
-            return [(await client.post(f"/push/{name}")).status_code for _ in range(5)]
+            return [(await client.post(f"/push/{name}")).status_code for _ in range(7)]
 
-    assert asyncio.run(flood()) == [400, 400, 400, 429, 429]
+    answers = asyncio.run(flood())  # a new minute may begin in between
+    assert answers[:1] == [400]
+    assert 1 <= answers.count(429) <= 4
 
 
 def test_without_a_server_a_forge_is_told_to_deliver_again(name):
-    import time
-
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        start = time.monotonic()
         answer = sent(service(name), f"/push/{name}", push(), signed(push()))
     assert answer.status_code == 503
     assert "deliver again later" in answer.json()["detail"]
-    assert time.monotonic() - start < 5  # of which the answer is one at most, and connecting the rest
 
 
 def test_there_is_no_receiver_without_a_secret():

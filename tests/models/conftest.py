@@ -82,6 +82,13 @@ def random_model(architecture: str, folder: Path, **changes) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory):
     """Build the kernels, and make them known to torch."""

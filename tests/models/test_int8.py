@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from random import Random
 
@@ -14,7 +15,7 @@ import torch
 from models import int8
 from models.config import ModelConfig, ModelError
 from models.engine import Engine, Request
-from models.int8 import Int8Linear, PackedLinear, Shared, pack, quantized_rows
+from models.int8 import Int8Linear, PackedLinear, Shared, pack, unpack
 from models.load import META_FILE, load
 from models.quantize import quantize_folder
 
@@ -38,7 +39,7 @@ def in_int8(saved, tmp_path):
 
 def layer(inputs: int, outputs: int, bias: bool = True) -> Int8Linear:
     torch.manual_seed(inputs * outputs)
-    return int8.from_float(torch.nn.Linear(inputs, outputs, bias=bias), Shared(quantized_rows))
+    return int8.from_float(torch.nn.Linear(inputs, outputs, bias=bias), Shared())
 
 
 @NEEDS_VNNI
@@ -57,9 +58,7 @@ def test_a_layer_adds_integers_and_scales_once(inputs, outputs):
 @pytest.mark.parametrize("weight", [127, -127])
 @pytest.mark.parametrize("value", [127.0, -127.0])
 def test_extremes_neither_saturate_nor_divide_by_zero(weight, value):
-    linear = Int8Linear(
-        torch.full((4, 4096), weight, dtype=torch.int8), torch.ones(4), None, Shared(quantized_rows)
-    )
+    linear = Int8Linear(torch.full((4, 4096), weight, dtype=torch.int8), torch.ones(4), None, Shared())
     assert torch.equal(linear(torch.full((2, 4096), value)), torch.full((2, 4), value * weight * 4096))
     assert torch.equal(linear(torch.zeros(2, 4096)), torch.zeros(2, 4))
 
@@ -98,7 +97,9 @@ def test_what_layers_share_is_of_their_own_input(in_int8, architecture, monkeypa
     with torch.inference_mode():
         shared = model(tokens).logits
         found = Shared.__call__
-        monkeypatch.setattr(Shared, "__call__", lambda self, inputs: found(self, inputs.clone()))
+        monkeypatch.setattr(
+            Shared, "__call__", lambda self, inputs, compute: found(self, inputs.clone(), compute)
+        )
         assert torch.equal(model(tokens).logits, shared)
 
 
@@ -114,8 +115,25 @@ def test_layers_that_are_one_product_keep_their_bits(in_int8, architecture, kern
         assert torch.equal(model(tokens).logits, apart)
         products = {id(m) for m in model.modules() if isinstance(m, PackedLinear)}
         pack(model)
-    assert products == {id(m) for m in model.modules() if isinstance(m, PackedLinear)}
-    assert not any(isinstance(module, Int8Linear) for module in model.modules())
+        assert products == {id(m) for m in model.modules() if isinstance(m, PackedLinear)}
+        assert not any(isinstance(module, Int8Linear) for module in model.modules())
+        unpack(model)
+        assert torch.equal(model(tokens).logits, apart)
+        assert not any(isinstance(module, PackedLinear) for module in model.modules())
+
+
+@NEEDS_CPP
+@NEEDS_VNNI
+def test_nothing_of_a_product_outlives_its_input(kernels):
+    product = PackedLinear([layer(64, 40), layer(64, 30)])
+    x = torch.randn(3, 64)
+    kept = weakref.ref(product.outputs(x)[0])
+    assert kept() is not None and product.outputs(x)[0] is kept()
+    del x
+    assert kept() is None
+    gone = weakref.ref(product)
+    del product
+    assert gone() is None
 
 
 @NEEDS_CPP

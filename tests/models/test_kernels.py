@@ -20,7 +20,9 @@ from pathlib import Path
 from models.kernels import build, load
 build(Path(sys.argv[1]), "-U__AMX_INT8__")
 load(Path(sys.argv[1]))
+import torch
 from tests.models.test_kernels import check_exact
+assert not torch.ops.docmill.int8_by_tiles()
 for size in {SIZES}:
     check_exact(*size)
 """
@@ -34,9 +36,9 @@ def check_exact(rows, inputs, outputs):
     given = x.float() * scales
     rounded, found = quantized_rows(given)
     expected = (rounded.long() @ weight.long().T).float() * column_scales * found
-    assert (rounded - x).abs().max() == 0
+    assert torch.equal(rounded, x)
     for offset in (None, bias):
-        product = PackedLinear([Int8Linear(weight, column_scales, offset, Shared(quantized_rows))])
+        product = PackedLinear([Int8Linear(weight, column_scales, offset, Shared())])
         result = torch.ops.docmill.int8_linear(given, product.weight, column_scales, offset)
         assert torch.equal(result, expected if offset is None else expected + offset)
 
@@ -48,15 +50,27 @@ def test_sums_are_exact(kernels, size, threads):
     check_exact(*size)
 
 
+def test_sums_are_exact_in_tiles_beside_those_of_torch(kernels):
+    if not kernels.int8_by_tiles():
+        pytest.skip("this processor has no AMX, or the system does not lend it")
+    halves = torch.randn(64, 256).bfloat16(), torch.randn(256, 256).bfloat16()
+    before = torch.nn.functional.linear(*halves)
+    check_exact(64, 256, 768)
+    assert torch.equal(torch.nn.functional.linear(*halves), before)
+
+
 def test_sums_are_exact_without_tiles(tmp_path):
     command = [sys.executable, "-c", WITHOUT_TILES, tmp_path / "kernels.so"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_row_is_the_same_in_any_company(kernels):
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_row_is_the_same_in_any_company(kernels, threads):
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
     linear = PackedLinear(
-        [Int8Linear(torch.randint(-9, 9, (70, 96)).to(torch.int8), torch.rand(70), None, None)]
+        [Int8Linear(torch.randint(-9, 9, (70, 96)).to(torch.int8), torch.rand(70), None, Shared())]
     )
     x = torch.randn(300, 96)
     (together,) = linear.outputs(x)
@@ -65,12 +79,39 @@ def test_a_row_is_the_same_in_any_company(kernels):
         assert torch.equal(apart, together[first : first + size])
 
 
-@pytest.mark.parametrize("row", [0.0, 1e-30, 1e-12, 0.1, 1e30])
-def test_rows_are_rounded_as_they_are_without_the_kernel(kernels, row):
+@pytest.mark.parametrize("largest", [0.0, 1e-30, 1e-12, 0.1, 1e30, 3e38])
+def test_rows_are_rounded_as_they_are_without_the_kernel(kernels, largest):
+    torch.manual_seed(0)
     weight = torch.randint(-127, 128, (40, 100), dtype=torch.int8)
-    plain = Int8Linear(weight, torch.rand(40) / 1e6, None, Shared(quantized_rows))
-    x = torch.linspace(-row, row, 100).repeat(3, 1)
+    plain = Int8Linear(weight, torch.rand(40) / 1e6, None, Shared())
+    x = (torch.rand(3, 100) * 2 - 1) * largest
     assert torch.equal(PackedLinear([plain]).outputs(x)[0], plain(x))
+
+
+@pytest.mark.parametrize("column", [0, 17, 99])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_gives_no_numbers_and_spoils_no_other_row(kernels, column, value):
+    product = PackedLinear(
+        [layer := Int8Linear(torch.ones(40, 100).to(torch.int8), torch.ones(40), None, Shared())]
+    )
+    x = torch.ones(3, 100)
+    x[1, column] = value
+    (out,) = product.outputs(x)
+    assert out[1].isnan().all()
+    assert torch.equal(out[::2], layer(torch.ones(2, 100)))
+
+
+def test_odd_tensors_are_served_or_refused(kernels):
+    product = PackedLinear([Int8Linear(torch.ones(40, 100).to(torch.int8), torch.ones(40), None, Shared())])
+    x = torch.randn(100, 6).T
+    assert torch.equal(product.outputs(x)[0], product.outputs(x.contiguous())[0])
+    assert product.outputs(torch.empty(0, 100))[0].shape == (0, 40)
+    with pytest.raises(RuntimeError):
+        product.outputs(x.double())
+    with pytest.raises(RuntimeError, match="askew"):
+        askew = torch.cat([torch.zeros(1, dtype=torch.uint8), product.weight])[1:]
+        kernels.int8_linear(x, askew, product.scale, None)
+    assert kernels.int8_linear(x.to("meta"), product.weight, product.scale.to("meta"), None).shape == (6, 40)
 
 
 @pytest.mark.parametrize("weights", [32 * 64 - 1, 64 * 64])

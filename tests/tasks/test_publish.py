@@ -91,6 +91,14 @@ def test_the_release_before_stays_for_its_readers(publisher):
     assert (reading / "api" / "b.html").read_text() == "b"
 
 
+@pytest.mark.parametrize("kept", [1, 3, 4, 7])
+def test_as_many_releases_are_kept_as_are_set(publisher, kept):
+    for version in range(9):
+        files = publisher.files({"index.html": str(version)})
+        LocalTarget(publisher.out, kept).publish(files, publisher.cache)
+        assert len(publisher.releases()) == min(version, kept) + 1
+
+
 def test_old_releases_are_reused_and_never_written_through(publisher):
     """Releases share files by hard links; one that is reused must not write into the standing one."""
     for version in range(7):

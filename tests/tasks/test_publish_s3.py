@@ -246,6 +246,26 @@ def test_what_never_stood_is_no_release(site, monkeypatch):
     assert site.shown() == site_of(1)
 
 
+def test_a_rollback_that_breaks_off_can_be_done_again(site, monkeypatch):
+    monkeypatch.setattr(store, "_ATTEMPTS", 1)
+    monkeypatch.setattr(store, "_READS", 1)
+    site.kept = 2
+    first, second = (site.publish(site_of(version)).release for version in (1, 2))
+
+    def cut(request) -> None:
+        if request.what == "put" and request.key.endswith("manifest.json"):
+            raise ConnectionError
+
+    for _ in range(2):
+        site.proxy.before = cut
+        with pytest.raises(PublishError):
+            site.target().rollback(None)
+        site.proxy.before = lambda request: None
+        assert [release.name for release in site.target().releases()] == [second, first]
+    assert site.target().rollback(None).name == first
+    assert site.shown().items() >= site_of(1).items()
+
+
 # --- two at once
 
 
