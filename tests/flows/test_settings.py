@@ -172,7 +172,12 @@ def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
         (
             "https://",
             "https://u:hunter2@",
-            "repositories 1.source: 'https://example.org/click.git' holds a pass",
+            "repositories 1.source: 'https://example.org/click.git' holds a secret",
+        ),
+        (
+            "https://",
+            "https://token@",
+            "repositories 1.source: 'https://example.org/click.git' holds a secret",
         ),
         ("release/8", "--upload-pack=x", "repositories 1.branches: '--upload-pack=x' is no name of a branch"),
         ("/srv/click", "click", "repositories 1.out: 'click/{branch}': give an absolute path"),
