@@ -433,6 +433,8 @@ def _lint(arguments: argparse.Namespace) -> int:
     baseline: Path | None = arguments.baseline
     if arguments.update_baseline and (baseline is None or arguments.since is not None):
         raise SourceError("--update-baseline takes --baseline FILE, and not --since")
+    if arguments.update_baseline and baseline is not None and not baseline.parent.is_dir():
+        raise SourceError(f"baseline {str(baseline)!r}: no such folder")
     known = Counter() if baseline is None or arguments.update_baseline else read_baseline(baseline)
     since = None
     if arguments.since is not None:

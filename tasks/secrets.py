@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detect_secrets.plugins.base import BasePlugin
 
 # Part of every key of what is searched: other code, or another library, may find other secrets.
-SECRETS_VERSION = (3, version("detect-secrets"))
+SECRETS_VERSION = (4, version("detect-secrets"))
 
 HIDDEN = "..."
 
@@ -27,12 +27,19 @@ HIDDEN = "..."
 _NAMED = "(?i:pass|pwd|secret|key|token|contrase)"
 _SUSPECT = re.compile(
     r"[A-Za-z0-9+/=_-]{16,}|PRIVATE KEY|PuTTY|AKC|AP[0-9A-F]|://[^/\s:@]{0,100}:[^/\s@]{1,100}@"
-    rf"|{_NAMED}.{{0,80}}['\"]|['\"].{{0,80}}{_NAMED}|(?i:passw?o?r?d|pwd)=|(?i:bearer|basic) "
+    rf"|{_NAMED}.{{0,80}}['\"]|['\"].{{0,80}}{_NAMED}|(?i:bearer|basic) "
+    r"|(?i:passw?o?r?d|pwd|token|secret|api_?key)="
 )
 # What the library does not look for: a header's value, and a password in a connection string.
 _OTHERS = (
     re.compile(r"(?i)\b(?:bearer|basic) +(?=[^\s'\"]*\d)([A-Za-z0-9._~+/-]{8,}=*)"),
     re.compile(r"(?i)(?:^|[;'\"])\s*(?:password|passwd|pwd)=([^;'\"\s{%<$]{4,})(?=[;'\"]|$)"),
+    # … and one that stands in a sentence or a command; a digit tells it from a word.
+    re.compile(
+        r"(?i)(?<![a-z0-9])(?:password|passwd|pwd|token|secret|api_?key)="
+        r"(?=[^\s'\"]*\d)([\w+/!@#^*~-]{8,})(?=[\s'\"&;,]|$)"
+    ),
+    re.compile(r"(?i)\b(?:password|passwd|pwd) ['\"](?=[^\s'\"]*\d)([^\s'\"]{8,})['\"]"),
 )
 # What stands between a name and its literal, so that the library would not see them together.
 _BETWEEN = re.compile(

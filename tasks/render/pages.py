@@ -359,9 +359,12 @@ class PageView:
         return groups
 
 
+_LAMBDA = re.compile(r"(?<![\w.])lambda\b")
+
+
 def split_arguments(text: str) -> list[str]:
-    """Split source text at its outermost commas."""
-    parts, depth, start, quote = [], 0, 0, ""
+    """Split the source text of parameters at the commas between them."""
+    parts, depth, start, quote, lambdas = [], 0, 0, "", 0
     previous = ""
     for index, char in enumerate(text):
         if quote:
@@ -373,7 +376,11 @@ def split_arguments(text: str) -> list[str]:
             depth += 1
         elif char in ")]}":
             depth -= 1
-        elif char == "," and depth == 0:
+        elif depth == 0 and _LAMBDA.match(text, index):
+            lambdas += 1
+        elif depth == 0 and char == ":" and lambdas:
+            lambdas -= 1  # what it takes ends here
+        elif char == "," and depth == lambdas == 0:
             parts.append(text[start:index].strip())
             start = index + 1
         previous = char if not (char == "\\" and previous == "\\") else ""

@@ -287,6 +287,7 @@ def test_a_secret_is_not_repeated(source, capsys) -> None:
     [
         (["--baseline", "no/such/file"], "baseline 'no/such/file': No such file or directory"),
         (["--update-baseline"], "--update-baseline takes --baseline FILE"),
+        (["--update-baseline", "--baseline", "no/such/file"], "baseline 'no/such/file': no such folder"),
         (["--since", "--upload-pack=x"], "revision"),
     ],
 )

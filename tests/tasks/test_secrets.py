@@ -47,6 +47,10 @@ def test_a_password_is_told_by_its_name():
         ("{'password': ['hunter2hunter']}", "{'password': ['...']}"),
         ("{'Authorization': 'Bearer abc123def456ghi789'}", "{'Authorization': '...'}"),
         ("dsn = 'Server=x;Pwd=hunter2;'", "dsn = '...'"),
+        ("dsn = 'host=db password=hunter2hunter2 dbname=x'", "dsn = '...'"),
+        ("run(['mysql', '--password=hunter2hunter2'])", "run(['mysql', '...'])"),
+        ("raise KeyError('token=ghx-2k3j4h5g6f')", "raise KeyError('...')"),
+        ("raise KeyError('password \"Tr0ub4dor3xyz\" rejected')", "raise KeyError('...')"),
     ],
 )
 def test_a_password_is_found_however_it_is_written(code, shown):
@@ -81,6 +85,8 @@ def test_no_line_takes_long(line):
         "secret_name = 'my-secret'",
         "Bearer authentication is used.",
         "connect(user, password=password)",
+        "connect(user, password=settings.password_for(2), token=tokens[12345678])",
+        "raise KeyError('give password=... or token=YOUR_TOKEN')",
     ],
 )
 def test_what_is_no_secret_stays(code):
