@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -234,21 +235,17 @@ class Pipeline:
         settings = self.settings
         if settings.model == "none":
             return Generated()
+        from tasks.generate import generate
         from tasks.generate.writer import engine_held
 
-        with engine_held(settings.device, cache_home()):
-            return self._generate(snapshot, parsed)
-
-    def _generate(self, snapshot: Snapshot, parsed: Parsed) -> Generated:
-        from tasks.generate import generate
-
-        settings = self.settings
         spending = Spending(parse_budget(settings.budget) if settings.budget is not None else Budget())
         given_up: list[int] = []
         while True:
             answers, writer = self._asking(snapshot, parsed)
+            held = engine_held(settings.device, cache_home()) if answers.missing else nullcontext()
             try:
-                generated = generate(answers, writer, settings.model, spending, self.cache, self.tell)
+                with held:
+                    generated = generate(answers, writer, settings.model, spending, self.cache, self.tell)
             except OutOfMemoryError as error:
                 # All over again with half the rows: texts of two profiles are not mixed in one site.
                 rows = writer.shrink()

@@ -6,7 +6,7 @@ import fcntl
 import os
 import stat
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -99,9 +99,16 @@ def write_whole(file: Path, data: bytes) -> None:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold a lock that one process of a machine has at a time; the system frees that of a killed one."""
+def locked(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock that one process of a machine has at a time; the system frees that of a killed one.
+
+    `waiting` is called if another has it.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -5,6 +5,7 @@ Loading a model takes seconds, so that this is done when the first text is missi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from tasks.generate.asking import (
     trained_manner,
 )
 from tasks.keys import digest
+
+_log = logging.getLogger(__name__)
 
 _LONGEST_PROMPT = 1024
 
@@ -98,8 +101,12 @@ def engine_held(device: str, home: Path) -> Iterator[None]:
     """
     with _as_source_error():
         kind = device_of(device).type
-    with locked(home / f"engine-{kind}.lock"):
+    with locked(home / f"engine-{kind}.lock", _say_that_it_waits):
         yield
+
+
+def _say_that_it_waits() -> None:
+    _log.warning("docmill: waits for the engine, which another build has")
 
 
 class Writer:
