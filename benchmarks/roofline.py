@@ -138,9 +138,11 @@ def weights(loaded: LoadedModel) -> Weights:
     return Weights(*found[False], *found[True])
 
 
-def work(loaded: LoadedModel, engine: Engine, completions: list[Completion]) -> tuple[Work, Work]:
+def work(
+    loaded: LoadedModel, of: Weights, engine: Engine, completions: list[Completion]
+) -> tuple[Work, Work]:
     """What prefill and decoding had to do, at least."""
-    config, of = loaded.model.config, weights(loaded)
+    config = loaded.model.config
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     attention = 4 * config.num_hidden_layers * heads * size
@@ -182,19 +184,20 @@ def measure(model: str, device: Device, most: int, rounds: int) -> dict[str, Any
     folder = forms.int8 if compute == "int8" else forms.whole
     loaded = load(ModelConfig(model=str(folder), dtype=compute, device=device))
     generation = GenerationConfig(max_prompt_tokens=workload.longest, max_new_tokens=workload.new, stop=())
+    of = weights(loaded)  # as they were loaded: an engine packs them
     engine = Engine(loaded, generation, compiled=MODELS / "compiled" if device == "cpu" else None)
     frames = (Frame(SUMMARY_SEPARATOR, workload.new),)
     prompts = prompts_for(forms.whole, workload, most)
     requests = [Request(str(number), prompt, frames) for number, prompt in enumerate(prompts)]
     warm_up(engine, requests)
-    found = [one_round(loaded, engine, requests, compute) for _ in range(rounds)]
+    found = [one_round(loaded, of, engine, requests, compute) for _ in range(rounds)]
     found.sort(key=lambda row: row["share"])
     shares = [round(row["share"], 3) for row in found]
     return found[(len(found) - 1) // 2] | {"compute": compute, "shares": shares}
 
 
 def one_round(
-    loaded: LoadedModel, engine: Engine, requests: list[Request], compute: Compute
+    loaded: LoadedModel, of: Weights, engine: Engine, requests: list[Request], compute: Compute
 ) -> dict[str, Any]:
     """The ceilings, and the engine under them."""
     from models.engine import EngineStats
@@ -203,7 +206,7 @@ def one_round(
     start = time.perf_counter()
     completions = engine.generate_all(requests)
     seconds = time.perf_counter() - start
-    prefill, decode = work(loaded, engine, completions)
+    prefill, decode = work(loaded, of, engine, completions)
     limits = ceilings(loaded.device, compute, round(decode.bytes / engine.stats.accounting.steps))
     least = prefill.least(limits) + decode.least(limits)
     terms = {
