@@ -86,7 +86,9 @@ def test_int8_in_any_company(tmp_path, home, code, three_threads):
     source = random_model("llama", tmp_path / "whole", intermediate_size=200)
     code.save_pretrained(source)
     quantized = quantize_folder(source, tmp_path / "int8")
-    check_any_company(Engine(load(ModelConfig(model=str(quantized), dtype="int8")), compiled=home))
+    check_any_company(
+        Engine(load(ModelConfig(model=str(quantized), dtype="int8")), prefix=PREFIX, compiled=home)
+    )
 
 
 def test_without_a_compiler_one_line_says_so(loaded, tmp_path):
