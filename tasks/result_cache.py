@@ -7,6 +7,8 @@ back deletes the file.
 
 from __future__ import annotations
 
+import sqlite3
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -63,8 +65,6 @@ class ResultCache:
             ResultCacheError: The database cannot be reached.
         """
         self.url = url
-        self._compress = zstandard.ZstdCompressor(level=_COMPRESSION).compress
-        self._decompress = zstandard.ZstdDecompressor().decompress
         try:
             self._engine = _open(url)
             self._make_table()
@@ -92,9 +92,10 @@ class ResultCache:
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
         """The values of those keys that are there."""
         found: dict[str, bytes] = {}
+        decompress = zstandard.ZstdDecompressor().decompress  # of this thread
         for piece in _pieces(dict.fromkeys(keys), _KEYS_A_QUERY):
             rows = self._rows(select(_RESULTS.c.key, _RESULTS.c.value), piece)
-            found.update((key, self._decompress(value)) for key, value in rows)
+            found.update((key, decompress(value)) for key, value in rows)
         return found
 
     def missing(self, keys: Iterable[str]) -> set[str]:
@@ -107,10 +108,11 @@ class ResultCache:
     def put_many(self, values: Mapping[str, bytes]) -> None:
         """Store values; a key that is there already keeps the value it has."""
         statement = _insert_or_ignore(self._engine)
+        compress = zstandard.ZstdCompressor(level=_COMPRESSION).compress  # of this thread
         try:
             for piece in _pieces(values.items(), _ROWS_A_WRITE):
                 with self._engine.begin() as connection:
-                    connection.execute(statement, [{"key": k, "value": self._compress(v)} for k, v in piece])
+                    connection.execute(statement, [{"key": k, "value": compress(v)} for k, v in piece])
         except SQLAlchemyError as error:
             raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
 
@@ -146,10 +148,23 @@ def _open(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def _tune(connection: Any, _record: object) -> None:
         # WAL lets readers go on while one writes; a power cut may lose the last results, never the file.
-        connection.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
 
     return engine
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Two that switch a new file at once are not queued by SQLite: one is refused, however long it would wait."""
+    give_up = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.02)
 
 
 def _insert_or_ignore(engine: Engine) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import socket
 import uuid
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -22,6 +23,12 @@ from tasks.documents import SourceError
 
 SECRET, OLD_SECRET = "a secret of some length", "the secret before that one"
 SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A machine that runs tests may be busy; that a forge is not kept waiting has a test of its own."""
+    monkeypatch.setattr("infra.webhook._ANSWER_S", 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +249,18 @@ def test_without_a_server_a_forge_is_told_to_deliver_again(name):
         answer = sent(service(name), f"/push/{name}", push(), signed(push()))
     assert answer.status_code == 503
     assert "deliver again later" in answer.json()["detail"]
+
+
+def test_by_a_server_that_keeps_silent_no_forge_is_kept_waiting(name, monkeypatch):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.undo()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        with temporary_settings({PREFECT_API_URL: url}):
+            answer = sent(service(name), f"/push/{name}", push(), signed(push()))
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "the Prefect server takes too long; deliver again later"
 
 
 def test_there_is_no_receiver_without_a_secret():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -78,6 +81,28 @@ def test_the_first_value_of_a_key_stays(cache):
 def test_an_identity_lasts_as_long_as_the_content(cache, url, tmp_path):
     assert cache.identity() == cache.identity() == ResultCache(url).identity()
     assert ResultCache(f"sqlite:///{tmp_path}/other.sqlite").identity() != cache.identity()
+
+
+def test_threads_share_a_cache(cache):
+    """As runs of several tasks do, in one process."""
+    values = [{f"{t}-{n}": bytes([t, n % 256]) * 5_000 for n in range(150)} for t in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(cache.put_many, values))
+        assert list(pool.map(cache.get_many, values)) == values
+
+
+def test_a_new_file_that_another_is_writing_is_waited_for(tmp_path):
+    """SQLite refuses at once to switch such a file to WAL, whatever the timeout."""
+    file = tmp_path / "results.sqlite"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.5, other.execute, ["COMMIT"])
+    timer.start()
+    cache = ResultCache(f"sqlite:///{file}")
+    assert timer.finished.is_set()
+    cache.put_many({"a": b"one"})
+    timer.join()
+    other.close()
 
 
 WRITER = """
