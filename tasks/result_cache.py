@@ -155,7 +155,7 @@ def _open(url: str) -> Engine:
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Two that switch a new file at once are not queued by SQLite: one is refused, however long it would wait."""
+    """Wait until nobody else writes; SQLite itself refuses to switch a file then, whatever its timeout."""
     give_up = time.monotonic() + _BUSY_TIMEOUT_S
     while True:
         try:

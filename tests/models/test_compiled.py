@@ -1,5 +1,7 @@
 """Compiled passes against the same passes as they are, and against themselves in other company."""
 
+import json
+import subprocess
 import sys
 from random import Random
 
@@ -96,3 +98,41 @@ def test_without_a_compiler_one_line_says_so(loaded, tmp_path):
         Engine(loaded(), compiled=tmp_path)
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.rglob("*.pt2"))
+
+
+# Every limit that is too small lies a little above what the process holds; some stop torch, some a kernel.
+_RUNS_OUT = """
+import json, resource, sys
+from pathlib import Path
+from models.config import ModelConfig, OutOfMemoryError
+from models.engine import Engine, Frame, Request
+from models.load import load
+
+engine = Engine(load(ModelConfig(model=sys.argv[1], dtype="int8")), compiled=Path(sys.argv[2]))
+requests = [Request(str(n), "def f(x):\\n" * (20 + n), (Frame("", 8),)) for n in range(12)]
+before = engine.generate_all(requests)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+failed = []
+for more in range(0, 64 << 20, 2 << 20):
+    resource.setrlimit(resource.RLIMIT_AS, (held + more, -1))
+    try:
+        engine.generate_all(requests)
+    except OutOfMemoryError as error:
+        failed.append(str(error.__cause__))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+print(json.dumps([failed, before == engine.generate_all(requests)]))
+"""
+
+
+@NEEDS_VNNI
+def test_running_out_of_memory_has_its_name_inside_of_kernels_too(tmp_path, home, code):
+    source = random_model("llama", tmp_path / "whole", intermediate_size=8192)
+    code.save_pretrained(source)
+    quantized = quantize_folder(source, tmp_path / "int8")
+    command = [sys.executable, "-c", _RUNS_OUT, str(quantized), str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    failed, unharmed = json.loads(done.stdout)
+    assert any("proxy_executor" in message for message in failed), failed
+    assert unharmed
