@@ -223,6 +223,13 @@ class Service(BaseModel):
             raise ValueError(f"{value!r} is no cron line: give minute, hour, day, month and day of the week")
         return value
 
+    @field_validator("work_pool")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not value.isprintable() or set(value) & set("/%&<>"):
+            raise ValueError(f"{value!r} is no name that Prefect takes: leave out / % & < >")
+        return value
+
     @field_validator("time_zone")
     @classmethod
     def _is_a_time_zone(cls, value: str) -> str:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import EventTrigger, Posture
@@ -33,6 +34,7 @@ from tasks.documents import DocmillError, SourceError
 FILE = Path(__file__).with_name("prefect.yaml")
 
 _RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
+_SETTING = re.compile(r"\{\{ \$DOCMILL_(\w+) \}\}")
 _SILENCE = timedelta(seconds=90)
 _ALIVE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending"}
 _ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
@@ -72,23 +74,43 @@ class _File(Struct):
 
 
 def deployments_of(service: Service) -> list[Deployment]:
-    """The entries of prefect.yaml, as the operator's settings complete them."""
+    """The entries of prefect.yaml, as the operator's settings complete them.
 
-    def setting(found: re.Match[str]) -> str:
-        return str(getattr(service, found[1].lower()))
+    Raises:
+        SourceError: A schedule is none that Prefect can keep.
+    """
+    entries = msgspec.convert(_completed(msgspec.yaml.decode(FILE.read_text()), service), _File).deployments
+    for schedule in (schedule for entry in entries for schedule in entry.schedules):
+        try:
+            CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+        except ValueError as error:
+            raise SourceError(
+                f"nightly {schedule.cron!r}: is no cron line; give minute, hour, day, month, day of the week"
+            ) from error
+    return entries
 
-    text = re.sub(r"\{\{ \$DOCMILL_(\w+) \}\}", setting, FILE.read_text())
-    return msgspec.yaml.decode(text, type=_File).deployments
+
+def _completed(value: Any, service: Service) -> Any:
+    """What YAML holds, with the operator's settings in the places of their names."""
+    match value:
+        case dict():
+            return {name: _completed(inner, service) for name, inner in value.items()}
+        case list():
+            return [_completed(inner, service) for inner in value]
+        case str():
+            return _SETTING.sub(lambda found: str(getattr(service, found[1].lower())), value)
+    return value
 
 
 def deploy(service: Service) -> None:
     """Tell the Prefect server of all deployments, limits and automations.
 
     Raises:
-        SourceError: PREFECT_API_URL names none.
+        SourceError: PREFECT_API_URL names none, or `nightly` is no cron line.
         DeployError: It does not answer, refuses, or has no such work pool.
     """
     named_server()
+    deployments = deployments_of(service)
     with as_deploy_error(), get_client(sync_client=True) as client:
         try:
             client.read_work_pool(service.work_pool)
@@ -99,7 +121,7 @@ def deploy(service: Service) -> None:
             ) from error
         for repository in service.repositories:
             client.upsert_global_concurrency_limit_by_name(limit_of(repository.name), 1)
-        ids = {one.name: _apply(one) for one in deployments_of(service)}
+        ids = {one.name: _apply(one) for one in deployments}
         for automation in (_crash_zombies([*ids.values()]), _run_again(ids["on-push"])):
             _upsert(client, automation)
 

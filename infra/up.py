@@ -25,7 +25,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.settings import CONFIG_VARIABLE, Service, cache_home
-from infra.deploy import as_deploy_error, deploy, named_server
+from infra.deploy import as_deploy_error, deploy, deployments_of, named_server
 from tasks.documents import DocmillError, SourceError
 from tasks.files import locked
 
@@ -128,12 +128,13 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
         tell: Told, line by line, what runs where.
 
     Raises:
-        SourceError: There is no secret for webhooks, or an address is taken.
+        SourceError: There is no secret for webhooks, `nightly` is no cron line, or an address is taken.
         DeployError: The Prefect server that is named does not answer.
         UpError: Something does not start, or does not keep running.
     """
     if service.webhook_secret is None:
         raise SourceError("webhook: set DOCMILL_WEBHOOK_SECRET, as in $(openssl rand -hex 32)")
+    deployments_of(service)  # else the server would be started first
     _refuse_taken(listen.host, listen.webhook_port)
     environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if config is not None:

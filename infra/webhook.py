@@ -40,6 +40,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from flows.nightly import ON_PUSH
 from flows.on_push import ATTEMPTS, BUILDING, SECONDS_BETWEEN_SIGNS
@@ -55,6 +56,7 @@ _LONGEST_BODY = 5_000_000  # bytes; forges list at most some thousand commits
 _BODY_S = 5.0
 _ANSWER_S = 0.8
 _AT_ONCE = 100  # connections
+_CONNECTED_S = 30.0  # who sends nothing, or a byte now and then, must not keep others out
 _SOON = timedelta(seconds=5)  # what someone put off to tomorrow does not stand for a push
 _SIGN_OF_LIFE = timedelta(seconds=3 * SECONDS_BETWEEN_SIGNS)
 _DELIVERY = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -373,6 +375,20 @@ def application(
     )
 
 
+class _Connection(H11Protocol):
+    """A connection that ends when it is old, unless a request is being answered."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(_CONNECTED_S, self._grow_old)
+
+    def _grow_old(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.loop.call_later(_BODY_S, self._grow_old)
+
+
 def serve(service: Service, host: str, port: int) -> None:
     """Receive pushes until interrupted.
 
@@ -389,5 +405,6 @@ def serve(service: Service, host: str, port: int) -> None:
         access_log=False,
         server_header=False,
         log_level="warning",
+        http=_Connection,
         limit_concurrency=_AT_ONCE,
     )

@@ -56,6 +56,31 @@ def test_the_operators_settings_complete_the_entries():
     assert (schedule.cron, schedule.timezone) == ("30 1 * * 1-5", "Europe/Berlin")
 
 
+def test_a_name_is_a_name_whatever_it_would_mean_in_yaml():
+    entries = deployments_of(Service(work_pool='a "pool": {{ $DOCMILL_NIGHTLY }} #'))
+    assert {entry.work_pool.name for entry in entries} == {'a "pool": {{ $DOCMILL_NIGHTLY }} #'}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("NIGHTLY", "99 2 * * *", "nightly '99 2 * * *': is no cron line; give minute, hour, day"),
+        ("NIGHTLY", "a b c d e", "nightly 'a b c d e': is no cron line; give minute, hour, day"),
+        ("WORK_POOL", "a/b", "environment: work_pool: 'a/b' is no name that Prefect takes"),
+    ],
+)
+def test_what_prefect_would_refuse_is_refused_before_anything_starts(name, value, said, monkeypatch, capsys):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv(f"DOCMILL_{name}", value)
+    monkeypatch.setenv("DOCMILL_WEBHOOK_SECRET", "a secret of some length")
+    for command in ("deploy", "up"):
+        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+            assert main([command]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+
+
 def test_deploying_again_changes_nothing(server):
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -108,6 +133,22 @@ def test_a_run_that_crashed_is_run_again_with_the_next_number(server):
             time.sleep(0.2)
     (again,) = [one for one in of_it if one.id != run.id]
     assert again.parameters == {**given, "attempt": 2}
+
+
+def test_a_password_is_not_written_down(server):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="passwords", type="process"))
+        deploy(Service(work_pool="passwords"))
+        on_demand = client.read_deployment_by_name("build-docs/on-demand")
+        for source in ("https://user:hunter2@example.org/a", "https://token@example.org/a"):
+            with pytest.raises(PrefectHTTPStatusError, match="409"):
+                client.create_flow_run_from_deployment(on_demand.id, parameters={"source": source})
+        for source in ("https://example.org/a@b", "ssh://git@example.org/a", "git@example.org:a", "/a"):
+            client.create_flow_run_from_deployment(on_demand.id, parameters={"source": source})
 
 
 def test_without_its_work_pool_deploying_fails_in_a_line(server, monkeypatch, capsys):
