@@ -29,6 +29,8 @@ from models.staging import appearing
 _GAIN = 1.03  # what a trial must do better than the best before it: less may be noise
 _TRIAL_SECONDS = 4.0  # of generation, roughly, in each trial
 _WARM_UP = 32  # requests
+# A trial fills all rows this often: of fewer texts, the last few decide, which leave most rows idle.
+_FILLINGS = 4
 _ROWS = (8, 16, 32, 128)  # beside the default
 _PACKED_TOKENS = (256, 1024)  # likewise
 _FORMAT = 2  # of the file
@@ -124,7 +126,7 @@ def tune(
     search = _Search(before.policy, before.compiled)
     fault: Exception = ModelError("there was nothing to try")
     tried: list[dict[str, Any]] = []
-    sample: Sequence[Request] = []
+    counts: dict[bool, int] = {}  # of requests in a trial, by whether it is compiled
     for policy, compiled in search.candidates():
         engine = None  # its memory is the next one's
         try:
@@ -132,7 +134,10 @@ def tune(
             if engine.profile.buckets in tried:
                 continue
             tried.append(engine.profile.buckets)
-            sample = sample or _sample(engine, requests)
+            if compiled not in counts:
+                counts[compiled] = _count(engine, requests)
+            count = max(counts[compiled], _FILLINGS * policy.decode_rows)
+            sample = list(islice(cycle(requests), count))
             trial = Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
         except (ModelError, RuntimeError) as error:
             fault = error
@@ -193,14 +198,17 @@ def _engine(
     return Engine(loaded, generation, prefix=prefix, policy=policy, compiled=folder)
 
 
-def _sample(engine: Engine, requests: Sequence[Request]) -> list[Request]:
-    """Return so many of `requests`, over and over if need be, as take about the time of a trial."""
-    some = list(islice(cycle(requests), _WARM_UP))
-    engine.generate_all(some)
-    started = time.perf_counter()
-    engine.generate_all(some)
-    rounds = _TRIAL_SECONDS / (time.perf_counter() - started)
-    return list(islice(cycle(requests), max(_WARM_UP, round(_WARM_UP * rounds))))
+def _count(engine: Engine, requests: Sequence[Request]) -> int:
+    """Return how many of `requests`, over and over if need be, take about the time of a trial."""
+    count, seconds = _WARM_UP // 2, 0.0
+    engine.generate_all(requests[:_WARM_UP])
+    while seconds < _TRIAL_SECONDS / 8:  # a few texts take far longer, each, than many
+        count *= 2
+        some = list(islice(cycle(requests), count))
+        started = time.perf_counter()
+        engine.generate_all(some)
+        seconds = time.perf_counter() - started
+    return max(_WARM_UP, round(count * _TRIAL_SECONDS / seconds))
 
 
 def _speed(engine: Engine, sample: Sequence[Request]) -> Speed:

@@ -54,6 +54,26 @@ def test_what_cannot_be_compiled_is_told_and_the_search_goes_on(loaded, tmp_path
     assert tuning.speed.requests_per_second > best / 1.2
 
 
+def test_no_trial_is_so_short_that_the_last_texts_decide(loaded, tmp_path, monkeypatch):
+    """With fewer texts than some times the rows, most rows are idle most of the time, and few rows seem best."""
+    occupied, measure = [], tuning._speed
+
+    def noted(engine, sample):
+        speed = measure(engine, sample)
+        occupied.append((len(sample), engine.stats.occupancy))
+        return speed
+
+    monkeypatch.setattr(tuning, "_speed", noted)
+    told = []
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}):
+        tuned(loaded(), tmp_path, 600, told)
+    rows = [trial.policy.decode_rows for trial in told if trial.speed]
+    assert len(rows) == len(occupied) > 4
+    for count, (texts, occupancy) in zip(rows, occupied, strict=True):
+        assert texts >= 4 * count
+        assert occupancy > 0.5
+
+
 def test_engines_follow_what_was_kept(loaded, tmp_path):
     plain = tuned_engine(loaded(), GENERATION, tmp_path)
     kept = Tuning(policy=BucketPolicy(decode_rows=16))
