@@ -254,10 +254,10 @@ class Site:
         found = []
         for name in sorted(key for key in self.stored() if key.endswith(".html")):
             page = self.read(name)
-            for asset in re.findall(r"assets/[\w.]+", page or ""):
-                # A slow reader may see a page of a release that went two releases ago.
-                if self.read(asset) is None and self.read(name) == page:
-                    found.append(f"{name}: {asset}")
+            wanted = re.findall(r"assets/[\w.]+", page or "")
+            missing = [asset for asset in wanted if self.read(asset) is None]
+            if missing and self.read(name) == page:  # a slow reader may have one of two releases ago
+                found += [f"{name}: {asset}" for asset in missing]
         return found
 
     def write(self, name: str, data: bytes | None) -> None:

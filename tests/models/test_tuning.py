@@ -55,7 +55,7 @@ def test_what_cannot_be_compiled_is_told_and_the_search_goes_on(loaded, tmp_path
 
 
 def test_no_trial_is_so_short_that_the_last_texts_decide(loaded, tmp_path, monkeypatch):
-    """With fewer texts than some times the rows, most rows are idle most of the time, and few rows seem best."""
+    """With fewer texts than some times the rows, most rows are idle, and the fewest seem to be best."""
     occupied, measure = [], tuning._speed
 
     def noted(engine, sample):
