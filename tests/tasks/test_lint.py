@@ -92,6 +92,50 @@ def test_changed_lines_of_a_folder_in_a_repository(tmp_path, capsys) -> None:
     assert lint(capsys, tmp_path / "packages" / "new", "--since", "main")[0] == 1
 
 
+def test_what_was_moved_is_not_new(source, tmp_path, capsys) -> None:
+    baseline = str(tmp_path / "baseline")
+    (source / "other.py").write_text("x = 1\n")
+    git(source, "init", "-b", "main")
+    git(source, "add", ".")
+    git(source, "commit", "-m", "first")
+    assert lint(capsys, source, "--baseline", baseline, "--update-baseline")[0] == 0
+    (source / "pkg").mkdir()
+    (source / "m.py").rename(source / "pkg" / "n.py")
+    assert lint(capsys, source, "--since", "main") == (0, [])
+    assert lint(capsys, source, "--baseline", baseline) == (0, [f"1 more are in {baseline}"])
+    further = 'def further(a):\n    """Do.\n\n    Args:\n        b: What is not there.\n    """\n'
+    (source / "pkg" / "n.py").write_text(f"import os\n\n\n{OLD}\n\n{further}")
+    message = "further describes parameter b, which the signature lacks"
+    new = f"pkg/n.py:26: described-parameter: {message}"
+    assert lint(capsys, source, "--since", "main") == (1, [new])
+    assert lint(capsys, source, "--baseline", baseline) == (1, [new, f"1 more are in {baseline}"])
+    # Another file that is the same is no moved one; nor is one that has little of it.
+    (source / "pkg" / "n.py").write_text(OLD)
+    (source / "pkg" / "copy.py").write_text(f"x = 1\n{OLD}")
+    copied = "old describes parameter b, which the signature lacks"
+    assert lint(capsys, source, "--since", "main") == (
+        1,
+        [f"pkg/copy.py:6: described-parameter: {copied}"],
+    )
+    assert lint(capsys, source, "--baseline", baseline)[0] == 1
+    (source / "pkg" / "copy.py").unlink()
+    (source / "pkg" / "n.py").write_text(OLD + "".join(f"x{n} = {n}\n" for n in range(40)))
+    assert lint(capsys, source, "--since", "main")[0] == 1
+
+
+def test_what_is_gone_from_a_class_makes_its_docstring_new_debt(source, capsys) -> None:
+    described = '    """A point.\n\n    Args:\n        x: One.\n        y: Two.\n    """\n'
+    code = f"from dataclasses import dataclass\n\n\n@dataclass\nclass P:\n{described}\n    x: int\n"
+    (source / "m.py").write_text(f"{code}    y: int\n")
+    git(source, "init", "-b", "main")
+    git(source, "add", ".")
+    git(source, "commit", "-m", "first")
+    assert lint(capsys, source, "--since", "main") == (0, [])
+    (source / "m.py").write_text(code)
+    message = "P describes parameter y, which the signature lacks"
+    assert lint(capsys, source, "--since", "main") == (1, [f"m.py:10: described-parameter: {message}"])
+
+
 def test_a_baseline_counts_and_forgets_what_hangs_on_others(source, tmp_path, capsys) -> None:
     baseline = str(tmp_path / "baseline.txt")
     described = 'def f({}):\n    """Do.\n\n    Args:\n        cuont: What.\n    """\n\n\n'
