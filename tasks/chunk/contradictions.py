@@ -46,6 +46,7 @@ _OR_NONE = re.compile(r"\s+or\s+None\Z")
 _TYPE_FIELD = re.compile(r"[ \t]*[:@](?:var)?type[ \t]+\**(?P<name>\w+)[ \t]*:")
 _ENTRY = re.compile(r"[ \t]*(?:[:@]\w+[^:]*?[ \t])?(?P<names>\**\w+(?:,[ \t]*\**\w+)*)[ \t]*(?:[:(]|\r?$)")
 _RESULT = re.compile(r"^[ \t]*[:@]?(?:returns?|rtype|yields?)\b", re.MULTILINE | re.IGNORECASE)
+_RESULT_IN_PROSE = re.compile(r"^[ \t]*Returns?:[ \t]+(?P<said>\S.*)", re.MULTILINE)
 _FURTHER_RESULT = re.compile(r"^[A-Za-z][\w.\[\], ]*:\s", re.MULTILINE)
 _MOST_COMPARED = 200  # names, with which a misspelt one is compared
 HINT = "; did you mean "  # what follows depends on other parameters
@@ -87,6 +88,11 @@ class Lines:
         """The line in which the description of a result begins."""
         found = _RESULT.search(self.text)
         return self.first + self.text.count("\n", 0, found.start()) if found else self.first
+
+    def result_in_prose(self) -> str:
+        """What a line of prose, `Returns: …`, says of a result; "" if there is none."""
+        found = _RESULT_IN_PROSE.search(self.text)
+        return found["said"] if found else ""
 
 
 def of_parameters(
@@ -191,12 +197,12 @@ def of_result(
         has_result: Whether it returns anything.
         lines: Where the docstring stands.
     """
-    described = parsed.types.get("return") or parsed.returns
-    if (
-        described
-        and not _SAYS_NOTHING.match(described)
-        and (returns in _NOTHING or (returns is None and not has_result))
-    ):
+    annotated = (returns or "").strip("\"'").removeprefix("typing.")
+    is_nothing = annotated in _NOTHING if returns else not has_result
+    if not is_nothing:
+        return
+    described = parsed.types.get("return") or parsed.returns or lines.result_in_prose()
+    if described and not _SAYS_NOTHING.match(described):
         yield "described-result", lines.of_result(), "describes a result, and nothing is returned"
 
 

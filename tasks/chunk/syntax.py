@@ -301,12 +301,21 @@ def attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[ast
 
 
 def is_stub(node: FunctionNode) -> bool:
-    """Whether a function's body is left to others: nothing but a docstring, `pass`, `...` or a `raise`."""
-    stub = (ast.Pass, ast.Raise)
-    return all(
-        isinstance(s, stub) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-        for s in node.body
-    )
+    """Whether a function is left to others: nothing but a docstring, `pass`, `...`, `return` and `raise`.
+
+    One that is said to be abstract may do a part of it.
+    """
+    named = (dotted_name(callee_of(decorator)) or "" for decorator in node.decorator_list)
+    return "abstractmethod" in map(last_part, named) or all(map(_does_nothing, node.body))
+
+
+def _does_nothing(node: ast.stmt) -> bool:
+    match node:
+        case ast.Pass() | ast.Raise() | ast.Expr(value=ast.Constant()):
+            return True
+        case ast.Return(value=value):
+            return is_none(value)
+    return False
 
 
 def is_text(node: ast.stmt) -> bool:

@@ -318,6 +318,35 @@ def test_the_type_of_a_result_is_held_against_its_annotation(source, capsys) -> 
     assert lint(capsys, source) == (0, [])
 
 
+def test_a_result_of_what_returns_nothing(source, capsys) -> None:
+    section = '"""Do.\n\n    Returns:\n        int: The number.\n    """'
+    line = '"""Do.\n\n    Returns: int\n    """'
+    told = (
+        f"def f{{}}(x) -> None:\n    {section}\n    print(x)\n",
+        f"def f{{}}(x) -> 'None':\n    {section}\n    return x\n",
+        f"def f{{}}(x) -> typing.NoReturn:\n    {section}\n    leave(x)\n",
+        f"async def f{{}}(x):\n    {section}\n    await x\n",
+        f"def f{{}}(x) -> None:\n    {line}\n    print(x)\n",
+    )
+    kept = (
+        f"def f{{}}(x) -> None:\n    {section}\n",
+        f"def f{{}}(x) -> None:\n    {section}\n    ...\n",
+        f"def f{{}}(x) -> None:\n    {section}\n    pass\n",
+        f"def f{{}}(x) -> None:\n    {section}\n    raise NotImplementedError\n",
+        f"def f{{}}(x):\n    {section}\n    return None\n",
+        f"@abc.abstractmethod\ndef f{{}}(x) -> None:\n    {section}\n    print(x)\n",
+        f"@overload\ndef f{{}}(x) -> None:\n    {section}\n    ...\n",
+        f"def f{{}}(x) -> int:\n    {section}\n    print(x)\n",
+        f"def f{{}}(x) -> None:\n    {line.replace('int', 'None, always')}\n    print(x)\n",
+    )
+    (source / "m.py").write_text("".join(code.format(n) for n, code in enumerate((*told, *kept))))
+    status, lines = lint(capsys, source)
+    assert status == 1
+    assert [line.partition(": ")[2] for line in lines] == [
+        f"described-result: f{n} describes a result, and nothing is returned" for n in range(len(told))
+    ]
+
+
 def test_a_secret_is_not_repeated(source, capsys) -> None:
     described = "password : str, default 'hunter2'\n        What."
     docstring = f'"""Do.\n\n    Parameters\n    ----------\n    {described}\n    """'
