@@ -1,7 +1,7 @@
 """Docstrings that contradict their signature: what a human has to mend, with its line.
 
-Only what cannot be meant is reported: a parameter that does not exist, a simple type or a literal
-default that is another in the code, a result of what returns nothing. Not a default of None, for
+Only what cannot be meant is reported: a parameter that does not exist, a simple type or a
+literal default that is another in the code, a result of what returns nothing. Not a default of None, for
 which docstrings give the value that then counts, nor `args1` of `*args`.
 """
 
@@ -17,9 +17,17 @@ from tasks.chunk.docstrings import ParsedDocstring
 from tasks.documents import Contradiction, Parameter
 from tasks.secrets import has_secret
 
-# Types that say different things; a number may be documented by any type that it can be given as.
+# Types that say different things, and by each what takes its values as well: it may be documented so.
 _SIMPLE = {"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "frozenset"}
-_ALIKE = ({"int", "float", "complex", "bool"}, {"list", "tuple"}, {"set", "frozenset"})
+_TAKEN_AS = {
+    "bool": {"int", "float", "complex"},
+    "int": {"float", "complex"},
+    "float": {"complex"},
+    "list": {"tuple"},
+    "tuple": {"list"},
+    "set": {"frozenset"},
+    "frozenset": {"set"},
+}
 # "Defaults to 5.", where nothing follows that it could hang on. Strings are told loosely in prose.
 _VALUE = r"(?P<value>`{0,2}(?:[-+]?\d+(?:\.\d+)?(?:e-?\d+)?|True|False)`{0,2})"
 _DEFAULT = re.compile(
@@ -232,7 +240,7 @@ def in_symbol(
 def _differing(described: str, annotated: str) -> tuple[str, str] | None:
     """Two types by their names, if each says exactly what a value is, and they cannot both be meant."""
     one, other = _simple(described), _simple(annotated)
-    if not one or not other or one == other or any({one, other} <= alike for alike in _ALIKE):
+    if not one or not other or one == other or other in _TAKEN_AS.get(one, ()):
         return None
     return one, other
 

@@ -254,6 +254,24 @@ def test_types_that_may_be_none_or_hold_others(source, capsys) -> None:
     )
 
 
+def test_types_of_numbers_are_others_where_they_do_not_take_each_other(source, capsys) -> None:
+    told = [("int", "bool"), ("float", "bool"), ("float", "int"), ("int, optional", "Optional[bool]")]
+    told += [("str", "int"), ("bool", "str"), ("int", "bool | None")]
+    kept = [("bool", "int"), ("bool", "float"), ("int", "float"), ("float", "complex"), ("list", "tuple")]
+    kept += [("integer", "str"), ("string", "int"), ("boolean", "str"), ("float or int", "int")]
+    kept += [("int or str", "bool"), ("array-like", "int"), ("Flag", "int"), ("int", "bool | str")]
+    code = (
+        'def f{0}(a: {2}):\n    """Do.\n\n    Parameters\n    ----------\n    a : {1}\n        A.\n    """\n'
+        'def g{0}() -> {2}:\n    """Do.\n\n    Returns\n    -------\n'
+        '    {1}\n        It.\n    """\n    return x\n'
+    )
+    (source / "m.py").write_text("".join(code.format(n, *pair) for n, pair in enumerate((*told, *kept))))
+    status, lines = lint(capsys, source)
+    names = [line.split(": ")[2].split()[0] for line in lines]
+    assert (status, names) == (1, [f"{name}{n}" for n in range(len(told)) for name in "fg"])
+    assert lines[0].endswith("f0 describes a as int, and it is annotated bool")
+
+
 def test_setters_overloads_and_attributes_are_held_against_the_code(source, capsys) -> None:
     (source / "m.py").write_text(
         """class A:
@@ -313,7 +331,7 @@ def test_the_type_of_a_result_is_held_against_its_annotation(source, capsys) -> 
     assert lint(capsys, source) == (1, [f"m.py:4: described-type: {message}"])
     several = code.replace("It.", "It.\n        str: More.")
     decorated = f"@fixture\n{code}"
-    right = (code.format("bool", "int"), code.format("Iterable", "list"), several.format("tuple", "int"))
+    right = (code.format("float", "int"), code.format("Iterable", "list"), several.format("tuple", "int"))
     (source / "m.py").write_text("".join((*right, decorated.format("dict", "list"))))
     assert lint(capsys, source) == (0, [])
 
