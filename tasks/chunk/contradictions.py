@@ -1,6 +1,6 @@
 """Docstrings that contradict their signature: what a human has to mend, with its line.
 
-Only what cannot be meant is reported: a parameter that does not exist, a simple type or a
+Only what cannot be meant is reported: a parameter or an attribute that does not exist, a simple type or a
 literal default that is another in the code, a result of what returns nothing. Not a default of None, for
 which docstrings give the value that then counts, nor `args1` of `*args`.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 
@@ -125,9 +125,7 @@ def of_parameters(
         elif not (text or name in parsed.types):
             continue  # a line of prose that stands where names do
         elif not takes_any and name.isidentifier() and not (repeated and name.startswith(repeated)):
-            close = get_close_matches(name, by_name, 1) if len(by_name) <= _MOST_COMPARED else ()
-            hint = f"{HINT}{close[0]}" if close else ""
-            message = f"describes parameter {name}, which the signature lacks{hint}"
+            message = f"describes parameter {name}, which the signature lacks{_hint(name, by_name)}"
             yield "described-parameter", lines.of(name), message
 
 
@@ -136,6 +134,27 @@ def of_attribute(name: str, described: str, annotated: str, lines: Lines) -> Ite
     if differ := _differing(described, annotated):
         message = f"describes {name} as {differ[0]}, and it is annotated {differ[1]}"
         yield "described-type", lines.of(name), message
+
+
+def of_lacking_attributes(
+    names: Iterable[str], there: Collection[str], lines: Lines
+) -> Iterator[tuple[str, int, str]]:
+    """Attributes that a docstring describes, and that its class lacks.
+
+    Args:
+        names: Those.
+        there: What the class has.
+        lines: Where the docstring stands.
+    """
+    for name in names:
+        message = f"describes attribute {name}, which the class lacks{_hint(name, there)}"
+        yield "described-attribute", lines.of(name), message
+
+
+def _hint(name: str, there: Collection[str]) -> str:
+    """What may be meant by a name that is not there."""
+    close = get_close_matches(name, there, 1) if len(there) <= _MOST_COMPARED else ()
+    return f"{HINT}{close[0]}" if close else ""
 
 
 def _disagreements(

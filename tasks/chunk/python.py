@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tasks.chunk import contradictions, docstrings, slots
+from tasks.chunk.attributes import FileAttributes
 from tasks.chunk.syntax import (
     BLOCKS,
     CONDITIONAL,
@@ -86,7 +87,7 @@ def parse_module(source: str, path: str, name: str) -> ParsedModule:
     """
     tree = ast.parse(source)
     package = path.rsplit("/", 1)[-1] in ("__init__.py", "__init__.pyi")
-    return _Chunker(source, path, name, package).run(tree)
+    return _Chunker(source, path, name, package, tree).run()
 
 
 def _head(node: Definition) -> tuple[int, int]:
@@ -109,8 +110,9 @@ class _Body(Struct):
 
 
 class _Chunker:
-    def __init__(self, source: str, path: str, name: str, package: bool) -> None:
-        self.path, self.module, self.package = path, name, package
+    def __init__(self, source: str, path: str, name: str, package: bool, tree: ast.Module) -> None:
+        self.path, self.module, self.package, self.tree = path, name, package, tree
+        self.attributes = FileAttributes(tree)
         self.data = source.encode()
         self.offsets = [0]
         for line in self.data.splitlines(keepends=True):
@@ -124,13 +126,13 @@ class _Chunker:
         self.pending_overloads: dict[str, list[Symbol]] = {}
         self.contradictions: list[Contradiction] = []
 
-    def run(self, tree: ast.Module) -> ParsedModule:
+    def run(self) -> ParsedModule:
         kind: Kind = "package" if self.package else "module"
-        parsed = docstrings.parse(docstring_of(tree))
+        parsed = docstrings.parse(docstring_of(self.tree))
         last_line = max(1, len(self.offsets) - 1)
         self.symbols[""] = Symbol("", kind, 1, last_line, expected=("summary",))
         module_names: dict[str, None] = {}
-        self._statements(tree.body, "", module_names)
+        self._statements(self.tree.body, "", module_names)
         self._flush_overloads("")
         parsed.attributes = self._describe_attributes("", parsed.attributes, parsed.attribute_types)
         described = slots.of_parsed(parsed)
@@ -353,7 +355,7 @@ class _Chunker:
     ) -> None:
         """Parameters described by a class belong to its constructor, attributes to themselves."""
         self._attribute_contradictions(node, qualified, parsed)
-        attributes = self._describe_attributes(qualified, parsed.attributes, parsed.attribute_types)
+        attributes = self._titled_attributes(node, qualified, parsed)
         constructor = next(
             (c for name in ("__init__", "__new__") if (c := self.symbols.get(f"{qualified}.{name}"))), None
         )
@@ -370,10 +372,32 @@ class _Chunker:
             ]
             if takes_attributes:
                 self._class_contradictions(node, qualified, parsed, None)
-        more.append(("Attributes", docstrings.listing(attributes, parsed.attribute_types)))
-        more.append(("Returns", slots.of_result(parsed)))
+        more += [*attributes, ("Returns", slots.of_result(parsed))]
         told = slots.summary_and_description(parsed, more)
         self.symbols[qualified] = replace(self.symbols[qualified], slots=told)
+
+    def _titled_attributes(
+        self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring
+    ) -> list[slots.Titled]:
+        """Give attributes what the docstring of their class says; return the rest, by what is known of it.
+
+        What the class cannot have is noted as a contradiction.
+        """
+        left = self._describe_attributes(qualified, parsed.attributes, parsed.attribute_types)
+        if not left:
+            return []
+        prefix, types = f"{qualified}.", parsed.attribute_types
+        members = [name.removeprefix(prefix) for name in self.symbols if name.startswith(prefix)]
+        unknown = [name for name in left if name not in members]
+        said = [name for name in unknown if left[name] or name in types]  # what is not is no name, but prose
+        lacking = [name for name in said if self.attributes.lacks(node, name)]
+        found = contradictions.of_lacking_attributes(lacking, members, self._docstring_lines(node))
+        self.contradictions += contradictions.in_symbol(self.path, qualified, _head(node), found)
+        titled: dict[str, dict[str, str]] = {}
+        for name, text in left.items():
+            untold = slots.ATTRIBUTES_BY_THE_DOCSTRING if name in unknown else slots.ATTRIBUTES
+            titled.setdefault(slots.NOT_IN_THE_CLASS if name in lacking else untold, {})[name] = text
+        return [(title, docstrings.listing(texts, types)) for title, texts in titled.items()]
 
     def _describe_constructor(
         self, constructor: Symbol, parsed: docstrings.ParsedDocstring

@@ -16,6 +16,10 @@ Titled = tuple[str, str]
 # Titles of lists of parameters that are no slots: what is not so, and what a file alone cannot tell.
 NOT_IN_THE_SIGNATURE = "Described, but not in the signature"
 BY_THE_DOCSTRING = "Parameters, by the docstring"
+# … and of attributes: that are there, that are not, and of which a file alone cannot tell.
+ATTRIBUTES = "Attributes"
+NOT_IN_THE_CLASS = "Described, but not in the class"
+ATTRIBUTES_BY_THE_DOCSTRING = "Attributes, by the docstring"
 # Under which title a property tells what its other functions say.
 _TITLES_OF_ACCESSORS = {"setter": "When set", "deleter": "When deleted", "getter": "When read"}
 _ORDER = {"summary": 0, "description": 1, "param": 2, "returns": 3, "raises": 4}
@@ -35,7 +39,7 @@ def of_parsed(parsed: ParsedDocstring) -> dict[str, Slot]:
     """Summary and description of what has no other slots."""
     more = [
         (BY_THE_DOCSTRING, listing(parsed.parameters, parsed.types)),
-        ("Attributes", listing(parsed.attributes, parsed.attribute_types)),
+        (ATTRIBUTES_BY_THE_DOCSTRING, listing(parsed.attributes, parsed.attribute_types)),
         ("Returns", of_result(parsed)),
         ("Raises", listing(parsed.raises, {})),
     ]
@@ -70,7 +74,7 @@ def of_function(
     stray = {name: text for name, text in parsed.parameters.items() if name not in known}
     more = [
         (title_of_unknown(parameters), listing(stray, parsed.types)),
-        ("Attributes", listing(parsed.attributes, parsed.attribute_types)),
+        (ATTRIBUTES, listing(parsed.attributes, parsed.attribute_types)),
     ]
     texts = {f"param.{p.name}": parsed.parameters.get(p.name, "") for p in parameters}
     texts["returns"] = parsed.returns

@@ -116,7 +116,9 @@ def test_what_a_module_says_of_its_attributes_is_theirs():
         """)
     assert found["limit"].slots["summary"].text == "The most."
     assert found["limit"].doc_types == {"return": "int"}
-    assert found[""].slots["description"].text == "**Attributes**\n\n- `gone`: There is none."
+    assert (
+        found[""].slots["description"].text == "**Attributes, by the docstring**\n\n- `gone`: There is none."
+    )
 
 
 def test_the_docstring_of_a_property_that_is_called_for():
@@ -253,7 +255,8 @@ def test_what_a_class_says_of_attributes_follows_what_they_say():
     assert found["A.a"].slots["summary"].text == "The a."
     assert (found["A.a"].doc_types, found["A.b"].doc_types) == ({"return": "int"}, {})
     assert [slot.text for slot in found["A.b"].slots.values()] == ["B.", "B, by the class."]
-    assert found["A"].slots["description"].text == "**Attributes**\n\n- `c` (float): Made at run time."
+    told = "**Described, but not in the class**\n\n- `c` (float): Made at run time."
+    assert found["A"].slots["description"].text == told
 
 
 def test_a_property_is_not_of_the_type_of_the_parameter_it_is_called_like():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -363,6 +364,170 @@ def test_a_result_of_what_returns_nothing(source, capsys) -> None:
     assert [line.partition(": ")[2] for line in lines] == [
         f"described-result: f{n} describes a result, and nothing is returned" for n in range(len(told))
     ]
+
+
+ATTRIBUTES = '''\
+from dataclasses import dataclass
+from elsewhere import External, register
+from typing import Generic, NamedTuple
+
+
+@dataclass
+class Point:
+    """A point.
+
+    Attributes:
+        x (int): One.
+        xx: Nothing.
+        length: Of the way.
+    """
+
+    x: int
+    y: int
+
+    @property
+    def length(self):
+        return self.x
+
+
+class Base(Generic[T]):
+    """A base.
+
+    Attributes:
+        left: What a subclass has.
+        gone: Nothing.
+        __name__: Of any class.
+    """
+
+    def __init__(self, left, gone):
+        self.size = left
+
+
+class Derived(Base):
+    """Of that.
+
+    Attributes:
+        size: Of the base.
+        lost: Nothing.
+        late: Set by others.
+        word: Set by its name.
+        here: Imported.
+    """
+
+    from elsewhere import here
+
+    left = 1
+
+    def start(self, other):
+        other.late = 1
+        give(self, "word")
+
+
+class Pair(NamedTuple):
+    """A pair.
+
+    Attributes
+    ----------
+    a : int
+        One.
+    c : int
+        Nothing.
+    """
+
+    a: int
+
+
+class FromOutside(External):
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+
+    x = 1
+
+
+class OfThat(FromOutside):
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+
+    x = 1
+
+
+@register
+class Registered:
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+
+    x = 1
+
+
+class Made(metaclass=Meta):
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+
+    x = 1
+
+
+class Empty:
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+'''
+
+
+def test_attributes_that_a_class_cannot_have(source, tmp_path, capsys) -> None:
+    (source / "m.py").write_text(ATTRIBUTES)
+    rule = "described-attribute"
+    assert lint(capsys, source) == (
+        1,
+        [
+            f"m.py:12: {rule}: Point describes attribute xx, which the class lacks; did you mean x",
+            f"m.py:29: {rule}: Base describes attribute gone, which the class lacks",
+            f"m.py:42: {rule}: Derived describes attribute lost, which the class lacks",
+            f"m.py:64: {rule}: Pair describes attribute c, which the class lacks",
+        ],
+    )
+    assert main(["build", str(source), "--out", str(tmp_path / "site")]) == 0
+    symbols = {s["id"]: s for s in json.loads((tmp_path / "site" / "symbols.json").read_bytes())}
+    described = {
+        name: symbols[f"m.py::{name}"]["slots"]["description"]["text"] for name in ("Point", "Derived")
+    }
+    assert described["Point"] == (
+        "**Described, but not in the class**\n\n- `xx`: Nothing.\n\n**Attributes**\n\n- `length`: Of the way."
+    )
+    assert described["Derived"].startswith(
+        "**Attributes, by the docstring**\n\n- `size`: Of the base.\n- `late`: "
+    )
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        "def __getattr__(self, name): ...",
+        "def f(self, **given): self.__dict__.update(given)",
+        "def f(self, name): setattr(self, name, 1)",
+        "def f(self, name): vars(self)[name] = 1",
+        "__slots__ = ('x', 'ghost')",
+        "def f(self): return self.ghost",
+        "for ghost in range(3): pass",
+    ],
+)
+def test_attributes_that_a_class_may_have(source, capsys, sets) -> None:
+    text = '    """It.\n\n    Attributes:\n        ghost: Perhaps.\n    """\n'
+    (source / "m.py").write_text(f"class A:\n{text}\n    x = 1\n    {sets}\n")
+    assert lint(capsys, source) == (0, [])
 
 
 def test_a_secret_is_not_repeated(source, capsys) -> None:
