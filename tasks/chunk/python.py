@@ -19,7 +19,6 @@ from tasks.chunk.attributes import FileAttributes
 from tasks.chunk.syntax import (
     BLOCKS,
     CONDITIONAL,
-    TAKING_THE_SAME,
     Definition,
     FunctionNode,
     attribute_chain,
@@ -52,6 +51,7 @@ from tasks.chunk.syntax import (
     plain_targets,
     push_children,
     spelled_out,
+    takes_what_it_says,
 )
 from tasks.documents import Contradiction, Kind, Parameter, Surface, Symbol
 from tasks.secrets import has_secret
@@ -360,8 +360,10 @@ class _Chunker:
             (c for name in ("__init__", "__new__") if (c := self.symbols.get(f"{qualified}.{name}"))), None
         )
         if constructor is not None and constructor.kind == "method":
-            more = self._describe_constructor(constructor, parsed)
-            self._class_contradictions(node, qualified, parsed, constructor)
+            is_plain = takes_what_it_says("__init__", [d.partition("(")[0] for d in constructor.decorators])
+            more = self._describe_constructor(constructor, parsed, is_plain)
+            if is_plain:
+                self._class_contradictions(node, qualified, parsed, constructor)
         else:
             takes_attributes = constructor is None and self._takes_its_attributes(node, qualified)
             title = slots.NOT_IN_THE_SIGNATURE if takes_attributes else slots.BY_THE_DOCSTRING
@@ -400,10 +402,10 @@ class _Chunker:
         return [(title, docstrings.listing(texts, types)) for title, texts in titled.items()]
 
     def _describe_constructor(
-        self, constructor: Symbol, parsed: docstrings.ParsedDocstring
+        self, constructor: Symbol, parsed: docstrings.ParsedDocstring, is_plain: bool
     ) -> list[slots.Titled]:
         """Give a constructor what the class docstring says of it; return what it has no place for."""
-        texts, more = slots.with_texts_of_its_class(constructor, parsed)
+        texts, more = slots.with_texts_of_its_class(constructor, parsed, is_plain)
         types = slots.types_of_what_exists(parsed, constructor.parameters)
         types.pop("return", None)
         self.symbols[constructor.name] = replace(
@@ -524,15 +526,12 @@ class _Chunker:
         body = self._body(node, receiver)
         text = docstring_of(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
+        is_plain = kind != "property" and takes_what_it_says(node.name, decorators)
         if text:
             is_overload = any(last_part(d) == "overload" for d in decorators)
             overloads = () if is_overload else self.pending_overloads.get(name, ())
             known = (*parameters, *(p for overload in overloads for p in overload.parameters))
-            # What a decorator takes, the signature does not tell.
-            plain = kind != "property" and all(
-                is_labelled(d, node.name) or last_part(d) in TAKING_THE_SAME for d in decorators
-            )
-            self._contradictions(node, name, parsed, known if plain else None, returns, body)
+            self._contradictions(node, name, parsed, known if is_plain else None, returns, body)
         special = slots.of_special_method(node.name) if in_class else {}
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
@@ -552,7 +551,7 @@ class _Chunker:
             parameters,
             returns,
             labels_of(node, decorators) + (("generator",) if body.yields else ()),
-            slots=special | slots.of_function(parsed, parameters, body.raises),
+            slots=special | slots.of_function(parsed, parameters, body.raises, is_plain),
             expected=tuple(expected),
             names=tuple(body.names),
             decorators=tuple(

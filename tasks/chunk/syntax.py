@@ -36,7 +36,7 @@ _ACCESSORS = ("setter", "deleter", "getter")
 _LABELLED = {"classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override"}
 _LABELLED |= {"property", "overload"}
 # The standard library's others of which the result takes what the function takes.
-TAKING_THE_SAME = {"asynccontextmanager", "cache", "contextmanager", "lru_cache"}
+_TAKING_THE_SAME = {"asynccontextmanager", "cache", "contextmanager", "lru_cache"}
 
 
 def join(scope: str, name: str) -> str:
@@ -112,6 +112,11 @@ def _literal_text(node: ast.expr) -> str:
 def is_labelled(decorator: str, name: str) -> bool:
     """Whether a page tells of a decorator by other means."""
     return last_part(decorator) in _LABELLED or is_accessor(decorator, name)
+
+
+def takes_what_it_says(name: str, decorators: Iterable[str]) -> bool:
+    """Whether a function takes what its signature says; what other decorators take, that does not tell."""
+    return all(is_labelled(d, name) or last_part(d) in _TAKING_THE_SAME for d in decorators)
 
 
 def labels_of(node: FunctionNode, decorators: list[str]) -> tuple[str, ...]:

@@ -659,6 +659,27 @@ def test_a_documented_parameter_that_is_not_there_is_no_parameter():
     assert "`ghost`: None." in f.slots["description"].text
 
 
+@pytest.mark.parametrize(
+    ("decorator", "parameters", "title"),
+    [
+        ("", "a", "Described, but not in the signature"),
+        ("@functools.lru_cache(maxsize=None)\n", "a", "Described, but not in the signature"),
+        ("@command.option('--ghost')\n", "a", "Parameters, by the docstring"),
+        ("@wrapped\n", "a", "Parameters, by the docstring"),
+        ("@wrapped\n", "a, **more", "Further keyword arguments"),
+    ],
+)
+def test_what_a_decorated_function_takes_is_not_denied(decorator, parameters, title):
+    doc = "'''Text.\n\n{0}Args:\n{0}    a: One.\n{0}    ghost: None.\n{0}'''"
+    f = symbols(f"{decorator}def f({parameters}):\n    {doc.format(' ' * 4)}\n")["f"]
+    assert f.slots["description"].text == f"**{title}**\n\n- `ghost`: None."
+    constructor = textwrap.indent(f"{decorator}def __init__(self, {parameters}): ...", " " * 4)
+    a = parsed(f"class A:\n    {doc.format(' ' * 4)}\n{constructor}\n")
+    described = next(s for s in a.symbols if s.name == "A").slots["description"].text
+    assert described == f"**{title}**\n\n- `ghost`: None."
+    assert bool(a.contradictions) is title.endswith("signature")
+
+
 def test_parameters_that_a_class_documents_belong_to_its_constructor():
     found = symbols(
         """
