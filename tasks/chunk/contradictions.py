@@ -2,7 +2,7 @@
 
 Only what cannot be meant is reported: a parameter or an attribute that does not exist, a simple type or a
 literal default that is another in the code, a result of what returns nothing. Not a default of None, for
-which docstrings give the value that then counts, nor `args1` of `*args`.
+which docstrings give the value that then counts, nor parts of `*args`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ _DEFAULT = re.compile(
 _DEFAULT_OF_TYPE = re.compile(rf"\bdefaults?(?: to| is|:| ?=)?\s?{_VALUE}\)?\.?\s*\Z", re.IGNORECASE)
 _BEHIND_TYPE = re.compile(r"(?<![,(\s])[,(\s]+(?:optional|defaults?)\b.*", re.IGNORECASE | re.DOTALL)
 _CONDITION = re.compile(r"\b(?:if|when|where|unless|for|with|else|otherwise|not)\b", re.IGNORECASE)
+_ITEM = re.compile(r"^[ \t]*[-*+][ \t]", re.MULTILINE)  # of a list, in which other things have defaults
 _WRAPPED = re.compile(r"\n[ \t]*(?=[a-z])")
 _SENTENCE = re.compile(r"[.;:]\s")
 _LONGEST_SENTENCE = 300
@@ -56,6 +57,9 @@ _ENTRY = re.compile(r"[ \t]*(?:[:@]\w+[^:]*?[ \t])?(?P<names>\**\w+(?:,[ \t]*\**
 _RESULT = re.compile(r"^[ \t]*[:@]?(?:returns?|rtype|yields?)\b", re.MULTILINE | re.IGNORECASE)
 _RESULT_IN_PROSE = re.compile(r"^[ \t]*Returns?:[ \t]+(?P<said>\S.*)", re.MULTILINE)
 _FURTHER_RESULT = re.compile(r"^[A-Za-z][\w.\[\], ]*:\s", re.MULTILINE)
+# What begins lines of prose between entries.
+_NO_NAMES = {"http", "https", "todo", "return", "returns", "raises", "yields"}
+_NO_NAMES |= {"note", "notes", "example", "examples"}
 _MOST_COMPARED = 200  # names, with which a misspelt one is compared
 HINT = "; did you mean "  # what follows depends on other parameters
 _NOTHING = ("None", "NoReturn", "Never")
@@ -117,14 +121,13 @@ def of_parameters(
     by_name = {p.name: p for p in (*others, *parameters)}
     optional = {p.name for p in parameters if p.default is not None or p.kind.startswith("var_")}
     required = {p.name for p in parameters} - optional
-    takes_any = any(p.kind == "var_keyword" for p in parameters)
-    repeated = tuple(p.name for p in parameters if p.kind == "var_positional")
+    takes_any = any(p.kind.startswith("var_") for p in parameters)  # what is described may be parts of it
     for name, text in parsed.parameters.items():
         if name in by_name:
             yield from _disagreements(parsed, by_name[name], name in required, lines)
         elif not (text or name in parsed.types):
             continue  # a line of prose that stands where names do
-        elif not takes_any and name.isidentifier() and not (repeated and name.startswith(repeated)):
+        elif not takes_any and name.isidentifier() and name.lower() not in _NO_NAMES:
             message = f"describes parameter {name}, which the signature lacks{_hint(name, by_name)}"
             yield "described-parameter", lines.of(name), message
 
@@ -161,8 +164,9 @@ def _disagreements(
     parsed: ParsedDocstring, parameter: Parameter, is_required: bool, lines: Lines
 ) -> Iterator[tuple[str, int, str]]:
     name = parameter.name
-    written = parsed.types.get(name, "")
-    if differ := _differing(written, parameter.annotation or ""):
+    written, annotated = parsed.types.get(name, ""), parameter.annotation or ""
+    is_one = not parameter.kind.startswith("var_")  # else the one may be of all of them, the other of each
+    if is_one and (differ := _differing(written, annotated)):
         message = f"describes {name} as {differ[0]}, and it is annotated {differ[1]}"
         yield "described-type", lines.of_type(name), message
     default = parsed.defaults.get(name) or _said_with_the_type(written) or _said(parsed.parameters[name])
@@ -195,7 +199,7 @@ def _is_another(said: str, real: str | None) -> bool:
 
 def _said(text: str) -> str | None:
     """The default that a text gives, once and without a condition; None if it gives none."""
-    text = _WRAPPED.sub(" ", text) if "efault" in text else ""
+    text = _WRAPPED.sub(" ", _ITEM.split(text)[0]) if "efault" in text else ""
     found = list(_DEFAULT.finditer(text))
     if len(found) != 1:
         return None

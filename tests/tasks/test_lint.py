@@ -530,6 +530,56 @@ def test_attributes_that_a_class_may_have(source, capsys, sets) -> None:
     assert lint(capsys, source) == (0, [])
 
 
+def test_what_only_looks_like_an_entry_or_a_default_is_none(source, capsys) -> None:
+    (source / "m.py").write_text(
+        '''def parts(*args, size=None):
+    """Do.
+
+    Parameters
+    ----------
+    args1, label : int
+        Parts of what is given.
+    size : int
+        How big.
+    """
+
+
+def every(*shape: tuple, **options: str):
+    """Do.
+
+    Args:
+        *shape (int): Each.
+        **options (dict): All.
+    """
+
+
+def prose(a):
+    """Do.
+
+    Parameters
+    ==========
+
+    a : int
+        One.
+
+    TODO: for more of them, see
+    https://example.org/more
+    """
+
+
+def nested(config):
+    """Do.
+
+    Args:
+        config: It has:
+
+            * factor (`float`, defaults to 1.0): By how much.
+    """
+'''
+    )
+    assert lint(capsys, source) == (0, [])
+
+
 def test_a_secret_is_not_repeated(source, capsys) -> None:
     described = "password : str, default 'hunter2'\n        What."
     docstring = f'"""Do.\n\n    Parameters\n    ----------\n    {described}\n    """'
