@@ -58,7 +58,8 @@ from tasks.secrets import has_secret
 
 _DATACLASS = {"dataclass", "define", "frozen", "mutable", "attrs"}
 # Bases from which a class inherits no constructor that takes anything but its own attributes.
-_WITHOUT_PARAMETERS = {"object", "Generic", "NamedTuple", "Protocol", "TypedDict", "ABC"}
+_TAKING_ATTRIBUTES = {"NamedTuple", "TypedDict"}
+_WITHOUT_PARAMETERS = {"object", "Generic", "Protocol", "ABC"} | _TAKING_ATTRIBUTES
 _LONGEST_VALUE = 200
 _TALLEST_VALUE = 8
 _MOST_MESSAGES = 3
@@ -414,11 +415,12 @@ class _Chunker:
         return more
 
     def _takes_its_attributes(self, node: ast.ClassDef, qualified: str) -> bool:
-        """Whether a class without a constructor of its own takes its attributes, or nothing at all."""
+        """Whether a class without a constructor takes its attributes; others may describe their methods'."""
         symbol = self.symbols[qualified]
         bases = {last_part(base) for base in symbol.bases}
         plain = all(is_labelled(self._text(callee_of(d)), node.name) for d in node.decorator_list)
-        return (plain or "dataclass" in symbol.labels) and not node.keywords and bases <= _WITHOUT_PARAMETERS
+        takes_them = "dataclass" in symbol.labels or (plain and not bases.isdisjoint(_TAKING_ATTRIBUTES))
+        return takes_them and not node.keywords and bases <= _WITHOUT_PARAMETERS
 
     def _class_contradictions(
         self,

@@ -567,6 +567,16 @@ def prose(a):
     """
 
 
+class Hooks:
+    """What is called.
+
+    Args:
+        event: What every hook is given.
+    """
+
+    def start(self, event): ...
+
+
 def nested(config):
     """Do.
 
