@@ -111,13 +111,13 @@ def plan(source: OpenedSource, settings: Settings, progress: Progress) -> Plan:
 def lint(
     source: OpenedSource, settings: Settings, since: OpenedSource | None, progress: Progress
 ) -> tuple[list[Contradiction], list[SkippedFile]]:
-    """Docstrings that contradict their signature, less what is waived, of changed lines only where `since` is
-    given; and what could not be read.
+    """Docstrings that contradict their signature, less what is waived and what was there at `since`; and what
+    could not be read.
 
     Raises:
         DocmillError: Something could not be read, and `strict` is set.
     """
-    from tasks.lint import in_changed_lines
+    from tasks.lint import new_since
     from tasks.waivers import unwaived
 
     run = TimedRun(Report(source={}), progress)
@@ -127,7 +127,7 @@ def lint(
         pipeline.fail_if_strict(snapshot, parsed)
         standing = unwaived(parsed.contradictions, pipeline.waivers, pipeline.today)
     found = sorted(standing, key=lambda one: (one.path, one.line))
-    kept = found if since is None else list(in_changed_lines(found, source.root, since.root))
+    kept = found if since is None else list(new_since(found, source.root, since.root))
     return kept, [*snapshot.skipped, *parsed.skipped]
 
 

@@ -106,9 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--update-baseline", action="store_true", help="with --baseline: write what there is into the file"
     )
-    plan.add_argument(
-        "--since", metavar="R", help="with --lint: only where lines changed since this revision"
-    )
+    plan.add_argument("--since", metavar="R", help="with --lint: only what is new since this revision")
     plan.set_defaults(run=_plan)
     releases = commands.add_parser("releases", help="the releases of a site that can stand again")
     _add_target(releases)
@@ -428,7 +426,7 @@ def _lint(arguments: argparse.Namespace) -> int:
     from tasks.documents import SourceError
     from tasks.files import write_whole
     from tasks.ingest import open_source
-    from tasks.lint import baseline_of, beyond, entry, read_baseline
+    from tasks.lint import baseline_of, beyond, read_baseline
 
     baseline: Path | None = arguments.baseline
     if arguments.update_baseline and (baseline is None or arguments.since is not None):
@@ -439,18 +437,19 @@ def _lint(arguments: argparse.Namespace) -> int:
     since = None
     if arguments.since is not None:
         since = open_source(arguments.source, arguments.since, cache_home())
-    found, skipped = lint(*_opened(arguments), since, _Terminal())
+    source, settings = _opened(arguments)
+    found, skipped = lint(source, settings, since, _Terminal())
     for file in skipped:
         print(f"docmill: skipped {_line(file.path)}: {file.reason}, {_line(file.detail)}", file=sys.stderr)
     if arguments.update_baseline and baseline is not None:
         write_whole(baseline, baseline_of(found))
         print(f"{baseline}: {len(found):,} docstrings that contradict their signature")
         return 0
-    new = list(beyond(known, found))
+    new = beyond(known, found, source.root)
     for one in new:
         print(_line(str(one)))
     if known:
-        gone = (known - Counter(map(entry, found))).total() if since is None else 0
+        gone = known.total() - (len(found) - len(new)) if since is None else 0
         print(
             f"{len(found) - len(new):,} more are in {baseline}"
             + (f", which lists {gone:,} that went" if gone else "")

@@ -1,8 +1,8 @@
 """Secrets in code: keys, tokens, passwords, found by detect-secrets, so that docmill repeats none.
 
 What is shown to a model, and what docmill derives from code to show it, goes through here.
-Signatures and source pages show code as it is: hiding there what everyone can read in the
-repository would only make the documentation wrong.
+Signatures (annotations, defaults, keywords, decorators) and source pages show code as it is: hiding there
+what everyone can read in the repository would only make the documentation wrong.
 """
 
 from __future__ import annotations

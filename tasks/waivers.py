@@ -30,6 +30,7 @@ RULES = {
     "invented-identifier": "what a model's text names is in the code",
     "stale-summary": "a list says of a module what the module's page says",
     "described-parameter": "a docstring describes parameters that the signature has",
+    "described-attribute": "a docstring describes attributes that the class has",
     "described-type": "a docstring gives a parameter the type that it is annotated with",
     "described-default": "a docstring gives a parameter the default that it has",
     "described-result": "a docstring describes a result of what returns something",

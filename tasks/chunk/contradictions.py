@@ -1,15 +1,15 @@
 """Docstrings that contradict their signature: what a human has to mend, with its line.
 
-Only what cannot be meant is reported: a parameter that does not exist, a simple type or a literal
-default that is another in the code, a result of what returns nothing. Not a default of None, for
-which docstrings give the value that then counts, nor `args1` of `*args`.
+Only what cannot be meant is reported: a parameter or an attribute that does not exist, a simple type or a
+literal default that is another in the code, a result of what returns nothing. Not a default of None, for
+which docstrings give the value that then counts, nor parts of `*args`.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 
@@ -17,9 +17,17 @@ from tasks.chunk.docstrings import ParsedDocstring
 from tasks.documents import Contradiction, Parameter
 from tasks.secrets import has_secret
 
-# Types that say different things; a number may be documented by any type that it can be given as.
+# Types that say different things, and by each what takes its values as well: it may be documented so.
 _SIMPLE = {"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "frozenset"}
-_ALIKE = ({"int", "float", "complex", "bool"}, {"list", "tuple"}, {"set", "frozenset"})
+_TAKEN_AS = {
+    "bool": {"int", "float", "complex"},
+    "int": {"float", "complex"},
+    "float": {"complex"},
+    "list": {"tuple"},
+    "tuple": {"list"},
+    "set": {"frozenset"},
+    "frozenset": {"set"},
+}
 # "Defaults to 5.", where nothing follows that it could hang on. Strings are told loosely in prose.
 _VALUE = r"(?P<value>`{0,2}(?:[-+]?\d+(?:\.\d+)?(?:e-?\d+)?|True|False)`{0,2})"
 _DEFAULT = re.compile(
@@ -31,6 +39,7 @@ _DEFAULT = re.compile(
 _DEFAULT_OF_TYPE = re.compile(rf"\bdefaults?(?: to| is|:| ?=)?\s?{_VALUE}\)?\.?\s*\Z", re.IGNORECASE)
 _BEHIND_TYPE = re.compile(r"(?<![,(\s])[,(\s]+(?:optional|defaults?)\b.*", re.IGNORECASE | re.DOTALL)
 _CONDITION = re.compile(r"\b(?:if|when|where|unless|for|with|else|otherwise|not)\b", re.IGNORECASE)
+_ITEM = re.compile(r"^[ \t]*[-*+][ \t]", re.MULTILINE)  # of a list, in which other things have defaults
 _WRAPPED = re.compile(r"\n[ \t]*(?=[a-z])")
 _SENTENCE = re.compile(r"[.;:]\s")
 _LONGEST_SENTENCE = 300
@@ -46,7 +55,11 @@ _OR_NONE = re.compile(r"\s+or\s+None\Z")
 _TYPE_FIELD = re.compile(r"[ \t]*[:@](?:var)?type[ \t]+\**(?P<name>\w+)[ \t]*:")
 _ENTRY = re.compile(r"[ \t]*(?:[:@]\w+[^:]*?[ \t])?(?P<names>\**\w+(?:,[ \t]*\**\w+)*)[ \t]*(?:[:(]|\r?$)")
 _RESULT = re.compile(r"^[ \t]*[:@]?(?:returns?|rtype|yields?)\b", re.MULTILINE | re.IGNORECASE)
+_RESULT_IN_PROSE = re.compile(r"^[ \t]*Returns?:[ \t]+(?P<said>\S.*)", re.MULTILINE)
 _FURTHER_RESULT = re.compile(r"^[A-Za-z][\w.\[\], ]*:\s", re.MULTILINE)
+# What begins lines of prose between entries.
+_NO_NAMES = {"http", "https", "todo", "return", "returns", "raises", "yields"}
+_NO_NAMES |= {"note", "notes", "example", "examples"}
 _MOST_COMPARED = 200  # names, with which a misspelt one is compared
 HINT = "; did you mean "  # what follows depends on other parameters
 _NOTHING = ("None", "NoReturn", "Never")
@@ -88,6 +101,11 @@ class Lines:
         found = _RESULT.search(self.text)
         return self.first + self.text.count("\n", 0, found.start()) if found else self.first
 
+    def result_in_prose(self) -> str:
+        """What a line of prose, `Returns: …`, says of a result; "" if there is none."""
+        found = _RESULT_IN_PROSE.search(self.text)
+        return found["said"] if found else ""
+
 
 def of_parameters(
     parsed: ParsedDocstring, parameters: Sequence[Parameter], lines: Lines, others: Iterable[Parameter] = ()
@@ -103,17 +121,14 @@ def of_parameters(
     by_name = {p.name: p for p in (*others, *parameters)}
     optional = {p.name for p in parameters if p.default is not None or p.kind.startswith("var_")}
     required = {p.name for p in parameters} - optional
-    takes_any = any(p.kind == "var_keyword" for p in parameters)
-    repeated = tuple(p.name for p in parameters if p.kind == "var_positional")
+    takes_any = any(p.kind.startswith("var_") for p in parameters)  # what is described may be parts of it
     for name, text in parsed.parameters.items():
         if name in by_name:
             yield from _disagreements(parsed, by_name[name], name in required, lines)
         elif not (text or name in parsed.types):
             continue  # a line of prose that stands where names do
-        elif not takes_any and name.isidentifier() and not (repeated and name.startswith(repeated)):
-            close = get_close_matches(name, by_name, 1) if len(by_name) <= _MOST_COMPARED else ()
-            hint = f"{HINT}{close[0]}" if close else ""
-            message = f"describes parameter {name}, which the signature lacks{hint}"
+        elif not takes_any and name.isidentifier() and name.lower() not in _NO_NAMES:
+            message = f"describes parameter {name}, which the signature lacks{_hint(name, by_name)}"
             yield "described-parameter", lines.of(name), message
 
 
@@ -124,12 +139,34 @@ def of_attribute(name: str, described: str, annotated: str, lines: Lines) -> Ite
         yield "described-type", lines.of(name), message
 
 
+def of_lacking_attributes(
+    names: Iterable[str], there: Collection[str], lines: Lines
+) -> Iterator[tuple[str, int, str]]:
+    """Attributes that a docstring describes, and that its class lacks.
+
+    Args:
+        names: Those.
+        there: What the class has.
+        lines: Where the docstring stands.
+    """
+    for name in names:
+        message = f"describes attribute {name}, which the class lacks{_hint(name, there)}"
+        yield "described-attribute", lines.of(name), message
+
+
+def _hint(name: str, there: Collection[str]) -> str:
+    """What may be meant by a name that is not there."""
+    close = get_close_matches(name, there, 1) if len(there) <= _MOST_COMPARED else ()
+    return f"{HINT}{close[0]}" if close else ""
+
+
 def _disagreements(
     parsed: ParsedDocstring, parameter: Parameter, is_required: bool, lines: Lines
 ) -> Iterator[tuple[str, int, str]]:
     name = parameter.name
-    written = parsed.types.get(name, "")
-    if differ := _differing(written, parameter.annotation or ""):
+    written, annotated = parsed.types.get(name, ""), parameter.annotation or ""
+    is_one = not parameter.kind.startswith("var_")  # else the one may be of all of them, the other of each
+    if is_one and (differ := _differing(written, annotated)):
         message = f"describes {name} as {differ[0]}, and it is annotated {differ[1]}"
         yield "described-type", lines.of_type(name), message
     default = parsed.defaults.get(name) or _said_with_the_type(written) or _said(parsed.parameters[name])
@@ -162,7 +199,7 @@ def _is_another(said: str, real: str | None) -> bool:
 
 def _said(text: str) -> str | None:
     """The default that a text gives, once and without a condition; None if it gives none."""
-    text = _WRAPPED.sub(" ", text) if "efault" in text else ""
+    text = _WRAPPED.sub(" ", _ITEM.split(text)[0]) if "efault" in text else ""
     found = list(_DEFAULT.finditer(text))
     if len(found) != 1:
         return None
@@ -191,12 +228,12 @@ def of_result(
         has_result: Whether it returns anything.
         lines: Where the docstring stands.
     """
-    described = parsed.types.get("return") or parsed.returns
-    if (
-        described
-        and not _SAYS_NOTHING.match(described)
-        and (returns in _NOTHING or (returns is None and not has_result))
-    ):
+    annotated = (returns or "").strip("\"'").removeprefix("typing.")
+    is_nothing = annotated in _NOTHING if returns else not has_result
+    if not is_nothing:
+        return
+    described = parsed.types.get("return") or parsed.returns or lines.result_in_prose()
+    if described and not _SAYS_NOTHING.match(described):
         yield "described-result", lines.of_result(), "describes a result, and nothing is returned"
 
 
@@ -226,7 +263,7 @@ def in_symbol(
 def _differing(described: str, annotated: str) -> tuple[str, str] | None:
     """Two types by their names, if each says exactly what a value is, and they cannot both be meant."""
     one, other = _simple(described), _simple(annotated)
-    if not one or not other or one == other or any({one, other} <= alike for alike in _ALIKE):
+    if not one or not other or one == other or other in _TAKEN_AS.get(one, ()):
         return None
     return one, other
 

@@ -15,10 +15,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tasks.chunk import contradictions, docstrings, slots
+from tasks.chunk.attributes import FileAttributes
 from tasks.chunk.syntax import (
     BLOCKS,
     CONDITIONAL,
-    TAKING_THE_SAME,
     Definition,
     FunctionNode,
     attribute_chain,
@@ -51,13 +51,15 @@ from tasks.chunk.syntax import (
     plain_targets,
     push_children,
     spelled_out,
+    takes_what_it_says,
 )
 from tasks.documents import Contradiction, Kind, Parameter, Surface, Symbol
 from tasks.secrets import has_secret
 
 _DATACLASS = {"dataclass", "define", "frozen", "mutable", "attrs"}
 # Bases from which a class inherits no constructor that takes anything but its own attributes.
-_WITHOUT_PARAMETERS = {"object", "Generic", "NamedTuple", "Protocol", "TypedDict", "ABC"}
+_TAKING_ATTRIBUTES = {"NamedTuple", "TypedDict"}
+_WITHOUT_PARAMETERS = {"object", "Generic", "Protocol", "ABC"} | _TAKING_ATTRIBUTES
 _LONGEST_VALUE = 200
 _TALLEST_VALUE = 8
 _MOST_MESSAGES = 3
@@ -86,7 +88,7 @@ def parse_module(source: str, path: str, name: str) -> ParsedModule:
     """
     tree = ast.parse(source)
     package = path.rsplit("/", 1)[-1] in ("__init__.py", "__init__.pyi")
-    return _Chunker(source, path, name, package).run(tree)
+    return _Chunker(source, path, name, package, tree).run()
 
 
 def _head(node: Definition) -> tuple[int, int]:
@@ -109,8 +111,9 @@ class _Body(Struct):
 
 
 class _Chunker:
-    def __init__(self, source: str, path: str, name: str, package: bool) -> None:
-        self.path, self.module, self.package = path, name, package
+    def __init__(self, source: str, path: str, name: str, package: bool, tree: ast.Module) -> None:
+        self.path, self.module, self.package, self.tree = path, name, package, tree
+        self.attributes = FileAttributes(tree)
         self.data = source.encode()
         self.offsets = [0]
         for line in self.data.splitlines(keepends=True):
@@ -124,13 +127,13 @@ class _Chunker:
         self.pending_overloads: dict[str, list[Symbol]] = {}
         self.contradictions: list[Contradiction] = []
 
-    def run(self, tree: ast.Module) -> ParsedModule:
+    def run(self) -> ParsedModule:
         kind: Kind = "package" if self.package else "module"
-        parsed = docstrings.parse(docstring_of(tree))
+        parsed = docstrings.parse(docstring_of(self.tree))
         last_line = max(1, len(self.offsets) - 1)
         self.symbols[""] = Symbol("", kind, 1, last_line, expected=("summary",))
         module_names: dict[str, None] = {}
-        self._statements(tree.body, "", module_names)
+        self._statements(self.tree.body, "", module_names)
         self._flush_overloads("")
         parsed.attributes = self._describe_attributes("", parsed.attributes, parsed.attribute_types)
         described = slots.of_parsed(parsed)
@@ -353,13 +356,15 @@ class _Chunker:
     ) -> None:
         """Parameters described by a class belong to its constructor, attributes to themselves."""
         self._attribute_contradictions(node, qualified, parsed)
-        attributes = self._describe_attributes(qualified, parsed.attributes, parsed.attribute_types)
+        attributes = self._titled_attributes(node, qualified, parsed)
         constructor = next(
             (c for name in ("__init__", "__new__") if (c := self.symbols.get(f"{qualified}.{name}"))), None
         )
         if constructor is not None and constructor.kind == "method":
-            more = self._describe_constructor(constructor, parsed)
-            self._class_contradictions(node, qualified, parsed, constructor)
+            is_plain = takes_what_it_says("__init__", [d.partition("(")[0] for d in constructor.decorators])
+            more = self._describe_constructor(constructor, parsed, is_plain)
+            if is_plain:
+                self._class_contradictions(node, qualified, parsed, constructor)
         else:
             takes_attributes = constructor is None and self._takes_its_attributes(node, qualified)
             title = slots.NOT_IN_THE_SIGNATURE if takes_attributes else slots.BY_THE_DOCSTRING
@@ -370,16 +375,38 @@ class _Chunker:
             ]
             if takes_attributes:
                 self._class_contradictions(node, qualified, parsed, None)
-        more.append(("Attributes", docstrings.listing(attributes, parsed.attribute_types)))
-        more.append(("Returns", slots.of_result(parsed)))
+        more += [*attributes, ("Returns", slots.of_result(parsed))]
         told = slots.summary_and_description(parsed, more)
         self.symbols[qualified] = replace(self.symbols[qualified], slots=told)
 
+    def _titled_attributes(
+        self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring
+    ) -> list[slots.Titled]:
+        """Give attributes what the docstring of their class says; return the rest, by what is known of it.
+
+        What the class cannot have is noted as a contradiction.
+        """
+        left = self._describe_attributes(qualified, parsed.attributes, parsed.attribute_types)
+        if not left:
+            return []
+        prefix, types = f"{qualified}.", parsed.attribute_types
+        members = [name.removeprefix(prefix) for name in self.symbols if name.startswith(prefix)]
+        unknown = [name for name in left if name not in members]
+        said = [name for name in unknown if left[name] or name in types]  # what is not is no name, but prose
+        lacking = [name for name in said if self.attributes.lacks(node, name)]
+        found = contradictions.of_lacking_attributes(lacking, members, self._docstring_lines(node))
+        self.contradictions += contradictions.in_symbol(self.path, qualified, _head(node), found)
+        titled: dict[str, dict[str, str]] = {}
+        for name, text in left.items():
+            untold = slots.ATTRIBUTES_BY_THE_DOCSTRING if name in unknown else slots.ATTRIBUTES
+            titled.setdefault(slots.NOT_IN_THE_CLASS if name in lacking else untold, {})[name] = text
+        return [(title, docstrings.listing(texts, types)) for title, texts in titled.items()]
+
     def _describe_constructor(
-        self, constructor: Symbol, parsed: docstrings.ParsedDocstring
+        self, constructor: Symbol, parsed: docstrings.ParsedDocstring, is_plain: bool
     ) -> list[slots.Titled]:
         """Give a constructor what the class docstring says of it; return what it has no place for."""
-        texts, more = slots.with_texts_of_its_class(constructor, parsed)
+        texts, more = slots.with_texts_of_its_class(constructor, parsed, is_plain)
         types = slots.types_of_what_exists(parsed, constructor.parameters)
         types.pop("return", None)
         self.symbols[constructor.name] = replace(
@@ -388,11 +415,12 @@ class _Chunker:
         return more
 
     def _takes_its_attributes(self, node: ast.ClassDef, qualified: str) -> bool:
-        """Whether a class without a constructor of its own takes its attributes, or nothing at all."""
+        """Whether a class without a constructor takes its attributes; others may describe their methods'."""
         symbol = self.symbols[qualified]
         bases = {last_part(base) for base in symbol.bases}
         plain = all(is_labelled(self._text(callee_of(d)), node.name) for d in node.decorator_list)
-        return (plain or "dataclass" in symbol.labels) and not node.keywords and bases <= _WITHOUT_PARAMETERS
+        takes_them = "dataclass" in symbol.labels or (plain and not bases.isdisjoint(_TAKING_ATTRIBUTES))
+        return takes_them and not node.keywords and bases <= _WITHOUT_PARAMETERS
 
     def _class_contradictions(
         self,
@@ -500,15 +528,12 @@ class _Chunker:
         body = self._body(node, receiver)
         text = docstring_of(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
+        is_plain = kind != "property" and takes_what_it_says(node.name, decorators)
         if text:
             is_overload = any(last_part(d) == "overload" for d in decorators)
             overloads = () if is_overload else self.pending_overloads.get(name, ())
             known = (*parameters, *(p for overload in overloads for p in overload.parameters))
-            # What a decorator takes, the signature does not tell.
-            plain = kind != "property" and all(
-                is_labelled(d, node.name) or last_part(d) in TAKING_THE_SAME for d in decorators
-            )
-            self._contradictions(node, name, parsed, known if plain else None, returns, body)
+            self._contradictions(node, name, parsed, known if is_plain else None, returns, body)
         special = slots.of_special_method(node.name) if in_class else {}
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
@@ -528,7 +553,7 @@ class _Chunker:
             parameters,
             returns,
             labels_of(node, decorators) + (("generator",) if body.yields else ()),
-            slots=special | slots.of_function(parsed, parameters, body.raises),
+            slots=special | slots.of_function(parsed, parameters, body.raises, is_plain),
             expected=tuple(expected),
             names=tuple(body.names),
             decorators=tuple(

@@ -16,6 +16,10 @@ Titled = tuple[str, str]
 # Titles of lists of parameters that are no slots: what is not so, and what a file alone cannot tell.
 NOT_IN_THE_SIGNATURE = "Described, but not in the signature"
 BY_THE_DOCSTRING = "Parameters, by the docstring"
+# … and of attributes: that are there, that are not, and of which a file alone cannot tell.
+ATTRIBUTES = "Attributes"
+NOT_IN_THE_CLASS = "Described, but not in the class"
+ATTRIBUTES_BY_THE_DOCSTRING = "Attributes, by the docstring"
 # Under which title a property tells what its other functions say.
 _TITLES_OF_ACCESSORS = {"setter": "When set", "deleter": "When deleted", "getter": "When read"}
 _ORDER = {"summary": 0, "description": 1, "param": 2, "returns": 3, "raises": 4}
@@ -35,7 +39,7 @@ def of_parsed(parsed: ParsedDocstring) -> dict[str, Slot]:
     """Summary and description of what has no other slots."""
     more = [
         (BY_THE_DOCSTRING, listing(parsed.parameters, parsed.types)),
-        ("Attributes", listing(parsed.attributes, parsed.attribute_types)),
+        (ATTRIBUTES_BY_THE_DOCSTRING, listing(parsed.attributes, parsed.attribute_types)),
         ("Returns", of_result(parsed)),
         ("Raises", listing(parsed.raises, {})),
     ]
@@ -54,7 +58,10 @@ def summary_and_description(parsed: ParsedDocstring, more: Iterable[Titled]) -> 
 
 
 def of_function(
-    parsed: ParsedDocstring, parameters: Sequence[Parameter], raised: Mapping[str, Sequence[str]]
+    parsed: ParsedDocstring,
+    parameters: Sequence[Parameter],
+    raised: Mapping[str, Sequence[str]],
+    is_as_written: bool = True,
 ) -> dict[str, Slot]:
     """What the docstring says of what exists, and what `raise` statements tell.
 
@@ -65,12 +72,13 @@ def of_function(
         parsed: The docstring, taken apart.
         parameters: Those of the signature.
         raised: By exception, the messages that it is raised with.
+        is_as_written: Whether it takes what its signature says; what a decorator takes, a file cannot tell.
     """
     known = {p.name for p in parameters}
     stray = {name: text for name, text in parsed.parameters.items() if name not in known}
     more = [
-        (title_of_unknown(parameters), listing(stray, parsed.types)),
-        ("Attributes", listing(parsed.attributes, parsed.attribute_types)),
+        (title_of_unknown(parameters, is_as_written), listing(stray, parsed.types)),
+        (ATTRIBUTES, listing(parsed.attributes, parsed.attribute_types)),
     ]
     texts = {f"param.{p.name}": parsed.parameters.get(p.name, "") for p in parameters}
     texts["returns"] = parsed.returns
@@ -95,10 +103,11 @@ def types_of_what_exists(parsed: ParsedDocstring, parameters: Sequence[Parameter
     return {name: kind for name, kind in parsed.types.items() if name in known}
 
 
-def title_of_unknown(parameters: Iterable[Parameter]) -> str:
+def title_of_unknown(parameters: Iterable[Parameter], is_as_written: bool) -> str:
     """What parameters are called that a docstring describes, and a signature lacks."""
-    takes_any = any(p.kind == "var_keyword" for p in parameters)
-    return "Further keyword arguments" if takes_any else NOT_IN_THE_SIGNATURE
+    if any(p.kind == "var_keyword" for p in parameters):
+        return "Further keyword arguments"
+    return NOT_IN_THE_SIGNATURE if is_as_written else BY_THE_DOCSTRING
 
 
 def with_texts_of_accessor(
@@ -113,7 +122,7 @@ def with_texts_of_accessor(
 
 
 def with_texts_of_its_class(
-    constructor: Symbol, parsed: ParsedDocstring
+    constructor: Symbol, parsed: ParsedDocstring, is_as_written: bool
 ) -> tuple[dict[str, Slot], list[Titled]]:
     """A constructor's texts with what its class says of parameters and exceptions, its own first.
 
@@ -134,7 +143,7 @@ def with_texts_of_its_class(
     texts = ordered(given | own)
     unknown = {name: text for name, text in parsed.parameters.items() if name not in known}
     otherwise = {name: slot.text for name, slot in given.items() if texts[name] != slot}
-    more = [(title_of_unknown(constructor.parameters), listing(unknown, parsed.types))]
+    more = [(title_of_unknown(constructor.parameters, is_as_written), listing(unknown, parsed.types))]
     for title, kind in ((BY_THE_DOCSTRING, "param."), ("Raises", "raises.")):
         entries = {n.removeprefix(kind): text for n, text in otherwise.items() if n.startswith(kind)}
         more.append((title, listing(entries, parsed.types)))

@@ -36,7 +36,7 @@ _ACCESSORS = ("setter", "deleter", "getter")
 _LABELLED = {"classmethod", "staticmethod", "abstractmethod", "cached_property", "final", "override"}
 _LABELLED |= {"property", "overload"}
 # The standard library's others of which the result takes what the function takes.
-TAKING_THE_SAME = {"asynccontextmanager", "cache", "contextmanager", "lru_cache"}
+_TAKING_THE_SAME = {"asynccontextmanager", "cache", "contextmanager", "lru_cache"}
 
 
 def join(scope: str, name: str) -> str:
@@ -112,6 +112,11 @@ def _literal_text(node: ast.expr) -> str:
 def is_labelled(decorator: str, name: str) -> bool:
     """Whether a page tells of a decorator by other means."""
     return last_part(decorator) in _LABELLED or is_accessor(decorator, name)
+
+
+def takes_what_it_says(name: str, decorators: Iterable[str]) -> bool:
+    """Whether a function takes what its signature says; what other decorators take, that does not tell."""
+    return all(is_labelled(d, name) or last_part(d) in _TAKING_THE_SAME for d in decorators)
 
 
 def labels_of(node: FunctionNode, decorators: list[str]) -> tuple[str, ...]:
@@ -301,12 +306,21 @@ def attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[ast
 
 
 def is_stub(node: FunctionNode) -> bool:
-    """Whether a function's body is left to others: nothing but a docstring, `pass`, `...` or a `raise`."""
-    stub = (ast.Pass, ast.Raise)
-    return all(
-        isinstance(s, stub) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-        for s in node.body
-    )
+    """Whether a function is left to others: nothing but a docstring, `pass`, `...`, `return` and `raise`.
+
+    One that is said to be abstract may do a part of it.
+    """
+    named = (dotted_name(callee_of(decorator)) or "" for decorator in node.decorator_list)
+    return "abstractmethod" in map(last_part, named) or all(map(_does_nothing, node.body))
+
+
+def _does_nothing(node: ast.stmt) -> bool:
+    match node:
+        case ast.Pass() | ast.Raise() | ast.Expr(value=ast.Constant()):
+            return True
+        case ast.Return(value=value):
+            return is_none(value)
+    return False
 
 
 def is_text(node: ast.stmt) -> bool:

@@ -83,7 +83,7 @@ def check_site(
     Args:
         files: The site's files.
         snapshot: The source at the revision that is built.
-        exists: Whether the source has a file or folder, also one that docmill does not read.
+        exists: Whether a link to a path from the source's root leads to something, read by docmill or not.
         cache: Where the files' content lies.
         spread: How work goes to several processes.
         added: By path, files in which humans wrote texts of symbols, beside the symbols' own.
@@ -317,7 +317,7 @@ def _prose(snapshot: Snapshot, exists: Callable[[str], bool], cache: ResultCache
     for name, file in keys.items():
         for line, target in msgspec.json.decode((known | made)[name], type=list[tuple[int, str]]):
             if not exists(target):
-                message = f"a link leads to {target}, and there is no such file"
+                message = f"a link leads to {target}, and there is no such file in the repository"
                 yield Finding("dead-link", "human", file.path, message, path=file.path, line=line)
 
 

@@ -6,14 +6,16 @@ import posixpath
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from html import unescape
 from urllib.parse import unquote, urlsplit
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 _IN_HTML = re.compile(
-    r"""<(?:a\b[^>]*?\shref|img\b[^>]*?\ssrc)\s*=\s*(?:"([^"]*)"|'([^']*)')""", re.IGNORECASE
+    r"""<(?:a\b[^>]*?\shref|img\b[^>]*?\ssrc)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE
 )
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?=[\w-]+:|#)(?:.*\n)*?---[ \t]*(?:\n|\Z)")
 
 
@@ -22,7 +24,7 @@ def links_to_files(text: str, path: str) -> list[tuple[int, str]]:
 
     Args:
         text: The file's content.
-        path: Its path from the source root, from which links lead on; `/` leads on from the root.
+        path: Its path from the source root, from which links lead on.
     """
     front = _FRONT_MATTER.match(text)
     skipped = text.count("\n", 0, front.end()) if front else 0
@@ -44,20 +46,22 @@ def _links(tokens: list[Token], line: int) -> Iterator[tuple[int, str]]:
         if written:
             yield at, str(written)
         if token.type in ("html_inline", "html_block"):
-            yield from ((at, a or b) for a, b in _IN_HTML.findall(token.content))
+            found = _IN_HTML.findall(_COMMENT.sub("", token.content))
+            yield from ((at, unescape("".join(quoted))) for quoted in found)
 
 
 def _file(href: str, path: str) -> str | None:
-    """What a link leads to, from the source root; None if it leads elsewhere, or into the file itself."""
+    """What a link leads to, from the source root; None if it leads elsewhere, or into the file itself.
+
+    One that is written from a root stays so, for a source may be a folder in its repository.
+    """
     try:
         parts = urlsplit(href.strip())
     except ValueError:
         return None
     if parts.scheme or parts.netloc or not parts.path or "\\" in href:
         return None
-    target = unquote(parts.path)
-    folder = "" if target.startswith("/") else posixpath.dirname(path)
-    return posixpath.normpath(posixpath.join(folder, target.lstrip("/")))
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(parts.path)))
 
 
 @lru_cache(maxsize=1)

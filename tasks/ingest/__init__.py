@@ -7,8 +7,10 @@ business.
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -26,11 +28,22 @@ from tasks.ingest.tree import (
 )
 from tasks.keys import digest
 
+# What code hosts have beside a repository's files, as links from its root reach it (`../../issues`), and the
+# files of a branch (`../main/LICENSE`).
+_HOSTS = (
+    "-|actions|activity|archive|blame|blob|branches|commits?|compare|contributors|deployments|discussions"
+    "|forks|graphs|issues|labels|merge_requests|milestones?|network|packages|projects|pulls?|pulse|raw|releases"
+    "|security|src|stargazers|tags|tree|watchers|wiki|workflows"
+)
+_OF_THE_HOST = re.compile(rf"\.\./\.\.(?:/(?:{_HOSTS})(?:/.*)?)?")
+_OF_A_BRANCH = re.compile(r"\.\./(?:main|master)/(?P<path>.+)")
+
 
 class OpenedSource(Struct, frozen=True):
     """A source made readable: its name, the folder with its files, its commit.
 
-    Of a revision that was fetched the folder holds what docmill reads, and `paths` are all there are.
+    `folder` is where it is in its repository. Of a revision that was fetched, `root` holds what docmill reads
+    and `paths` are all files of the repository.
     """
 
     name: str
@@ -38,15 +51,29 @@ class OpenedSource(Struct, frozen=True):
     revision: str | None
     links: tuple[SkippedFile, ...]
     fetched: bool
+    folder: str = os.curdir
     paths: frozenset[str] = frozenset()
 
     def has(self, path: str) -> bool:
-        """Whether there is a file or folder; of what lies outside of the source, nothing is known."""
-        if path.startswith(".."):
-            return True
+        """Whether a link from the root leads to a file or folder of the repository, or to a page of its host.
+
+        One that begins with `/` leads on from the repository's root, as on code hosts, or from the source's.
+        """
+        if path.startswith("/"):
+            return any(self._holds(posixpath.join(root, path.lstrip("/"))) for root in ("", self.folder))
+        return self._holds(posixpath.join(self.folder, path))
+
+    def _holds(self, path: str) -> bool:
+        inside = posixpath.normpath(path)
+        if of_a_branch := _OF_A_BRANCH.fullmatch(inside):
+            inside = of_a_branch["path"]
+        if inside.partition("/")[0] == os.pardir:
+            return _OF_THE_HOST.fullmatch(inside) is not None
         if self.fetched:
-            return path in self.paths or path == "." or any(p.startswith(f"{path}/") for p in self.paths)
-        return os.path.lexists(self.root / path)
+            is_folder = inside == os.curdir or any(p.startswith(f"{inside}/") for p in self.paths)
+            return is_folder or inside in self.paths
+        upwards = [os.pardir] * len(PurePath(self.folder).parts)
+        return os.path.lexists(self.root.joinpath(*upwards, inside))
 
 
 def open_source(location: str, revision: str | None, cache: Path) -> OpenedSource:
@@ -78,7 +105,8 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
         raise SourceError(f"source {git.shown(location)!r}: {what}; give a folder or a git address")
     name = project_name(location).removesuffix(".git")
     if revision is None and not git.is_bare(folder):
-        return OpenedSource(name, folder, git.head_of(folder), (), fetched=False)
+        where = os.path.relpath(folder, git.repository_of(folder))
+        return OpenedSource(name, folder, git.head_of(folder), (), fetched=False, folder=where)
     repository = git.repository_of(folder)
     return _fetched(name, repository.as_uri(), revision, cache, os.path.relpath(folder, repository))
 
@@ -91,8 +119,7 @@ def _fetched(
     links = (
         replace(link, path=link.path[len(inside) :]) for link in found.links if link.path.startswith(inside)
     )
-    paths = (path[len(inside) :] for path in found.paths if path.startswith(inside))
-    return OpenedSource(name, found.root / folder, found.sha, tuple(links), True, frozenset(paths))
+    return OpenedSource(name, found.root / folder, found.sha, tuple(links), True, folder, found.paths)
 
 
 def ingest(source: OpenedSource, selection: Selection, cache: Path, hidden: Iterable[Path] = ()) -> Snapshot:

@@ -70,8 +70,10 @@ class FileLinks:
 
 
 def resolved(written: str, path: str) -> str:
-    """The path from the source's root of what a file refers to by a relative one."""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(path), unquote(written)))
+    """The path from the source's root of what a file refers to by a relative one or by one from there."""
+    target = unquote(written.partition("?")[0])
+    folder = "" if target.startswith("/") else posixpath.dirname(path)
+    return posixpath.normpath(posixpath.join(folder, target.lstrip("/")))
 
 
 def within_article(fragment: str) -> str:

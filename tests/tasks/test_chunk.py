@@ -116,7 +116,9 @@ def test_what_a_module_says_of_its_attributes_is_theirs():
         """)
     assert found["limit"].slots["summary"].text == "The most."
     assert found["limit"].doc_types == {"return": "int"}
-    assert found[""].slots["description"].text == "**Attributes**\n\n- `gone`: There is none."
+    assert (
+        found[""].slots["description"].text == "**Attributes, by the docstring**\n\n- `gone`: There is none."
+    )
 
 
 def test_the_docstring_of_a_property_that_is_called_for():
@@ -253,7 +255,8 @@ def test_what_a_class_says_of_attributes_follows_what_they_say():
     assert found["A.a"].slots["summary"].text == "The a."
     assert (found["A.a"].doc_types, found["A.b"].doc_types) == ({"return": "int"}, {})
     assert [slot.text for slot in found["A.b"].slots.values()] == ["B.", "B, by the class."]
-    assert found["A"].slots["description"].text == "**Attributes**\n\n- `c` (float): Made at run time."
+    told = "**Described, but not in the class**\n\n- `c` (float): Made at run time."
+    assert found["A"].slots["description"].text == told
 
 
 def test_a_property_is_not_of_the_type_of_the_parameter_it_is_called_like():
@@ -654,6 +657,27 @@ def test_a_documented_parameter_that_is_not_there_is_no_parameter():
     }
     f = symbols(f"def f(a, **kw):\n    {doc}\n")["f"]
     assert "`ghost`: None." in f.slots["description"].text
+
+
+@pytest.mark.parametrize(
+    ("decorator", "parameters", "title"),
+    [
+        ("", "a", "Described, but not in the signature"),
+        ("@functools.lru_cache(maxsize=None)\n", "a", "Described, but not in the signature"),
+        ("@command.option('--ghost')\n", "a", "Parameters, by the docstring"),
+        ("@wrapped\n", "a", "Parameters, by the docstring"),
+        ("@wrapped\n", "a, **more", "Further keyword arguments"),
+    ],
+)
+def test_what_a_decorated_function_takes_is_not_denied(decorator, parameters, title):
+    doc = "'''Text.\n\n{0}Args:\n{0}    a: One.\n{0}    ghost: None.\n{0}'''"
+    f = symbols(f"{decorator}def f({parameters}):\n    {doc.format(' ' * 4)}\n")["f"]
+    assert f.slots["description"].text == f"**{title}**\n\n- `ghost`: None."
+    constructor = textwrap.indent(f"{decorator}def __init__(self, {parameters}): ...", " " * 4)
+    a = parsed(f"class A:\n    {doc.format(' ' * 4)}\n{constructor}\n")
+    described = next(s for s in a.symbols if s.name == "A").slots["description"].text
+    assert described == f"**{title}**\n\n- `ghost`: None."
+    assert bool(a.contradictions) is title.endswith("signature")
 
 
 def test_parameters_that_a_class_documents_belong_to_its_constructor():

@@ -839,6 +839,51 @@ def test_links_of_a_readme_to_files_that_are_not_there(tmp_path, docmill) -> Non
     }
 
 
+def test_links_of_a_readme_that_leave_the_repository(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    (source / "docs").mkdir(parents=True)
+    for name in ("m.py", "setup.cfg", "docs/a&b c.md", "docs/my?.md"):
+        (source / name).write_text("x = 1\n")
+    (tmp_path / "outside.md").write_text("# Not of the repository\n")
+    right = (
+        *("../../issues/new?title=x", "../..", "../../actions/workflows/ci.yml/badge.svg", "."),
+        *("../../blob/v1/gone.py", "../main/setup.cfg", "mailto:ann@example.org", "//example.org/gone.md"),
+        *("docs", "/docs/"),
+        *("setup.cfg?raw=true#L1", "/m.py", "docs/a%26b%20c.md", "docs/my%3f.md?plain=1", "#title", "?tab=x"),
+    )
+    wrong = ("../outside.md", "../../../etc/passwd", "/etc/passwd", "/../outside.md", "../main/gone.cfg")
+    wrong += ("docs/..%2F..%2Foutside.md", "../../outside.md", "..", "....md", "docs/../gone.cfg?raw=true")
+    (source / "README.md").write_text(
+        "# Title\n\n"
+        + "".join(f"- [x]({link})\n" for link in (*wrong, *right))
+        + '\n<a href="docs/a&amp;b c.md">x</a> <!-- <a href="gone.md">x</a> -->\n'
+        + '\n<a class="x" href=../outside.md>x</a>\n<img src="../outside.png">\n![x](../outside.gif)\n'
+    )
+    status, report, _ = docmill(source)
+    lines = [*range(3, 3 + len(wrong)), *(6 + len(wrong) + len(right) + n for n in range(3))]
+    assert {f["rule"] for f in report["findings"]} == {"dead-link"}
+    assert sorted(int(f["where"].removeprefix("README.md:")) for f in report["findings"]) == lines
+    assert status == 0
+    home = (tmp_path / "site" / "index.html").read_text()
+    assert "outside" not in home and "passwd" not in home
+    assert 'href="doc/docs/my%3F.md.html"' in home and 'href="src/m.py.html"' in home
+    (source / "docmill.toml").write_text("strict_human = true\n")
+    assert docmill(source)[0] == 1
+
+
+def test_links_of_a_folder_may_lead_through_its_repository(tmp_path, docmill) -> None:
+    source = tmp_path / "repository" / "packages" / "one"
+    source.mkdir(parents=True)
+    (tmp_path / "repository" / ".git").mkdir()
+    (tmp_path / "repository" / "LICENSE").write_text("free\n")
+    (source / "m.py").write_text("x = 1\n")
+    right = ("../../LICENSE", "/LICENSE", "/m.py", "../..", "../../../../issues", "../../../main/LICENSE")
+    wrong = ("../../gone.md", "../../../outside.md", "/gone.md")
+    (source / "README.md").write_text("".join(f"- [x]({link})\n" for link in (*right, *wrong)))
+    _, report, _ = docmill(source)
+    assert sorted(f["where"] for f in report["findings"]) == ["README.md:7", "README.md:8", "README.md:9"]
+
+
 CONTRADICTING = '''\
 def f(count: int, name="x", scale=1.0, flag=False):
     """Do.

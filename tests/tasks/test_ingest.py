@@ -246,6 +246,8 @@ def test_a_folder_in_a_repository_is_read_as_it_was_committed(tmp_path):
     assert [file.path for file in found.skipped] == ["linked.py"]
     assert (source.root / "docmill.toml").is_file()
     assert source.has("a.py") and source.has("deep") and not source.has("outside.py")
+    assert source.has("../outside.py") and source.has("/packages") and not source.has("../uncommitted.py")
+    assert source.has("../../../../issues") and not source.has("../../../outside.py")
     # It may be ignored there, and then has no revision: without being asked for, none is named.
     assert open_source(str(inner), None, tmp_path / "cache").revision is None
     put(inner.parent / "new", "a.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -90,6 +91,50 @@ def test_changed_lines_of_a_folder_in_a_repository(tmp_path, capsys) -> None:
     (tmp_path / "packages" / "new").mkdir()
     (tmp_path / "packages" / "new" / "m.py").write_text(OLD)
     assert lint(capsys, tmp_path / "packages" / "new", "--since", "main")[0] == 1
+
+
+def test_what_was_moved_is_not_new(source, tmp_path, capsys) -> None:
+    baseline = str(tmp_path / "baseline")
+    (source / "other.py").write_text("x = 1\n")
+    git(source, "init", "-b", "main")
+    git(source, "add", ".")
+    git(source, "commit", "-m", "first")
+    assert lint(capsys, source, "--baseline", baseline, "--update-baseline")[0] == 0
+    (source / "pkg").mkdir()
+    (source / "m.py").rename(source / "pkg" / "n.py")
+    assert lint(capsys, source, "--since", "main") == (0, [])
+    assert lint(capsys, source, "--baseline", baseline) == (0, [f"1 more are in {baseline}"])
+    further = 'def further(a):\n    """Do.\n\n    Args:\n        b: What is not there.\n    """\n'
+    (source / "pkg" / "n.py").write_text(f"import os\n\n\n{OLD}\n\n{further}")
+    message = "further describes parameter b, which the signature lacks"
+    new = f"pkg/n.py:26: described-parameter: {message}"
+    assert lint(capsys, source, "--since", "main") == (1, [new])
+    assert lint(capsys, source, "--baseline", baseline) == (1, [new, f"1 more are in {baseline}"])
+    # Another file that is the same is no moved one; nor is one that has little of it.
+    (source / "pkg" / "n.py").write_text(OLD)
+    (source / "pkg" / "copy.py").write_text(f"x = 1\n{OLD}")
+    copied = "old describes parameter b, which the signature lacks"
+    assert lint(capsys, source, "--since", "main") == (
+        1,
+        [f"pkg/copy.py:6: described-parameter: {copied}"],
+    )
+    assert lint(capsys, source, "--baseline", baseline)[0] == 1
+    (source / "pkg" / "copy.py").unlink()
+    (source / "pkg" / "n.py").write_text(OLD + "".join(f"x{n} = {n}\n" for n in range(40)))
+    assert lint(capsys, source, "--since", "main")[0] == 1
+
+
+def test_what_is_gone_from_a_class_makes_its_docstring_new_debt(source, capsys) -> None:
+    described = '    """A point.\n\n    Args:\n        x: One.\n        y: Two.\n    """\n'
+    code = f"from dataclasses import dataclass\n\n\n@dataclass\nclass P:\n{described}\n    x: int\n"
+    (source / "m.py").write_text(f"{code}    y: int\n")
+    git(source, "init", "-b", "main")
+    git(source, "add", ".")
+    git(source, "commit", "-m", "first")
+    assert lint(capsys, source, "--since", "main") == (0, [])
+    (source / "m.py").write_text(code)
+    message = "P describes parameter y, which the signature lacks"
+    assert lint(capsys, source, "--since", "main") == (1, [f"m.py:10: described-parameter: {message}"])
 
 
 def test_a_baseline_counts_and_forgets_what_hangs_on_others(source, tmp_path, capsys) -> None:
@@ -210,6 +255,24 @@ def test_types_that_may_be_none_or_hold_others(source, capsys) -> None:
     )
 
 
+def test_types_of_numbers_are_others_where_they_do_not_take_each_other(source, capsys) -> None:
+    told = [("int", "bool"), ("float", "bool"), ("float", "int"), ("int, optional", "Optional[bool]")]
+    told += [("str", "int"), ("bool", "str"), ("int", "bool | None")]
+    kept = [("bool", "int"), ("bool", "float"), ("int", "float"), ("float", "complex"), ("list", "tuple")]
+    kept += [("integer", "str"), ("string", "int"), ("boolean", "str"), ("float or int", "int")]
+    kept += [("int or str", "bool"), ("array-like", "int"), ("Flag", "int"), ("int", "bool | str")]
+    code = (
+        'def f{0}(a: {2}):\n    """Do.\n\n    Parameters\n    ----------\n    a : {1}\n        A.\n    """\n'
+        'def g{0}() -> {2}:\n    """Do.\n\n    Returns\n    -------\n'
+        '    {1}\n        It.\n    """\n    return x\n'
+    )
+    (source / "m.py").write_text("".join(code.format(n, *pair) for n, pair in enumerate((*told, *kept))))
+    status, lines = lint(capsys, source)
+    names = [line.split(": ")[2].split()[0] for line in lines]
+    assert (status, names) == (1, [f"{name}{n}" for n in range(len(told)) for name in "fg"])
+    assert lines[0].endswith("f0 describes a as int, and it is annotated bool")
+
+
 def test_setters_overloads_and_attributes_are_held_against_the_code(source, capsys) -> None:
     (source / "m.py").write_text(
         """class A:
@@ -269,8 +332,261 @@ def test_the_type_of_a_result_is_held_against_its_annotation(source, capsys) -> 
     assert lint(capsys, source) == (1, [f"m.py:4: described-type: {message}"])
     several = code.replace("It.", "It.\n        str: More.")
     decorated = f"@fixture\n{code}"
-    right = (code.format("bool", "int"), code.format("Iterable", "list"), several.format("tuple", "int"))
+    right = (code.format("float", "int"), code.format("Iterable", "list"), several.format("tuple", "int"))
     (source / "m.py").write_text("".join((*right, decorated.format("dict", "list"))))
+    assert lint(capsys, source) == (0, [])
+
+
+def test_a_result_of_what_returns_nothing(source, capsys) -> None:
+    section = '"""Do.\n\n    Returns:\n        int: The number.\n    """'
+    line = '"""Do.\n\n    Returns: int\n    """'
+    told = (
+        f"def f{{}}(x) -> None:\n    {section}\n    print(x)\n",
+        f"def f{{}}(x) -> 'None':\n    {section}\n    return x\n",
+        f"def f{{}}(x) -> typing.NoReturn:\n    {section}\n    leave(x)\n",
+        f"async def f{{}}(x):\n    {section}\n    await x\n",
+        f"def f{{}}(x) -> None:\n    {line}\n    print(x)\n",
+    )
+    kept = (
+        f"def f{{}}(x) -> None:\n    {section}\n",
+        f"def f{{}}(x) -> None:\n    {section}\n    ...\n",
+        f"def f{{}}(x) -> None:\n    {section}\n    pass\n",
+        f"def f{{}}(x) -> None:\n    {section}\n    raise NotImplementedError\n",
+        f"def f{{}}(x):\n    {section}\n    return None\n",
+        f"@abc.abstractmethod\ndef f{{}}(x) -> None:\n    {section}\n    print(x)\n",
+        f"@overload\ndef f{{}}(x) -> None:\n    {section}\n    ...\n",
+        f"def f{{}}(x) -> int:\n    {section}\n    print(x)\n",
+        f"def f{{}}(x) -> None:\n    {line.replace('int', 'None, always')}\n    print(x)\n",
+    )
+    (source / "m.py").write_text("".join(code.format(n) for n, code in enumerate((*told, *kept))))
+    status, lines = lint(capsys, source)
+    assert status == 1
+    assert [line.partition(": ")[2] for line in lines] == [
+        f"described-result: f{n} describes a result, and nothing is returned" for n in range(len(told))
+    ]
+
+
+ATTRIBUTES = '''\
+from dataclasses import dataclass
+from elsewhere import External, register
+from typing import Generic, NamedTuple
+
+
+@dataclass
+class Point:
+    """A point.
+
+    Attributes:
+        x (int): One.
+        xx: Nothing.
+        length: Of the way.
+    """
+
+    x: int
+    y: int
+
+    @property
+    def length(self):
+        return self.x
+
+
+class Base(Generic[T]):
+    """A base.
+
+    Attributes:
+        left: What a subclass has.
+        gone: Nothing.
+        __name__: Of any class.
+    """
+
+    def __init__(self, left, gone):
+        self.size = left
+
+
+class Derived(Base):
+    """Of that.
+
+    Attributes:
+        size: Of the base.
+        lost: Nothing.
+        late: Set by others.
+        word: Set by its name.
+        here: Imported.
+    """
+
+    from elsewhere import here
+
+    left = 1
+
+    def start(self, other):
+        other.late = 1
+        give(self, "word")
+
+
+class Pair(NamedTuple):
+    """A pair.
+
+    Attributes
+    ----------
+    a : int
+        One.
+    c : int
+        Nothing.
+    """
+
+    a: int
+
+
+class FromOutside(External):
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+
+    x = 1
+
+
+class OfThat(FromOutside):
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+
+    x = 1
+
+
+@register
+class Registered:
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+
+    x = 1
+
+
+class Made(metaclass=Meta):
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+
+    x = 1
+
+
+class Empty:
+    """It.
+
+    Attributes:
+        ghost: Perhaps.
+    """
+'''
+
+
+def test_attributes_that_a_class_cannot_have(source, tmp_path, capsys) -> None:
+    (source / "m.py").write_text(ATTRIBUTES)
+    rule = "described-attribute"
+    assert lint(capsys, source) == (
+        1,
+        [
+            f"m.py:12: {rule}: Point describes attribute xx, which the class lacks; did you mean x",
+            f"m.py:29: {rule}: Base describes attribute gone, which the class lacks",
+            f"m.py:42: {rule}: Derived describes attribute lost, which the class lacks",
+            f"m.py:64: {rule}: Pair describes attribute c, which the class lacks",
+        ],
+    )
+    assert main(["build", str(source), "--out", str(tmp_path / "site")]) == 0
+    symbols = {s["id"]: s for s in json.loads((tmp_path / "site" / "symbols.json").read_bytes())}
+    described = {
+        name: symbols[f"m.py::{name}"]["slots"]["description"]["text"] for name in ("Point", "Derived")
+    }
+    assert described["Point"] == (
+        "**Described, but not in the class**\n\n- `xx`: Nothing.\n\n**Attributes**\n\n- `length`: Of the way."
+    )
+    assert described["Derived"].startswith(
+        "**Attributes, by the docstring**\n\n- `size`: Of the base.\n- `late`: "
+    )
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        "def __getattr__(self, name): ...",
+        "def f(self, **given): self.__dict__.update(given)",
+        "def f(self, name): setattr(self, name, 1)",
+        "def f(self, name): vars(self)[name] = 1",
+        "__slots__ = ('x', 'ghost')",
+        "def f(self): return self.ghost",
+        "for ghost in range(3): pass",
+    ],
+)
+def test_attributes_that_a_class_may_have(source, capsys, sets) -> None:
+    text = '    """It.\n\n    Attributes:\n        ghost: Perhaps.\n    """\n'
+    (source / "m.py").write_text(f"class A:\n{text}\n    x = 1\n    {sets}\n")
+    assert lint(capsys, source) == (0, [])
+
+
+def test_what_only_looks_like_an_entry_or_a_default_is_none(source, capsys) -> None:
+    (source / "m.py").write_text(
+        '''def parts(*args, size=None):
+    """Do.
+
+    Parameters
+    ----------
+    args1, label : int
+        Parts of what is given.
+    size : int
+        How big.
+    """
+
+
+def every(*shape: tuple, **options: str):
+    """Do.
+
+    Args:
+        *shape (int): Each.
+        **options (dict): All.
+    """
+
+
+def prose(a):
+    """Do.
+
+    Parameters
+    ==========
+
+    a : int
+        One.
+
+    TODO: for more of them, see
+    https://example.org/more
+    """
+
+
+class Hooks:
+    """What is called.
+
+    Args:
+        event: What every hook is given.
+    """
+
+    def start(self, event): ...
+
+
+def nested(config):
+    """Do.
+
+    Args:
+        config: It has:
+
+            * factor (`float`, defaults to 1.0): By how much.
+    """
+'''
+    )
     assert lint(capsys, source) == (0, [])
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from lxml import html
 
 from infra.cli import main
 from tasks.secrets import has_secret, without_secrets
@@ -138,3 +139,44 @@ def test_no_secret_reaches_a_model_or_a_text_of_docmills(tmp_path: Path, monkeyp
         beginning = secret.removeprefix("-----BEGIN RSA PRIVATE KEY-----\\n")[:12]
         assert not any(beginning in text for text in [*prompts, *added, *signatures]), secret
     assert any(AWS in text for name, text in site.items() if name.startswith("src/"))
+
+
+def test_beside_code_that_is_shown_as_it_is_no_secret_is_repeated(tmp_path, monkeypatch, asked_for_all):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text(
+        f"@register(token='{GITHUB}')\nclass Client(Base, key='{AWS}'):\n    '''A client.'''\n\n"
+        f"    mode: Literal['{SLACK}'] = '{SLACK}'\n\n"
+        f"    @route('{JWT}')\n    def start(self, mode: Literal['{SLACK}'] = '{HEX}') -> Literal['{AWS}']:\n"
+        f"        '''Start.'''\n\n    def set(self, mode='{HEX}'):\n"
+        "        '''Set.\n\n        Args:\n            mode: Which. Defaults to 5.\n        '''\n"
+        f"\n    def stop(self, how: Literal['{GITHUB}']):\n        return how\n"
+    )
+    prompts = []
+    from models.engine import Engine
+
+    admit = Engine._admit
+    monkeypatch.setattr(
+        Engine, "_admit", lambda self, request: prompts.append(request.prompt) or admit(self, request)
+    )
+    report, site = tmp_path / "report.json", tmp_path / "site"
+    flags = ["--model", str(asked_for_all), "--report", str(report)]
+    assert main(["build", str(source), "--out", str(site), *flags]) == 0
+    page = html.parse(site / "api" / "m.html").getroot()
+    shown = page.xpath(
+        "//pre[@class='sig'] | //table[@class='params']//td//code | //dl[@class='facts']/dt/code"
+    )
+    assert {s for s in SECRETS[:4] if any(s in code.text_content() for code in shown)} == set(SECRETS[:4])
+    for code in shown:
+        code.drop_tree()
+    names = ("assets/site.js", "assets/search.js", "llms.txt", "index.html", "modules.html")
+    beside = [
+        html.tostring(page).decode(),
+        report.read_text(),
+        *((site / n).read_text() for n in names),
+        *prompts,
+    ]
+    assert any("stop" in prompt for prompt in prompts)
+    for secret in SECRETS:
+        assert not any(secret in text for text in beside), secret
