@@ -30,7 +30,9 @@ from flows.build import report_built, report_ingested
 from flows.explanation import explanation, judged
 from flows.pipeline import STAGES, Pipeline
 from flows.report import Report
+from flows.result_storage import ResultStorage, ResultStorageError
 from flows.settings import Settings, cache_home, resolve_settings
+from flows.shards import shards_of
 from tasks.documents import SourceError
 from tasks.ingest import OpenedSource, open_source, project_name
 from tasks.ingest.git import shown
@@ -53,8 +55,9 @@ class Device(StrEnum):
 class TaskRun:
     """Runs stages as Prefect tasks, and remembers which of them the cache answered."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, results: ResultStorage) -> None:
         self.report = report
+        self._results = results
         self.cached: set[str] = set()
         self._progress: Any = create_progress_artifact(0.0, description="stages done")
 
@@ -64,16 +67,21 @@ class TaskRun:
             return function(*inputs)
 
         start = time.perf_counter()
-        state = self._task(stage, name, key)(return_state=True)
+        path = key and key.replace(":", "-")  # to a store, what stands before a colon is a protocol
+        known = path is not None and self._results.holds(path)
+        state = self._task(stage, name, path)(return_state=True)
         self.report.stages.append({"name": name, "seconds": round(time.perf_counter() - start, 3)})
         if state.name == "Cached":
             self.cached.add(name)
         result = state.result()
+        if known and name not in self.cached:
+            get_run_logger().warning("what %s handed on was stored, and could not be used", name)
+        if path is not None and not self._results.holds(path):
+            raise ResultStorageError(f"result storage: did not keep what {name} handed on")
         update_progress_artifact(self._progress, 100 * (STAGES.index(name) + 1) / len(STAGES))
         return result
 
-    @staticmethod
-    def _task(stage: Callable[[], Any], name: str, key: str | None) -> Task[[], Any]:
+    def _task(self, stage: Callable[[], Any], name: str, key: str | None) -> Task[[], Any]:
         if key is None:
             return Task(stage, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
         return Task(
@@ -82,6 +90,7 @@ class TaskRun:
             task_run_name=name,
             cache_key_fn=lambda _context, _parameters: key,
             persist_result=True,
+            result_storage=self._results.block,
             cache_result_in_memory=False,
         )
 
@@ -145,7 +154,7 @@ def build_docs(
         opened = open_source(source, revision or None, cache_home())
         settings = resolve_settings(opened.root, flags, Path(config) if config else None).settings
         _refuse_lost(settings.out)
-        build_as_tasks(opened, settings, TaskRun(report))
+        build_as_tasks(opened, settings, TaskRun(report, ResultStorage(settings)))
     except BaseException as error:
         report.fail(error)
         raise
@@ -172,7 +181,8 @@ def build_as_tasks(source: OpenedSource, settings: Settings, run: TaskRun) -> No
         DocmillError: The build failed; the standing site is as it was.
     """
     report = run.report
-    with Pipeline(source, settings, _TextsWritten()) as pipeline:
+    spread = None if settings.task_runner == "processes" else shards_of(settings.task_runner)
+    with Pipeline(source, settings, _TextsWritten(), spread) as pipeline:
         before = pipeline.standing_ledger()
         report.slots_before = pipeline.standing_slots()
         snapshot = run("ingest", None, pipeline.ingest)

@@ -25,6 +25,7 @@ from prefect.states import Completed, Failed, Running, State
 from flows.build_docs import TaskRun, build_as_tasks
 from flows.pipeline import standing_revision, target_of
 from flows.report import Report
+from flows.result_storage import ResultStorage
 from flows.settings import Repository, cache_home, resolve_settings
 from tasks.documents import DocmillError, SourceError
 from tasks.ingest import open_source
@@ -55,8 +56,8 @@ class _MovedError(Exception):
 class _NewestOnly(TaskRun):
     """Runs stages as tasks; looks again before publishing."""
 
-    def __init__(self, report: Report, is_newest: Callable[[], bool]) -> None:
-        super().__init__(report)
+    def __init__(self, report: Report, results: ResultStorage, is_newest: Callable[[], bool]) -> None:
+        super().__init__(report, results)
         self.is_newest = is_newest
 
     def __call__(self, name: str, key: str | None, function: Callable[..., Any], *inputs: Any) -> Any:
@@ -171,6 +172,6 @@ def _build(repository: Repository, branch: str, may_be_late: bool) -> State[Any]
     def is_newest() -> bool:
         return may_be_late or tip_of(repository.source, branch) == source.revision
 
-    build_as_tasks(source, settings, _NewestOnly(report, is_newest))
+    build_as_tasks(source, settings, _NewestOnly(report, ResultStorage(settings), is_newest))
     name = "Degraded" if report.degraded else "Published"
     return Completed(name=name, message=f"{source.revision} is published in {settings.out}")

@@ -45,6 +45,7 @@ from tasks.keys import digest, key
 from tasks.publish import Storage, Target, open_target
 
 if TYPE_CHECKING:
+    from flows.shards import Shards
     from flows.workers import Workers
     from tasks.chunk import Chunk
     from tasks.generate.answers import Answers
@@ -113,8 +114,10 @@ class Pipeline:
         source: OpenedSource,
         settings: Settings,
         tell: Callable[[int, int], None] = lambda done, total: None,
+        open_shards: Callable[[Callable[[], ResultCache]], Shards] | None = None,
     ) -> None:
         self.source, self.settings, self.tell = source, settings, tell
+        self._open_shards = open_shards
         self.target = target_of(settings)
         self.today = datetime.datetime.now(datetime.UTC).date()
 
@@ -137,8 +140,10 @@ class Pipeline:
         return ResultCache(self.settings.result_cache)
 
     @cached_property
-    def workers(self) -> Workers:
-        """Processes, started when a stage first has enough for them to do."""
+    def workers(self) -> Workers | Shards:
+        """Processes, or tasks of Prefect, started when a stage first has enough for them to do."""
+        if self._open_shards is not None:
+            return self._open_shards(lambda: self.cache)
         from flows.workers import Workers
 
         return Workers(lambda: self.cache, self.settings.processes)

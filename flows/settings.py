@@ -96,6 +96,24 @@ class Settings(BaseModel):
         description="SQLAlchemy URL of the result cache",
     )
 
+    result_storage: str | None = Field(
+        None,
+        min_length=1,
+        description="where Prefect keeps what stages hand on: a folder or s3://…; default: as Prefect is set",
+    )
+    task_runner: str = Field(
+        "processes",
+        description="what computes large trees in Prefect: processes, threads, dask, ray, "
+        "or a cluster: dask ADDRESS, ray ADDRESS",
+    )
+
+    @field_validator("task_runner")
+    @classmethod
+    def _is_a_task_runner(cls, value: str) -> str:
+        if not re.fullmatch(r"processes|threads|(dask|ray)( \S+)?", value):
+            raise ValueError(f"{value!r} is none of processes, threads, dask, ray, dask ADDRESS, ray ADDRESS")
+        return value
+
     @field_validator("budget", mode="before")
     @classmethod
     def _is_a_budget(cls, value: object) -> str | None:

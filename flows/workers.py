@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # Below this many files one process is done before a second has started.
-_WORTH_SPREADING = 48
+WORTH_SPREADING = 48
 # More parts than processes, so that one that is slow does not hold up the stage.
 _PARTS_A_PROCESS = 6
 # Syntax trees and pages are many objects and no cycles: looking for some is a fifth of the work.
@@ -74,11 +74,11 @@ class Workers:
             if items:
                 function(items, self.open_cache(), *common)
             return
-        parts = _parts(items, self.processes * _PARTS_A_PROCESS)
+        shares = parts(items, self.processes * _PARTS_A_PROCESS)
         url = self.open_cache().url
         try:
             with _interrupts_held():  # or else a worker that is being started is left to itself
-                futures = [self._started().submit(_work, function, part, url, common) for part in parts]
+                futures = [self._started().submit(work, function, part, url, common) for part in shares]
             for future in futures:
                 future.result()
         except BrokenProcessPool as error:
@@ -87,7 +87,7 @@ class Workers:
             ) from error
 
     def _spreads(self, items: int) -> bool:
-        return items >= _WORTH_SPREADING and self.processes > 1
+        return items >= WORTH_SPREADING and self.processes > 1
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -109,8 +109,8 @@ def _import_quietly(module: str) -> None:
         _log.debug("importing %s ahead failed", module, exc_info=True)
 
 
-def _parts(items: Sequence[Any], count: int) -> Iterator[list[Any]]:
-    """Every count-th item: neighbours in a tree are alike in size."""
+def parts(items: Sequence[Any], count: int) -> Iterator[list[Any]]:
+    """Items in so many parts at most, each of every count-th: neighbours in a tree are alike in size."""
     for start in range(min(count, len(items))):
         yield list(items[start::count])
 
@@ -169,5 +169,6 @@ def _cache(url: str) -> ResultCache:
     return ResultCache(url)
 
 
-def _work(function: Callable[..., None], part: list[Any], url: str, common: tuple[Any, ...]) -> None:
+def work(function: Callable[..., None], part: list[Any], url: str, common: tuple[Any, ...]) -> None:
+    """Call `function` on a part of the items, wherever this runs, with the result cache that `url` names."""
     function(part, _cache(url), *common)

@@ -5,18 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import click
-import pytest
-
 from infra.cli import main
 from tests.conftest import tree_bytes
-
-
-@pytest.fixture
-def repository(tmp_path) -> Path:
-    folder = tmp_path / "click"
-    shutil.copytree(Path(click.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
 
 
 def run_flow(repository: Path, out: Path):
@@ -34,7 +24,7 @@ def run_flow(repository: Path, out: Path):
         tasks = client.read_task_runs(
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])), task_run_filter=TaskRunFilter()
         )
-    return state, run, {task.name: task.state.name for task in tasks}
+    return state, run, {task.name: task.state_name for task in tasks}
 
 
 def test_the_flow_builds_what_the_command_line_builds(server, repository, tmp_path, monkeypatch):
