@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 from infra.cli import main
@@ -12,7 +13,6 @@ from tests.conftest import tree_bytes
 def run_flow(repository: Path, out: Path):
     """One flow run: its report, and the states of its tasks by name."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter
     from prefect.states import State
 
     from flows.build_docs import build_docs
@@ -21,10 +21,24 @@ def run_flow(repository: Path, out: Path):
     run_id = state.state_details.flow_run_id
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_id)
-        tasks = client.read_task_runs(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])), task_run_filter=TaskRunFilter()
-        )
-    return state, run, {task.name: task.state_name for task in tasks}
+    return state, run, tasks_of(run_id)
+
+
+def tasks_of(run_id) -> dict[str, str]:
+    """The states of a run's tasks by name; the server learns of them late, and is asked until it knows."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    found: dict[str, str] = {}
+    with get_client(sync_client=True) as client:
+        for _ in range(100):
+            tasks = client.read_task_runs(flow_run_filter=of_run)
+            before, found = found, {task.name: str(task.state_name) for task in tasks}
+            if found == before and not set(found.values()) & {"None", "Pending", "Running"}:
+                break
+            time.sleep(0.3)
+    return found
 
 
 def test_the_flow_builds_what_the_command_line_builds(server, repository, tmp_path, monkeypatch):
