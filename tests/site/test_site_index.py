@@ -19,6 +19,7 @@ SITES = [
         pages=1_234,
         share_with_text=0.82,
     ),
+    Listed("flask", "main", "https://docs.example.org/flask/", "/srv/docs/flask"),
     Listed(LONG, "a/branch/" + "x" * 80, None, f"s3://docs/{'y' * 120}"),
     Listed(
         *("<script>alert(1)</script>", "b\u202e", None, "/srv/docs/<b>"),
@@ -53,9 +54,10 @@ def test_it_fits_and_axe_finds_nothing(opened, index, device, theme):
 def test_it_is_a_table_of_all_sites(opened, index, device):
     page = opened(index, **device)
     assert page.get_by_role("row").count() == 1 + len(SITES)
-    click, long, hostile = (page.get_by_role("row").nth(number) for number in (1, 2, 3))
+    click, flask, long, hostile = (page.get_by_role("row").nth(number) for number in (1, 2, 3, 4))
     assert click.get_by_role("link").get_attribute("href") == "https://docs.example.org/click/main/"
     cells = [" ".join(text.split()) for text in click.get_by_role("cell").all_inner_texts()]
     assert cells == ["2026-11-26 02:03 UTC", "0123456789ab", "1,234", "82%"]
+    assert flask.get_by_role("link").count() == 0  # there is nothing yet to lead to
     assert long.get_by_role("cell").all_inner_texts() == ["never published"]
     assert "<script>alert(1)</script>" in hostile.get_by_role("rowheader").inner_text()
