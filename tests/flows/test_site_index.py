@@ -83,6 +83,30 @@ def test_sites_are_listed_as_they_are_published(configured, git_repository, tmp_
     assert rows((tmp_path / "index" / "index.html").read_text())[0][2] == second[:12]
 
 
+def test_of_two_runs_that_make_the_index_at_once_none_is_missing(
+    configured, git_repository, tmp_path, monkeypatch
+):
+    from flows import site_index
+
+    made = site_index.index_files
+    others = iter(["new/<b>"])
+
+    def index_files(*arguments):
+        files = made(*arguments)
+        for branch in others:  # between looking and publishing, another run does both
+            published(branch=branch)
+        return files
+
+    configured(f'index = "{tmp_path}/index"')
+    git_repository.push("first")
+    git_repository.push("second", branch="new/<b>")
+    monkeypatch.setattr(site_index, "index_files", index_files)
+    published()
+    assert next(others, None) is None
+    page = (tmp_path / "index" / "index.html").read_text()
+    assert [len(row) for row in rows(page)] == [5, 5]
+
+
 def test_without_an_address_the_place_is_shown_as_text(configured, git_repository, tmp_path):
     configured(f'index = "{tmp_path}/index"', url=None)
     git_repository.push("first")

@@ -149,6 +149,7 @@ def test_pushes_and_nights_are_published_until_an_interrupt(
     assert service.printed.splitlines()[-1] == "docmill: stopped"
     assert SECRET not in service.printed
     assert failures not in service.printed
+    assert "the next run makes it" not in service.printed  # the index was
     lines = [json.loads(line) for line in service.printed.splitlines() if line.startswith("{")]
     of_builds = [line for line in lines if line["revision"] and line["logger"].startswith("prefect")]
     built = {(line["repository"], line["revision"]) for line in of_builds}
