@@ -28,6 +28,8 @@ from pydantic.config import JsonDict
 
 from flows.build import report_built, report_ingested
 from flows.explanation import explanation, judged
+from flows.figures import SiteName, keep_report
+from flows.logs import builds
 from flows.pipeline import STAGES, Pipeline
 from flows.report import Report
 from flows.result_storage import ResultStorage, ResultStorageError
@@ -174,15 +176,24 @@ def _refuse_lost(out: str) -> None:
         raise SourceError(f"out {out!r}: give an absolute path; a worker builds in a folder of its own")
 
 
-def build_as_tasks(source: OpenedSource, settings: Settings, run: TaskRun) -> None:
+def build_as_tasks(
+    source: OpenedSource,
+    settings: Settings,
+    run: TaskRun,
+    site: SiteName | None = None,
+    url: str | None = None,
+) -> None:
     """Build and publish a site within the flow that runs now, and tell of it in an artifact.
+
+    Of a site of the operator's file, that is the last word on it, and holds its figures.
+    `url` is where readers find it.
 
     Raises:
         DocmillError: The build failed; the standing site is as it was.
     """
     report = run.report
     spread = None if settings.task_runner == "processes" else shards_of(settings.task_runner)
-    with Pipeline(source, settings, _TextsWritten(), spread) as pipeline:
+    with builds(source.revision), Pipeline(source, settings, _TextsWritten(), spread) as pipeline:
         before = pipeline.standing_ledger()
         report.slots_before = pipeline.standing_slots()
         snapshot = run("ingest", None, pipeline.ingest)
@@ -196,7 +207,10 @@ def build_as_tasks(source: OpenedSource, settings: Settings, run: TaskRun) -> No
             raise GateError(built.judgement)
         changes = pipeline.explain(before, built)
         pipeline.remember(pipeline.ledger(built))
-    text = explanation(report, changes)
-    create_markdown_artifact(text, key="build", description="what was made anew, and why")
-    published = built.published
-    get_run_logger().info("%s pages, %s written: %s", published.pages, published.written, published.target)
+        text = explanation(report, changes, url)
+        if site is None:
+            create_markdown_artifact(text, key="build", description="what was made anew, and why")
+        else:
+            keep_report(site, text, report)
+        told = built.published
+        get_run_logger().info("%s pages, %s written: %s", told.pages, told.written, url or told.target)

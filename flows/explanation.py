@@ -10,13 +10,14 @@ from tasks.plan import Change
 _LISTED = 40
 
 
-def explanation(report: Report, changes: list[Change]) -> str:
-    """The artifact's text: figures, reasons, and the first of the changes by name."""
+def explanation(report: Report, changes: list[Change], url: str | None = None) -> str:
+    """The artifact's text: figures, reasons, and the first of the changes by name; with a link to `url`."""
     slots, pages = report.slots, report.pages
     target = report.published["target"] if report.published else "nowhere"
+    where = f"[{url}]({url}), in `{_code(target)}`" if url else f"`{_code(target)}`"
     lines = [
         f"**{report.symbols:,} symbols**, {pages['total']:,} pages, {pages['written']:,} written, "
-        f"{pages['removed']:,} removed → `{_code(target)}`",
+        f"{pages['removed']:,} removed → {where}",
         "",
         "| texts | human | derived | model | empty | sentences dropped |",
         "|---|---|---|---|---|---|",

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
 from flows.settings import resolve_settings
+from flows.site_index import publish_index
 
 ON_PUSH = "on-push/on-push"
 
@@ -28,6 +29,7 @@ async def nightly() -> State[Any]:
     ended = await asyncio.gather(*(_built(name, branch, turns) for name, branch in sites))
     outcomes = dict(zip(sites, ended, strict=True))
     await acreate_markdown_artifact(_table(outcomes), key="nightly", description="how each site fared")
+    await asyncio.to_thread(publish_index)
     failed = [f"{name} {branch}" for (name, branch), state in outcomes.items() if not state.is_completed()]
     if not failed:
         return Completed(message=f"{len(sites)} sites")

@@ -23,10 +23,12 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, Running, State
 
 from flows.build_docs import TaskRun, build_as_tasks
+from flows.figures import SiteName
 from flows.pipeline import standing_revision, target_of
 from flows.report import Report
 from flows.result_storage import ResultStorage
 from flows.settings import Repository, cache_home, resolve_settings
+from flows.site_index import publish_index
 from tasks.documents import DocmillError, SourceError
 from tasks.ingest import open_source
 from tasks.ingest.git import shown, tip_of
@@ -36,6 +38,8 @@ from tasks.publish import PublishError
 # A run in another state has yet to look at its branch.
 BUILDING = "Building"
 WAITING = "Waiting"
+# How a run ends that has done what it is for.
+PUBLISHED, DEGRADED, UNCHANGED = "Published", "Degraded", "Unchanged"
 # A run that waits says so this often, so that one that died is told from it.
 SECONDS_BETWEEN_SIGNS = 20
 
@@ -94,7 +98,10 @@ def on_push(repository: str, branch: str = "", rebuild: bool = False, attempt: i
         for wait in (*_AGAIN_AFTER_S, None):
             try:
                 with _turn(repository):
-                    return _publish_newest(found, branch, rebuild)
+                    state = _publish_newest(found, branch, rebuild)
+                if state.name != UNCHANGED:
+                    publish_index()
+                return state
             except (SourceError, PublishError) as error:
                 if wait is None:
                     raise
@@ -150,7 +157,7 @@ def _publish_newest(repository: Repository, branch: str, rebuild: bool) -> State
     for builds_left in reversed(range(_BUILDS_A_RUN)):
         tip = tip_of(repository.source, branch)
         if not rebuild and standing_revision(target) == tip:
-            return Completed(name="Unchanged", message=f"{tip} is published")
+            return Completed(name=UNCHANGED, message=f"{tip} is published")
         try:
             return _build(repository, branch, may_be_late=not builds_left)
         except _MovedError:
@@ -172,6 +179,8 @@ def _build(repository: Repository, branch: str, may_be_late: bool) -> State[Any]
     def is_newest() -> bool:
         return may_be_late or tip_of(repository.source, branch) == source.revision
 
-    build_as_tasks(source, settings, _NewestOnly(report, ResultStorage(settings), is_newest))
-    name = "Degraded" if report.degraded else "Published"
-    return Completed(name=name, message=f"{source.revision} is published in {settings.out}")
+    url = repository.url_of(branch)
+    run = _NewestOnly(report, ResultStorage(settings), is_newest)
+    build_as_tasks(source, settings, run, SiteName(repository.name, branch), url)
+    name = DEGRADED if report.degraded else PUBLISHED
+    return Completed(name=name, message=f"{source.revision} is published in {url or settings.out}")

@@ -341,7 +341,7 @@ class Pipeline:
         from tasks.plan import Ledger
         from tasks.render.pages import drawing_digest
 
-        parameters = digest([self._site(), drawing_digest(), self.settings.private])
+        parameters = digest([self._site(), self.settings.private])
         chunks = {chunk.path: chunk for chunk in parsed.chunks}
         return Ledger(
             release,
@@ -351,6 +351,8 @@ class Pipeline:
             pages,
             generated.origin,
             generated.texts,
+            made_by=code_digest(),
+            drawn_by=drawing_digest(),
         )
 
     def explain(self, old: Ledger | None, built: Built) -> list[Change]:

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 from pydantic import (
     BaseModel,
@@ -20,6 +21,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -161,6 +163,7 @@ class Repository(BaseModel):
     source: str
     branches: tuple[str, ...] = Field(("main",), min_length=1)
     out: str = Field(min_length=1)
+    url: str | None = None
     title: str | None = None
     model: str | None = Field(None, min_length=1)
     quantize: str | None = None
@@ -180,10 +183,14 @@ class Repository(BaseModel):
     @field_validator("out")
     @classmethod
     def _is_anywhere_the_same(cls, value: str) -> str:
-        if not (value.startswith(("~", "s3://")) or Path(value).is_absolute()):
-            raise ValueError(
-                f"{value!r}: give an absolute path, or s3://…; builds run in folders of their own"
-            )
+        return _anywhere_the_same(value)
+
+    @field_validator("url")
+    @classmethod
+    def _is_where_readers_go(cls, value: str | None) -> str | None:
+        of_readers = r"https?://[^\s/@?#<>\"'`()\[\]\\]+(/[^\s?#<>\"'`()\[\]\\]*)?"
+        if value is not None and not (value.isascii() and re.fullmatch(of_readers, value)):
+            raise ValueError("give the http(s) address that readers find the site at, without a secret")
         return value
 
     @field_validator("branches")
@@ -198,14 +205,34 @@ class Repository(BaseModel):
 
     @model_validator(mode="after")
     def _has_a_place_for_each_branch(self) -> Self:
-        if len(self.branches) > 1 and "{branch}" not in self.out:
-            raise ValueError(f"{self.name!r} has several branches: its out needs a {{branch}}")
+        for what, place in (("out", self.out), ("url", self.url)):
+            if len(self.branches) > 1 and place is not None and "{branch}" not in place:
+                raise ValueError(f"{self.name!r} has several branches: its {what} needs a {{branch}}")
         return self
 
     def flags(self, branch: str) -> dict[str, str | bool | None]:
         """What this entry sets for a build of one of its branches; None is left to other layers."""
         own = self.model_dump(include={"title", "model", "quantize", "device", "budget", "strict"})
-        return {**own, "out": self.out.replace("{branch}", branch.replace("/", "-"))}
+        return {**own, "out": self.out.replace("{branch}", _in_a_path(branch))}
+
+    def url_of(self, branch: str) -> str | None:
+        """Where readers find the site of a branch, if that is set."""
+        return self.url and self.url.replace("{branch}", quote(_in_a_path(branch), safe=""))
+
+
+def _in_a_path(branch: str) -> str:
+    return branch.replace("/", "-")
+
+
+def _anywhere_the_same(out: str) -> str:
+    """A target, if it means the same wherever a build runs.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if not (out.startswith(("~", "s3://")) or Path(out).is_absolute()):
+        raise ValueError(f"{out!r}: give an absolute path, or s3://…; builds run in folders of their own")
+    return out
 
 
 def _one_way(out: str) -> str:
@@ -224,6 +251,12 @@ class Service(BaseModel):
     nightly: str = Field("0 2 * * *", description="when all of them are built (cron)")
     time_zone: str = Field("UTC", description="the time zone of that, as Europe/Berlin")
     work_pool: str = Field("docmill", min_length=1, description="the work pool of Prefect that builds run in")
+    index: str | None = Field(
+        None, min_length=1, description="where a page of all sites goes: a folder or s3://bucket/prefix"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="how runs, the receiver and docmill up write their logs"
+    )
     webhook_rate: int = Field(600, ge=1, description="requests a minute that one address may send")
     webhook_secret: SecretStr | None = Field(
         None, min_length=16, description="what forges sign pushes with; only from the environment"
@@ -233,6 +266,26 @@ class Service(BaseModel):
         min_length=16,
         description="the one before, good as long as it is set; only from the environment",
     )
+    failure_url: SecretStr | None = Field(
+        None, description="address that is told of runs that fail; only from the environment"
+    )
+
+    @field_validator("index")
+    @classmethod
+    def _is_a_place_of_its_own(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        for one in info.data.get("repositories", ()):
+            if any(_one_way(value) == _one_way(str(one.flags(branch)["out"])) for branch in one.branches):
+                raise ValueError(f"is also the out of {one.name!r}; give it a place of its own")
+        return _anywhere_the_same(value)
+
+    @field_validator("failure_url")
+    @classmethod
+    def _is_an_http_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"https?://[^\s/]\S*", value.get_secret_value()):
+            raise ValueError("give an http(s) address")
+        return value
 
     @field_validator("nightly")
     @classmethod
@@ -284,7 +337,7 @@ class Service(BaseModel):
         raise SourceError(f"repository {name!r}: is not in the operator's file")
 
 
-_SECRET = {"webhook_secret", "webhook_secret_before"}
+_SECRET = {"webhook_secret", "webhook_secret_before", "failure_url"}
 
 
 class _Environment(BaseSettings, Settings, Service):  # type: ignore[misc]

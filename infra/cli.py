@@ -39,7 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command is None:
         _parser().print_help()
         return 2
-    from tasks.documents import DocmillError
+    try:
+        from tasks.documents import DocmillError
+    except ImportError:
+        if not (lines := _foreign_imports()):
+            raise
+        print(*lines, sep="\n", file=sys.stderr)
+        return 1
 
     try:
         return int(arguments.run(arguments))
@@ -63,6 +69,16 @@ def main(argv: list[str] | None = None) -> int:
         what = _line(f"{type(error).__name__}: {error}")
         print(f"docmill: internal error: {what}; run with --debug", file=sys.stderr)
         return 1
+
+
+def _foreign_imports() -> list[str]:
+    """A line for each of docmill's packages in whose place another is imported."""
+    from infra.imports import foreign
+
+    return [
+        f"docmill: {name} is imported from {_line(str(place))}; rename that, or start docmill elsewhere"
+        for name, place in foreign(sys.path)
+    ]
 
 
 def _reason(error: OSError) -> str:
@@ -179,6 +195,11 @@ def _parser() -> argparse.ArgumentParser:
     webhook = commands.add_parser("webhook", help="receive pushes, for a Prefect server that knows docmill")
     _add_address(webhook, 4201, "--port")
     webhook.set_defaults(run=_webhook)
+    doctor = commands.add_parser(
+        "doctor", help="look at all that docmill needs, and say what to do; exit 1 if something is wrong"
+    )
+    doctor.add_argument("--config", type=Path, metavar="FILE", help="the operator's settings")
+    doctor.set_defaults(run=_doctor)
     config = commands.add_parser("config", help="settings").add_subparsers(dest="action", required=True)
     show = config.add_parser("show", help="print each setting with where it comes from")
     _add_source(show, optional=True)
@@ -604,6 +625,8 @@ def _deploy(arguments: argparse.Namespace) -> int:
     deploy(service)
     for deployment in deployments_of(service):
         print(f"{deployment.name:<10} {deployment.description}")
+    told = "are told of" if service.failure_url else "are told to nobody: DOCMILL_FAILURE_URL is not set"
+    print(f"{'failures':<10} {told}")
     return 0
 
 
@@ -613,6 +636,16 @@ def _webhook(arguments: argparse.Namespace) -> int:
 
     serve(service, arguments.host, arguments.port)
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from infra.doctor import Level, examine
+
+    status = 0
+    for level, what, said in examine(arguments.config):
+        print(f"{level:<8} {what:<15} {_line(said)}", flush=True)
+        status |= level is Level.WRONG
+    return status
 
 
 def _service(arguments: argparse.Namespace) -> Service:

@@ -1,9 +1,13 @@
-"""What a Prefect server has to know of docmill: deployments, limits, automations. Twice is like once."""
+"""What a Prefect server has to know of docmill: deployments, limits, automations. Twice is like once.
+
+Who is to be told of failures is told by the server: a run whose process died tells nobody.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -14,24 +18,34 @@ import msgspec
 from httpx import HTTPError
 from msgspec import Struct
 from prefect.automations import Automation
+from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
-from prefect.events.actions import ChangeFlowRunState, RunDeployment
+from prefect.events.actions import CallWebhook, ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_URL
+from prefect.types import SecretDict
 from prefect.types.entrypoint import EntrypointType
+from pydantic import SecretStr
 
+from flows import logs
 from flows.on_push import limit_of
 from flows.settings import Service
 from tasks.documents import DocmillError, SourceError
 
 FILE = Path(__file__).with_name("prefect.yaml")
+
+_CRASH_ZOMBIES = "docmill: crash zombie flows"
+_RUN_AGAIN = "docmill: run again what crashed"
+_TELL = "docmill: tell of failures"
+# Without which builds are not what they should be.
+AUTOMATIONS = (_CRASH_ZOMBIES, _RUN_AGAIN)
 
 _RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
 _SETTING = re.compile(r"\{\{ \$DOCMILL_(\w+) \}\}")
@@ -39,6 +53,8 @@ _SILENCE = timedelta(seconds=90)
 _ALIVE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending"}
 _ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
 _WAITS_AGAIN = {f"prefect.flow-run.{name}" for name in ("Scheduled", "AwaitingRetry", "Late")}
+_BLOCK = "docmill-failures"
+_LONGEST_MESSAGE = 1_000
 
 
 class DeployError(DocmillError):
@@ -121,9 +137,14 @@ def deploy(service: Service) -> None:
             ) from error
         for repository in service.repositories:
             client.upsert_global_concurrency_limit_by_name(limit_of(repository.name), 1)
-        ids = {one.name: _apply(one) for one in deployments}
+        variables = logs.ENVIRONMENT if service.log_format == "json" else {}
+        ids = {one.name: _apply(one, variables) for one in deployments}
         for automation in (_crash_zombies([*ids.values()]), _run_again(ids["on-push"])):
             _upsert(client, automation)
+        if service.failure_url is not None:
+            _upsert(client, _tell_of_failures([*ids.values()], service.failure_url))
+        else:
+            _remove(client, _TELL)
 
 
 def named_server() -> str:
@@ -137,15 +158,17 @@ def named_server() -> str:
     return str(PREFECT_API_URL.value())
 
 
-def _apply(one: Deployment) -> UUID:
+def _apply(one: Deployment, variables: Mapping[str, str]) -> UUID:
+    """Tell of a deployment, whose runs find these variables in their environment, too."""
     flow: Flow[..., Any] = load_flow_from_entrypoint(one.entrypoint)
+    given = one.work_pool.job_variables
     deployment = RunnerDeployment.from_flow(
         flow,
         one.name,
         description=one.description,
         schedules=[Cron(s.cron, timezone=s.timezone) for s in one.schedules],
         work_pool_name=one.work_pool.name,
-        job_variables=one.work_pool.job_variables,
+        job_variables={**given, "env": {**given.get("env", {}), **variables}},
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     return UUID(str(deployment.apply()))
@@ -154,7 +177,7 @@ def _apply(one: Deployment) -> UUID:
 def _crash_zombies(deployments: list[UUID]) -> Automation:
     """Runs whose process died say nothing of it: what is silent for too long has crashed."""
     return Automation(
-        name="docmill: crash zombie flows",
+        name=_CRASH_ZOMBIES,
         description="A run that gives no sign of life for 90 seconds has crashed.",
         trigger=EventTrigger(
             after=_ALIVE,
@@ -183,7 +206,7 @@ def _run_again(on_push: UUID) -> Automation:
         "attempt": _json("{{ (flow_run.parameters['attempt'] | default(1) | int) + 1 }}"),
     }
     return Automation(
-        name="docmill: run again what crashed",
+        name=_RUN_AGAIN,
         description="A push whose run crashed is built by another run; three times at most.",
         trigger=EventTrigger(
             expect={"prefect.flow-run.Crashed"},
@@ -197,6 +220,40 @@ def _run_again(on_push: UUID) -> Automation:
             RunDeployment(source="selected", deployment_id=on_push, parameters=parameters, job_variables=None)
         ],
     )
+
+
+def _tell_of_failures(deployments: list[UUID], url: SecretStr) -> Automation:
+    """Have somebody called when a run fails or crashes, at an address that the server keeps secret."""
+    block = Webhook(method="POST", url=url, headers=SecretDict({"content-type": "application/json"}))
+    return Automation(
+        name=_TELL,
+        description="A run that failed or crashed is told of to the address in DOCMILL_FAILURE_URL.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            match=_RUNS,
+            match_related=_of(deployments),
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            CallWebhook(block_document_id=UUID(str(block.save(_BLOCK, overwrite=True))), payload=_failure())
+        ],
+    )
+
+
+def _failure() -> str:
+    """What is told of a run, as a template that the server fills; all of it is text, whatever is in it."""
+    ui = json.dumps(f"{named_server().removesuffix('/api')}/runs/flow-run/")
+    told = {
+        "repository": "flow_run.parameters['repository'] | default(none)",
+        "branch": "flow_run.parameters['branch'] | default(none)",
+        "deployment": "deployment.name",
+        "state": "flow_run.state.name",
+        "message": f"(flow_run.state.message or '') | truncate({_LONGEST_MESSAGE})",
+        "run": f"{ui} ~ flow_run.id",
+    }
+    return "{" + ", ".join(f'"{name}": {{{{ ({what}) | tojson }}}}' for name, what in told.items()) + "}"
 
 
 def _of(deployments: list[UUID]) -> ResourceSpecification:
@@ -218,6 +275,11 @@ def _upsert(client: SyncPrefectClient, automation: Automation) -> None:
         automation.update()
     else:
         automation.create()
+
+
+def _remove(client: SyncPrefectClient, name: str) -> None:
+    for standing in client.read_automations_by_name(name):
+        client.delete_automation(standing.id)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from flows import logs
 from flows.settings import CONFIG_VARIABLE, Service, cache_home
 from infra.deploy import as_deploy_error, deploy, deployments_of, named_server
 from tasks.documents import DocmillError, SourceError
@@ -38,6 +39,12 @@ _STOPS_S = 15
 _SETTLED_S = 20
 _EARLY_ENDS = 3
 _RUNS_AT_ONCE = 8  # one waits and one builds for each repository; few of them use the processor
+_NOT_OF_BUILDS = {
+    "DOCMILL_WEBHOOK_SECRET",
+    "DOCMILL_WEBHOOK_SECRET_BEFORE",
+    "DOCMILL_FAILURE_URL",
+    "PREFECT_SERVER_API_AUTH_STRING",
+}
 # prctl(2)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -139,6 +146,9 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
     environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if config is not None:
         environment[CONFIG_VARIABLE] = str(config.resolve())
+    logs.write_logs(service.log_format)
+    if service.log_format == "json":
+        environment |= logs.ENVIRONMENT
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a build whose worker died is this process's to end
     with ExitStack() as stack, suppress(KeyboardInterrupt):
         stack.enter_context(_ended_by_sigterm())
@@ -224,9 +234,8 @@ def _kept_auth() -> str:
 
 
 def _worker(pool: str, environment: Mapping[str, str]) -> Part:
-    """The process that starts builds; it has no need of what pushes are signed with."""
-    hidden = {"DOCMILL_WEBHOOK_SECRET", "DOCMILL_WEBHOOK_SECRET_BEFORE", "PREFECT_SERVER_API_AUTH_STRING"}
-    kept = {name: value for name, value in environment.items() if name not in hidden}
+    """The process that starts builds; some secrets are not its to know."""
+    kept = {name: value for name, value in environment.items() if name not in _NOT_OF_BUILDS}
     kept.setdefault("PREFECT_WORKER_QUERY_SECONDS", "2")
     start = ["prefect", "worker", "start", "--pool", pool, "--type", "process"]
     return Part("worker", [*start, "--limit", str(_RUNS_AT_ONCE)], kept)

@@ -36,16 +36,19 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import PrefectException
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from flows.logs import write_logs
 from flows.nightly import ON_PUSH
 from flows.on_push import ATTEMPTS, BUILDING, SECONDS_BETWEEN_SIGNS
 from flows.settings import Service
 from infra.deploy import named_server
+from infra.metrics import Builds, Deliveries
 from tasks.documents import SourceError
 from tasks.ingest.git import validated_revision
 from tasks.ingest.tree import printable
@@ -97,6 +100,15 @@ class Answer(NamedTuple):
     detail: str
 
 
+class _Delivery(Struct):
+    """What is known of a delivery, as far as it was looked into."""
+
+    forge: str = "none"
+    repository: str | None = None
+    branch: str | None = None
+    revision: str | None = None
+
+
 def _hmac(secret: bytes, body: bytes, proof: bytes) -> bool:
     return hmac.compare_digest(hmac.new(secret, body, hashlib.sha256).hexdigest().encode(), proof)
 
@@ -129,6 +141,7 @@ _FORGES = (
         frozenset({"Push Hook", "Tag Push Hook"}),
     ),
 )
+_NAMES = (*(forge.name for forge in _FORGES), _Delivery().forge)
 
 
 class Runs:
@@ -232,7 +245,7 @@ def _unavailable(why: str) -> RefusedError:
 class Receiver:
     """Takes deliveries for the repositories of the operator's file."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, deliveries: Deliveries) -> None:
         self._service = service
         self._secrets = [
             secret.get_secret_value().encode()
@@ -241,38 +254,49 @@ class Receiver:
         ]
         if not self._secrets:
             raise SourceError("webhook: set DOCMILL_WEBHOOK_SECRET to what the forges sign with")
+        self._deliveries = deliveries
         self._requests: Counter[str] = Counter()
         self._minute = 0
         self.runs: Runs | None = None
 
     async def __call__(self, request: Request) -> Response:
         """Answer a delivery."""
+        start, delivery = time.perf_counter(), _Delivery()
         try:
-            answer = await self._answer(request)
+            answer = await self._answer(request, delivery)
         except RefusedError as error:
             answer = Answer(error.status, "refused", str(error))
         except ClientDisconnect:
             answer = Answer(HTTPStatus.BAD_REQUEST, "refused", "the request broke off")
         path, detail = printable(request.url.path[:200]), printable(answer.detail)
-        _log.info("%s %s: %s %s", path, answer.status.value, answer.outcome, detail)
+        made = answer.detail if answer.outcome in {"queued", "waiting"} else None
+        about = {name: getattr(delivery, name) for name in ("repository", "branch", "revision")}
+        extra = {**about, "flow_run_id": made}
+        _log.info("%s %s: %s %s", path, answer.status.value, answer.outcome, detail, extra=extra)
+        seconds = time.perf_counter() - start
+        self._deliveries.count(delivery.forge, answer.outcome, answer.status.value, seconds)
         return JSONResponse({"outcome": answer.outcome, "detail": answer.detail}, answer.status)
 
-    async def _answer(self, request: Request) -> Answer:
-        self._refuse_floods(request.client.host if request.client else "")
+    async def _answer(self, request: Request, delivery: _Delivery) -> Answer:
+        self.refuse_floods(request)
         forge = next((one for one in _FORGES if one.event in request.headers), None)
         if forge is None:
             raise RefusedError(HTTPStatus.BAD_REQUEST, "is of no forge that docmill knows: no event is named")
+        delivery.forge = forge.name
         body = await _body_of(request)
         self._refuse_unsigned(forge, body, request)
         name = request.path_params["repository"]
         if all(one.name != name for one in self._service.repositories):
             raise RefusedError(HTTPStatus.NOT_FOUND, "the operator's file has no such repository")
+        delivery.repository = name
         event = request.headers[forge.event]
         if event not in forge.pushes:
             return Answer(HTTPStatus.OK, "ignored", f"{event[:60]} is no push")
-        branch = _branch_of(_push_in(body, request))
+        push = _push_in(body, request)
+        branch = _branch_of(push)
         if branch is None:
             return Answer(HTTPStatus.OK, "ignored", "a tag, or a branch that was deleted")
+        delivery.branch, delivery.revision = branch, push.after
         if branch not in self._service.repository(name).branches:
             return Answer(HTTPStatus.OK, "ignored", f"branch {branch} is not in the operator's file")
         assert self.runs is not None  # as long as the application lives
@@ -280,7 +304,13 @@ class Receiver:
             name, branch, f"{forge.name}:{name}:{branch}:{_delivery_of(forge, request)}"
         )
 
-    def _refuse_floods(self, address: str) -> None:
+    def refuse_floods(self, request: Request) -> None:
+        """Refuse whoever has asked too often within this minute.
+
+        Raises:
+            RefusedError: That is so.
+        """
+        address = request.client.host if request.client else ""
         minute = int(time.monotonic() / 60)
         if minute != self._minute:
             self._minute = minute
@@ -358,19 +388,34 @@ def application(
     Raises:
         SourceError: There is no secret to hold signatures against.
     """
-    receive = Receiver(service)
+    registry = CollectorRegistry()
+    receive, builds = Receiver(service, Deliveries(registry, _NAMES)), Builds(service)
+    registry.register(builds)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with connect() as client:
             receive.runs = Runs(client)
+            builds.client = client
             yield
 
     async def health(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
+    async def metrics(request: Request) -> Response:
+        try:
+            receive.refuse_floods(request)
+        except RefusedError as error:
+            return JSONResponse({"outcome": "refused", "detail": str(error)}, error.status)
+        await builds.look()
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
     return Starlette(
-        routes=[Route("/push/{repository}", receive.__call__, methods=["POST"]), Route("/health", health)],
+        routes=[
+            Route("/push/{repository}", receive.__call__, methods=["POST"]),
+            Route("/health", health),
+            Route("/metrics", metrics),
+        ],
         lifespan=lifespan,
     )
 
@@ -396,8 +441,7 @@ def serve(service: Service, host: str, port: int) -> None:
         SourceError: There is no secret, or no Prefect server is named.
     """
     named_server()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    write_logs(service.log_format)
     uvicorn.run(
         application(service),
         host=host,
@@ -406,5 +450,6 @@ def serve(service: Service, host: str, port: int) -> None:
         server_header=False,
         log_level="warning",
         http=_Connection,
+        log_config=None,
         limit_concurrency=_AT_ONCE,
     )

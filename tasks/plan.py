@@ -3,7 +3,8 @@
 A ledger names what a build was made from. From the ledger of the standing site and that
 of the next one follows, for each symbol and page, whether and why it changes. A change
 is certain if its own inputs changed, and possible if it hangs on a text that is not
-written yet.
+written yet. What changes although nothing of the source did is docmill's own doing: it
+was upgraded, or something that it is built on.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ from tasks.chunk import Chunk, load_modules
 from tasks.documents import Module, PageEntry, Symbol, TextEntry, TextOrigin
 from tasks.result_cache import ResultCache
 
-Reason = Literal["code", "dependency", "prompt", "model", "parameters", "profile", "missing", "removed"]
+Reason = Literal[
+    "code", "dependency", "prompt", "model", "parameters", "profile", "docmill", "missing", "removed"
+]
 
 
 class Ledger(Struct, frozen=True):
     """What a build was made from.
 
-    `release` is the one it tells of. `parameters` digests settings and templates that every
-    page depends on; `prose` the repository's own pages, with the pictures they may show.
+    `release` is the one it tells of. `parameters` digests settings that every page depends on;
+    `prose` the repository's own pages, with the pictures they may show.
     `texts` says, by path and symbol, what the model was asked. `slots` counts the site's texts by origin,
     and the sentences that were dropped. `revision` is what was built, if it was fetched and so is that alone.
+    `made_by` digests docmill's code and libraries, `drawn_by` those that draw pages.
     """
 
     release: str
@@ -39,6 +43,20 @@ class Ledger(Struct, frozen=True):
     texts: dict[str, dict[str, TextEntry]] = {}
     slots: dict[str, int] = {}
     revision: str | None = None
+    made_by: str = ""
+    drawn_by: str = ""
+
+    def was_edited(self, path: str, new: Ledger) -> bool:
+        """Whether a file, or what is decided on its texts, is not as it was."""
+        before, now = self.chunks.get(path), new.chunks.get(path)
+        if before is None or now is None:
+            return True
+        return (before.digest, before.overrides) != (now.digest, now.overrides)
+
+    def only_docmill_differs(self, new: Ledger) -> bool:
+        """Whether the source is as it was, and docmill is not."""
+        paths = self.chunks.keys() | new.chunks.keys()
+        return self.made_by != new.made_by and not any(self.was_edited(path, new) for path in paths)
 
 
 class Change(Struct, frozen=True):
@@ -96,7 +114,9 @@ def _text_reason(old: Ledger | None, new: Ledger, path: str, name: str) -> Reaso
         return "missing"
     if before.request != now.request:
         same_file = path in old.pages and old.pages[path].module == new.pages[path].module
-        return "prompt" if same_file else "code"
+        if same_file:
+            return "prompt"
+        return "code" if old.was_edited(path, new) else "docmill"
     if before.parts != now.parts:
         return "dependency"
     return _origin_reason(old.origin, new.origin)
@@ -113,10 +133,11 @@ def _origin_reason(was: TextOrigin | None, now: TextOrigin | None) -> Reason:
 def _pages(old: Ledger | None, new: Ledger, unwritten: Unwritten) -> Iterator[Change]:
     before = old.pages if old else {}
     showing = _showing(new, unwritten)
+    upgraded = old is not None and old.only_docmill_differs(new)
     for path, entry in new.pages.items():
         was = before.get(path)
         if was is None or was.key != entry.key:
-            reason = _page_reason(old, new, was, entry)
+            reason = _page_reason(old, new, path, upgraded)
             # Without the text that is yet to be written, no key is that of the page to come.
             may_stay = path in showing and reason == "dependency" and was is not None
             certain = not may_stay or was is None or was.links != entry.links
@@ -139,12 +160,16 @@ def _showing(new: Ledger, unwritten: Unwritten) -> set[str]:
     return {path for path in found if path is not None}
 
 
-def _page_reason(old: Ledger | None, new: Ledger, was: PageEntry | None, entry: PageEntry) -> Reason:
-    if old is None or was is None:
+def _page_reason(old: Ledger | None, new: Ledger, path: str, upgraded: bool) -> Reason:
+    if old is None or path not in old.pages:
         return "missing"
-    if was.module != entry.module:
-        return "code"
-    return "parameters" if old.parameters != new.parameters else "dependency"
+    if old.pages[path].module != new.pages[path].module:
+        return "code" if old.was_edited(path, new) else "docmill"
+    if old.drawn_by != new.drawn_by:
+        return "docmill"
+    if old.parameters != new.parameters:
+        return "parameters"
+    return "docmill" if upgraded else "dependency"
 
 
 def _symbols(old: Ledger | None, new: Ledger, cache: ResultCache) -> Iterator[Change]:
@@ -154,14 +179,15 @@ def _symbols(old: Ledger | None, new: Ledger, cache: ResultCache) -> Iterator[Ch
     was = load_modules(cache, [old.chunks[path] for path in edited] if old else [])
     now = load_modules(cache, [new.chunks[path] for path in edited])
     for path in edited:
-        yield from _edited(path, was.get(path), now[path])
+        reason: Reason = "code" if old is None or old.was_edited(path, new) else "docmill"
+        yield from _edited(path, was.get(path), now[path], reason)
 
 
-def _edited(path: str, was: Module | None, now: Module) -> Iterator[Change]:
+def _edited(path: str, was: Module | None, now: Module, because: Reason) -> Iterator[Change]:
     before = {symbol.name: _without_place(symbol) for symbol in was.symbols} if was else {}
     for symbol in now.symbols:
         if symbol.name and before.get(symbol.name) != _without_place(symbol):
-            reason: Reason = "code" if symbol.name in before else "missing"
+            reason: Reason = because if symbol.name in before else "missing"
             yield Change(f"{path}::{symbol.name}", "page", reason, certain=True)
 
 
@@ -179,5 +205,7 @@ def _prose(old: Ledger | None, new: Ledger) -> Iterator[Change]:
             yield Change(path, "page", "missing", certain=True)
         elif before[path] != new.prose[path]:
             yield Change(path, "page", "code", certain=True)
+        elif old is not None and old.drawn_by != new.drawn_by:
+            yield Change(path, "page", "docmill", certain=True)
         elif old is not None and old.parameters != new.parameters:
             yield Change(path, "page", "parameters", certain=True)

@@ -29,6 +29,7 @@ from sqlalchemy import (
     inspect,
     make_url,
     select,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -84,6 +85,21 @@ class ResultCache:
         """A name that no other cache has, and that this one loses with its content."""
         self.put_many({_IDENTITY: uuid.uuid4().hex.encode()})
         return self.get_many([_IDENTITY])[_IDENTITY].decode()
+
+    @property
+    def kind(self) -> str:
+        """Which database it is: sqlite or postgresql."""
+        return self._engine.dialect.name
+
+    def size(self) -> int:
+        """How much room it takes, in bytes."""
+        of_pages = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        asked = of_pages if self.kind == "sqlite" else "SELECT pg_total_relation_size('results')"
+        try:
+            with self._engine.connect() as connection:
+                return int(connection.execute(text(asked)).scalar_one())
+        except SQLAlchemyError as error:
+            raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
 
     def close(self) -> None:
         """Give the connections back."""

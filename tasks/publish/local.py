@@ -87,6 +87,19 @@ class LocalTarget:
         manifest = _manifest_in(self.path)
         return manifest if manifest and manifest.files == _intact_files(self.path) else None
 
+    def reach(self) -> None:
+        """See whether a release could be put beside the folder, and the folder made a link to it.
+
+        Raises:
+            PublishError: It could not.
+            SourceError: Something that docmill did not make is in the way.
+        """
+        self._refuse_foreign()
+        for needed in (self.path.parent, self._kept_at):
+            there = next(folder for folder in (needed, *needed.parents) if folder.exists())
+            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+                raise PublishError(f"out {self.location!r}: {there} cannot be written to by this user")
+
     def publish(self, files: Mapping[str, SiteFile], cache: ResultCache) -> Published:
         """Make `files` the site.
 

@@ -170,6 +170,14 @@ class S3Target:
         """
         return self._seen_first.standing
 
+    def reach(self) -> None:
+        """See whether the store lists what is there; whether it takes anything, only writing shows.
+
+        Raises:
+            PublishError: It does not.
+        """
+        self._store.listed(_LEASE)
+
     @cached_property
     def _seen_first(self) -> _Seen:
         """What is there when a build first asks; publishing looks anew."""

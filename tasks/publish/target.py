@@ -73,6 +73,14 @@ class Target(Protocol):
             SourceError: Something that docmill did not make is in the way.
         """
 
+    def reach(self) -> None:
+        """See whether a site can be published there, as far as can be seen without changing anything.
+
+        Raises:
+            PublishError: It cannot.
+            SourceError: Something that docmill did not make is in the way.
+        """
+
     def publish(self, files: Mapping[str, SiteFile], cache: ResultCache) -> Published:
         """Make `files` the site.
 

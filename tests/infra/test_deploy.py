@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
 from flows.settings import Repository, Service
@@ -149,6 +153,98 @@ def test_a_password_is_not_written_down(server):
                 client.create_flow_run_from_deployment(on_demand.id, parameters={"source": source})
         for source in ("https://example.org/a@b", "ssh://git@example.org/a", "git@example.org:a", "/a"):
             client.create_flow_run_from_deployment(on_demand.id, parameters={"source": source})
+
+
+@pytest.fixture
+def listener():
+    """A real address that failures are told to; gives it, and what was told."""
+    told: list[dict] = []
+    arrived = threading.Condition()
+
+    class Take(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            with arrived:
+                told.append({"type": self.headers["content-type"], "path": self.path, **json.loads(body)})
+                arrived.notify_all()
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Take)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+
+    def of(run: str) -> dict:
+        with arrived:
+            assert arrived.wait_for(lambda: [one for one in told if one["run"].endswith(run)], timeout=120)
+            return next(one for one in told if one["run"].endswith(run))
+
+    yield f"http://127.0.0.1:{httpd.server_port}/hook-of-a-team", of
+    httpd.shutdown()
+
+
+def test_whoever_is_to_know_is_told_of_runs_that_fail_and_crash(server, listener):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.settings import PREFECT_API_URL
+    from prefect.states import Crashed, Failed
+
+    url, told_of = listener
+    service = Service.model_validate({"work_pool": "failures", "failure_url": url})
+    assert url not in repr(service)
+    ui = str(PREFECT_API_URL.value()).removesuffix("/api")
+    name = "docmill: tell of failures"
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="failures", type="process"))
+        deploy(service)
+        (first,) = client.read_automations_by_name(name)
+        deploy(service)
+        (again,) = client.read_automations_by_name(name)
+        assert first.id == again.id
+        listed = client.request("POST", "/automations/filter", json={}).text
+        blocks = client.request("POST", "/block_documents/filter", json={}).text
+        assert "docmill-failures" in blocks
+        assert "hook-of-a-team" not in listed + blocks
+
+        on_push = client.read_deployment_by_name("on-push/on-push")
+        given = {"repository": "failing", "branch": "main", "attempt": 4}
+        for state in (Failed(message='it said "no"\n\x1b{{ flow_run }} <é>'), Crashed(message="m" * 5_000)):
+            run = client.create_flow_run_from_deployment(on_push.id, parameters=given)
+            client.set_flow_run_state(run.id, state, force=True)
+            told = told_of(str(run.id))
+            message = state.message if state.name == "Failed" else "m" * 997 + "..."
+            assert told == {
+                "type": "application/json",
+                "path": "/hook-of-a-team",
+                "repository": "failing",
+                "branch": "main",
+                "deployment": "on-push",
+                "state": state.name,
+                "message": message,
+                "run": f"{ui}/runs/flow-run/{run.id}",
+            }
+        nightly = client.read_deployment_by_name("nightly/nightly")
+        run = client.create_flow_run_from_deployment(nightly.id)
+        client.set_flow_run_state(run.id, Failed(), force=True)
+        assert (told_of(str(run.id))["repository"], told_of(str(run.id))["deployment"]) == (None, "nightly")
+
+        deploy(Service(work_pool="failures"))
+        assert client.read_automations_by_name(name) == []
+
+
+def test_runs_are_told_how_to_write_their_logs(server):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="logs", type="process"))
+        for log_format, formatter in (("json", "json"), ("text", None)):
+            deploy(Service.model_validate({"work_pool": "logs", "log_format": log_format}))
+            variables = client.read_deployment_by_name("on-push/on-push").job_variables["env"]
+            assert variables.get("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER") == formatter
+            assert variables["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
 
 
 def test_without_its_work_pool_deploying_fails_in_a_line(server, monkeypatch, capsys):

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from infra.cli import main
+from tests.infra.test_deploy import listener  # noqa: F401 - a fixture
 from tests.infra.test_interrupt import heed_interrupts
 
 SECRET = "a secret of some length"
@@ -36,6 +37,7 @@ def free_ports(count: int) -> list[int]:
 def operators_file(git_repository, tmp_path) -> Path:
     file = tmp_path / "operator.toml"
     file.write_text(
+        f'log_format = "json"\nindex = "{tmp_path}/index"\n'
         f'[[repositories]]\nname = "workshop"\nsource = "{git_repository.url}"\nout = "{tmp_path}/site"\n'
         f'[[repositories]]\nname = "gone"\nsource = "file://{tmp_path}/gone.git"\nout = "{tmp_path}/gone"\n'
     )
@@ -45,11 +47,11 @@ def operators_file(git_repository, tmp_path) -> Path:
 class Service:
     """A running `docmill up`, and what it printed."""
 
-    def __init__(self, config: Path, home: Path) -> None:
+    def __init__(self, config: Path, home: Path, failures: str) -> None:
         server, webhook = free_ports(2)
         self.api, self.hooks = f"http://127.0.0.1:{server}/api", f"http://127.0.0.1:{webhook}"
         environment = os.environ | {"PREFECT_HOME": str(home), "DOCMILL_WEBHOOK_SECRET": SECRET}
-        environment["PREFECT_WORKER_QUERY_SECONDS"] = "1"
+        environment |= {"PREFECT_WORKER_QUERY_SECONDS": "1", "DOCMILL_FAILURE_URL": failures}
         environment.pop("PREFECT_API_URL", None)
         ports = ["--port", str(server), "--webhook-port", str(webhook)]
         self.process = subprocess.Popen(
@@ -110,9 +112,15 @@ class Service:
         return psutil.wait_procs(processes, 1)[1]
 
 
-def test_pushes_and_nights_are_published_until_an_interrupt(git_repository, operators_file, tmp_path):
-    git_repository.push("first")
-    service = Service(operators_file, tmp_path / "prefect")
+def test_pushes_and_nights_are_published_until_an_interrupt(
+    git_repository,
+    operators_file,
+    tmp_path,
+    listener,  # noqa: F811
+):
+    revision = git_repository.push("first")
+    failures, told_of = listener
+    service = Service(operators_file, tmp_path / "prefect", failures)
     try:
         nightly = httpx.get(f"{service.api}/deployments/name/nightly/nightly").json()
         assert service.push(secret="another secret").status_code == 401
@@ -126,12 +134,26 @@ def test_pushes_and_nights_are_published_until_an_interrupt(git_repository, oper
         assert (state["type"], state["name"]) == ("COMPLETED", "Partial")
         assert state["message"] == "1 of 2 sites failed: gone main"
         assert service.comes(nightly["id"])
+        failed = {"flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}}
+        (gone,) = httpx.post(f"{service.api}/flow_runs/filter", json=failed).json()
+        assert told_of(gone["id"])["repository"] == "gone"
+        metrics = httpx.get(f"{service.hooks}/metrics", timeout=30).text
+        assert 'docmill_runs_total{branch="main",repository="gone",state="failed"} 1.0' in metrics
+        assert 'docmill_site_pages{branch="main",repository="workshop"} 4.0' in metrics
+        index = (tmp_path / "index" / "index.html").read_text()
+        assert revision[:12] in index and index.count("never published") == 1
     finally:
         left = service.interrupt()
     assert service.process.returncode == 0, service.printed
     assert left == []
     assert service.printed.splitlines()[-1] == "docmill: stopped"
     assert SECRET not in service.printed
+    assert failures not in service.printed
+    assert "the next run makes it" not in service.printed  # the index was
+    lines = [json.loads(line) for line in service.printed.splitlines() if line.startswith("{")]
+    of_builds = [line for line in lines if line["revision"] and line["logger"].startswith("prefect")]
+    built = {(line["repository"], line["revision"]) for line in of_builds}
+    assert built == {("workshop", revision)}
 
 
 @pytest.mark.parametrize(

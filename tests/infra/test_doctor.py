@@ -1,0 +1,206 @@
+"""`docmill doctor`: every part is looked at, each by itself, and what is wrong says what to do."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.settings import operator_file
+from infra.cli import main
+from models.config import BUNDLED
+
+ALL = {
+    *("settings", "versions", "imports", "git", "Prefect server"),
+    *("result cache", "model", "device", "disk"),
+}
+
+
+@pytest.fixture
+def examined(capsys):
+    """Run the doctor; its status, and by part what it said, each with its level."""
+
+    def run(*arguments: str):
+        status = main(["doctor", *arguments])
+        found = defaultdict(list)
+        for line in capsys.readouterr().out.splitlines():
+            found[line[9:24].strip()].append((line[:8].strip(), line[25:]))
+        return status, found
+
+    return run
+
+
+@pytest.fixture
+def without_server():
+    with temporary_settings({PREFECT_API_URL: None}):
+        yield
+
+
+def configured(text: str) -> None:
+    operator_file().parent.mkdir(parents=True, exist_ok=True)
+    operator_file().write_text(text)
+
+
+def repository(name: str, out: object) -> str:
+    return f'[[repositories]]\nname = "{name}"\nsource = "https://example.org/a"\nout = "{out}"\n'
+
+
+def wrong(found, part: str) -> str:
+    """What is said of the one thing that is wrong with a part."""
+    (said,) = [said for level, said in found[part] if level == "wrong"]
+    return said
+
+
+def test_with_nothing_set_up_nothing_is_wrong(examined, without_server):
+    status, found = examined()
+    assert (status, found.keys()) == (0, ALL)
+    assert found["Prefect server"] == [("ok", "none is named by PREFECT_API_URL; docmill up starts one")]
+    assert found["result cache"] == [("ok", "sqlite, 0.0 MB: can be read and written")]
+    assert found["model"] == [("ok", "none is asked for texts")]
+    assert found["settings"][0][0] == "warning"
+
+
+def test_settings_that_cannot_be_used_keep_nothing_from_its_turn(examined, without_server):
+    configured("nonsense = 1\n")
+    status, found = examined()
+    assert (status, found.keys()) == (1, ALL)
+    assert "docmill.toml:1: 'nonsense' is not a setting of docmill" in wrong(found, "settings")
+
+
+def test_a_server_is_asked_for_all_that_builds_need(server, examined, tmp_path, monkeypatch):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    configured(f'work_pool = "examined"\n{repository("examined", tmp_path / "site")}')
+    status, found = examined()
+    said = dict.fromkeys(said for level, said in found["Prefect server"] if level == "wrong")
+    lacking, leases, pool = sorted(said, key=lambda line: ["does", "keep", "has "].index(line[:4]))
+    assert status == 1
+    assert "limit docmill-examined" in lacking and lacking.endswith("run docmill deploy")
+    assert "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=" in leases
+    assert pool == "has no work pool examined; prefect work-pool create --type process examined"
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="examined", type="process"))
+    assert main(["deploy"]) == 0
+    lines = examined()[1]["Prefect server"]
+    assert ("ok", "knows 3 deployments, their limits and automations") in lines
+    assert [said for level, said in lines if level == "wrong" and "no worker is online" in said]
+
+    with get_client(sync_client=True) as client:
+        client.send_worker_heartbeat("examined", "a worker", 30)
+    monkeypatch.setenv("DOCMILL_NIGHTLY", "5 5 * * *")
+    lines = examined()[1]["Prefect server"]
+    assert ("ok", "work pool examined: 1 workers online") in lines
+    assert ("warning", "deployment nightly has another schedule than is set; run docmill deploy") in lines
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_a_server_that_does_not_answer_is_not_waited_for(examined, listens):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1] if listens else 9
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+            status, found = examined()
+    assert (status, found.keys()) == (1, ALL)
+    assert wrong(found, "Prefect server").endswith("see that it runs, and that PREFECT_API_URL names it")
+
+
+def test_a_cache_that_cannot_be_opened_is_named_without_its_password(examined, without_server, monkeypatch):
+    monkeypatch.setenv("DOCMILL_RESULT_CACHE", "postgresql+psycopg://docmill:hunter2@127.0.0.1:9/x")
+    status, found = examined()
+    assert (status, found.keys()) == (1, ALL)
+    assert "connection" in wrong(found, "result cache")
+    assert "hunter2" not in str(found)
+
+
+def test_places_of_sites_are_looked_at_and_left_alone(
+    examined, without_server, s3_server, tmp_path, monkeypatch
+):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "file").touch()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    endpoint = f's3_endpoint = "http://127.0.0.1:{s3_server}"\ns3_region = "eu-west-1"\n'
+    configured(endpoint + repository("a", tmp_path / "deep" / "site") + repository("b", "s3://docs/doctor"))
+    status, found = examined()
+    assert [level for level, _ in found["sites"]] == ["ok", "ok"]
+    assert (status, list(tmp_path.iterdir())) == (0, [tmp_path / "foreign"])
+    configured(endpoint + repository("a", tmp_path / "foreign") + repository("b", "s3://absent/doctor"))
+    status, found = examined()
+    foreign, absent = (said for level, said in found["sites"] if level == "wrong")
+    assert foreign.startswith("a main: out ") and "docmill did not make it" in foreign
+    assert absent.startswith("b main: ")
+    assert (status, "hunter2" in str(found)) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (None, None),
+        (
+            lambda folder: (folder / "docmill.json").write_text("{}"),
+            "docmill.json is not what its manifest says",
+        ),
+        (lambda folder: (folder / "config.json").unlink(), "cannot be read"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20), "cannot be read"),
+    ],
+)
+def test_a_damaged_model_is_noticed(examined, without_server, tmp_path, monkeypatch, damage, said):
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED, folder)
+    if damage is not None:
+        damage(folder)
+    monkeypatch.setenv("DOCMILL_MODEL", str(folder))
+    status, found = examined()
+    assert status == (said is not None)
+    if said is not None:
+        assert said in wrong(found, "model")
+
+
+def test_the_bundled_model_is_whole(examined, without_server, monkeypatch):
+    monkeypatch.setenv("DOCMILL_MODEL", "bundled")
+    ((level, said),) = examined()[1]["model"]
+    assert (level, "files as its manifest says" in said) == ("ok", True)
+
+
+def test_a_version_that_breaks_something_is_told(examined, without_server, tmp_path, monkeypatch):
+    installed = tmp_path / "sqlalchemy-2.1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: SQLAlchemy\nVersion: 2.1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = wrong(examined()[1], "versions")
+    assert said.startswith("sqlalchemy 2.1.0 is not ") and "no night ever comes" in said
+
+
+def test_a_folder_that_would_be_imported_in_docmills_place_is_told(
+    examined, without_server, tmp_path, monkeypatch
+):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    ((level, said),) = examined()[1]["imports"]
+    assert (level, said.startswith(f"{tmp_path}/tasks would be imported")) == ("warning", True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert wrong(examined()[1], "imports").startswith(f"tasks is imported from {tmp_path}/tasks; ")
+
+
+def test_where_docmill_is_not_what_is_imported_it_says_so_in_a_line(tmp_path: Path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.cli", "doctor"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"docmill: tasks is imported from {tmp_path}/tasks; ")
+    assert len(done.stderr.splitlines()) == 1
