@@ -158,6 +158,11 @@ def killed(service) -> Killed:
 
 def test_each_container_tells_whether_it_is_well(service):
     assert service.well_before == []  # before anything ran
+    staying = [name for name in services() if stays(services()[name])]
+    assert staying == ["postgres", "redis", "api", "services", "worker", "webhook"]
+    assert all(
+        service.topology.is_healthy(one) for name in staying for one in service.topology.instances(name)
+    )
 
 
 def test_a_signed_push_becomes_a_published_page(service):
@@ -207,9 +212,7 @@ def test_what_a_killed_worker_built_is_built_by_another_run_within_two_minutes(s
     def again() -> list[dict[str, Any]]:
         return [run for run in service.runs("large") if run["id"] != killed.run]
 
-    assert service.topology.comes_true(lambda: service.is_named(killed.run, "Crashed")), service.run(
-        killed.run
-    )
+    assert service.topology.comes_true(lambda: service.is_named(killed.run, "Crashed"))
     assert service.topology.comes_true(lambda: [run["state_name"] for run in again()] == ["Published"])
     (other,) = again()
     assert other["parameters"]["attempt"] == 2
@@ -221,6 +224,14 @@ def test_what_a_killed_worker_built_is_built_by_another_run_within_two_minutes(s
         return [stage["state_name"] for stage in stages if stage["name"] == "chunk"]
 
     assert service.topology.comes_true(lambda: chunk() == ["Cached"]), chunk()
+
+
+def test_no_run_that_ended_is_taken_for_a_zombie(service, killed):
+    (run,) = service.runs("workshop")
+    silent_long_enough = datetime.fromisoformat(run["end_time"]) + timedelta(seconds=110)
+    assert service.topology.comes_true(lambda: datetime.now(UTC) > silent_long_enough)
+    (background,) = service.topology.instances("services")
+    assert "already in terminal state" not in service.topology.told(background)
 
 
 def test_the_api_answers_without_the_services(service):
