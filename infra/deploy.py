@@ -51,7 +51,11 @@ _RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
 _SETTING = re.compile(r"\{\{ \$DOCMILL_(\w+) \}\}")
 _SILENCE = timedelta(seconds=90)
 _ALIVE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending"}
-_ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
+# Events are named after states, not after their types: docmill has names of its own for ends.
+_OF_DOCMILL = ("Published", "Degraded", "Unchanged", "Partial")
+_ENDED = {
+    f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", *_OF_DOCMILL)
+}
 _WAITS_AGAIN = {f"prefect.flow-run.{name}" for name in ("Scheduled", "AwaitingRetry", "Late")}
 _BLOCK = "docmill-failures"
 _LONGEST_MESSAGE = 1_000

@@ -93,7 +93,8 @@ def read_committed(root: Path, name: str) -> str:
 def write_whole(file: Path, data: bytes) -> None:
     """Write a file that readers see complete: the old content, then the new."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    # Machines that share a folder, and containers, may each have a process of that number.
+    temporary = file.with_name(f".{file.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
     temporary.replace(file)
 

@@ -69,20 +69,20 @@ class GitRepository:
     """A bare repository of a package with one module, and a clone that pushes to it."""
 
     def __init__(self, folder: Path) -> None:
-        self.bare, self._clone = folder / "bare.git", folder / "clone"
+        self.bare, self.clone = folder / "bare.git", folder / "clone"
         folder.mkdir()
         self._git(folder, "init", "--quiet", "--bare", "--initial-branch=main", str(self.bare))
-        self._git(folder, "clone", "--quiet", str(self.bare), str(self._clone))
+        self._git(folder, "clone", "--quiet", str(self.bare), str(self.clone))
         self.url = self.bare.as_uri()
 
     def push(self, name: str, branch: str = "main") -> str:
         """Push a revision whose module defines one function of that name; returns its SHA."""
-        self._git(self._clone, "checkout", "--quiet", "-B", branch)
-        (self._clone / "a.py").write_text(f'def {name}(x):\n    """Text."""\n')
-        self._git(self._clone, "add", ".")
-        self._git(self._clone, "commit", "--quiet", "--message", name)
-        self._git(self._clone, "push", "--quiet", "origin", branch)
-        return self._git(self._clone, "rev-parse", "HEAD")
+        self._git(self.clone, "checkout", "--quiet", "-B", branch)
+        (self.clone / "a.py").write_text(f'def {name}(x):\n    """Text."""\n')
+        self._git(self.clone, "add", ".")
+        self._git(self.clone, "commit", "--quiet", "--message", name)
+        self._git(self.clone, "push", "--quiet", "origin", branch)
+        return self._git(self.clone, "rev-parse", "HEAD")
 
     @staticmethod
     def _git(folder: Path, *arguments: str) -> str:

@@ -33,6 +33,19 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def signed_push(hooks: str, repository: str, secret: str) -> httpx.Response:
+    """Push to a repository's main branch, as GitHub tells of it."""
+    body = json.dumps({"ref": "refs/heads/main", "after": "a" * 40}).encode()
+    headers = {
+        "content-type": "application/json",
+        "x-github-event": "push",
+        "x-github-delivery": str(uuid.uuid4()),
+        "x-hub-signature-256": f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}",
+    }
+    client = httpx.Client(transport=httpx.HTTPTransport(retries=10))  # until the receiver listens
+    return client.post(f"{hooks}/push/{repository}", content=body, headers=headers)
+
+
 @pytest.fixture
 def operators_file(git_repository, tmp_path) -> Path:
     file = tmp_path / "operator.toml"
@@ -74,15 +87,7 @@ class Service:
                 break
 
     def push(self, secret: str = SECRET) -> httpx.Response:
-        body = json.dumps({"ref": "refs/heads/main", "after": "a" * 40}).encode()
-        headers = {
-            "content-type": "application/json",
-            "x-github-event": "push",
-            "x-github-delivery": str(uuid.uuid4()),
-            "x-hub-signature-256": f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}",
-        }
-        client = httpx.Client(transport=httpx.HTTPTransport(retries=10))  # until the receiver listens
-        return client.post(f"{self.hooks}/push/workshop", content=body, headers=headers)
+        return signed_push(self.hooks, "workshop", secret)
 
     def ended(self, run: str) -> dict:
         """A run, when it has ended."""

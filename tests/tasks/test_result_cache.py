@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from tasks.result_cache import ResultCache, ResultCacheError
+from tests.postgres import postgresql
 
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory) -> Iterator[str]:
     """The address of a PostgreSQL server of our own, reached through a socket."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
-    if not found:
-        pytest.skip("PostgreSQL is not installed")
-    programs = found[-1].parent
     folder = tmp_path_factory.mktemp("postgres")
-    owner = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
-    if owner:  # the server refuses to run as root
-        for place in (folder, *list(folder.parents)[:-2]):
-            place.chmod(0o755)
-        shutil.chown(folder, "postgres", "postgres")
-
-    def run(*command: str | Path) -> None:
-        subprocess.run(list(map(str, command)), check=True, cwd=folder, stdout=subprocess.DEVNULL, **owner)
-
-    run(programs / "initdb", "--auth=trust", "--username=docmill", "--no-sync", folder / "data")
-    listening = f"-c listen_addresses= -c unix_socket_directories={folder}"
-    run(programs / "pg_ctl", "--pgdata", folder / "data", "--wait", "--options", listening, "start")
-    yield f"postgresql+psycopg://docmill@/{{}}?host={folder}"
-    run(programs / "pg_ctl", "--pgdata", folder / "data", "--mode", "immediate", "stop")
+    with postgresql(folder, f"-c listen_addresses= -c unix_socket_directories={folder}", "--auth=trust"):
+        yield f"postgresql+psycopg://docmill@/{{}}?host={folder}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
