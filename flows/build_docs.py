@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment, flow_run
 
 from flows.build import report_built, report_ingested
-from flows.explanation import explanation, judged
+from flows.explanation import explanation, failure
 from flows.figures import SiteName, keep_report
 from flows.logs import builds
 from flows.pipeline import STAGES, Pipeline
 from flows.report import Report
 from flows.settings import Settings, cache_home, resolve_settings
-from tasks.documents import SourceError
+from tasks.documents import DocmillError, SourceError
 from tasks.ingest import OpenedSource, open_source, project_name
 from tasks.ingest.git import shown
 from tasks.waivers import GateError
@@ -178,8 +179,26 @@ def build_as_tasks(
     Raises:
         DocmillError: The build failed; the standing site is as it was.
     """
+    with builds(source.revision), _failure_told(run.report):
+        _build_and_tell(source, settings, run, site, url)
+
+
+@contextmanager
+def _failure_told(report: Report) -> Iterator[None]:
+    """Tell in an artifact of a build that fails, and what it had found by then."""
+    try:
+        yield
+    except DocmillError as error:
+        report.fail(error)
+        create_markdown_artifact(failure(report), key="failed", description="why nothing was published")
+        raise
+
+
+def _build_and_tell(
+    source: OpenedSource, settings: Settings, run: TaskRun, site: SiteName | None, url: str | None
+) -> None:
     report = run.report
-    with builds(source.revision), Pipeline(source, settings, _TextsWritten()) as pipeline:
+    with Pipeline(source, settings, _TextsWritten()) as pipeline:
         before = pipeline.standing_ledger()
         report.slots_before = pipeline.standing_slots()
         snapshot = run("ingest", None, pipeline.ingest)
@@ -189,7 +208,6 @@ def build_as_tasks(
             built = replace(built, generated=built.generated.as_reused())
         report_built(report, snapshot, built)
         if built.published is None:
-            create_markdown_artifact("\n".join(judged(report)), key="gate", description="why it is blocked")
             raise GateError(built.judgement)
         changes = pipeline.explain(before, built)
         pipeline.remember(pipeline.ledger(built))
