@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ from pydantic import Field
 from pydantic.config import JsonDict
 
 from flows.build import report_built, report_ingested
-from flows.explanation import explanation, judged
+from flows.explanation import explanation, failure
 from flows.figures import SiteName, keep_report
 from flows.logs import builds
 from flows.pipeline import STAGES, Pipeline
@@ -35,7 +36,7 @@ from flows.report import Report
 from flows.result_storage import ResultStorage, ResultStorageError
 from flows.settings import Settings, cache_home, resolve_settings
 from flows.shards import shards_of
-from tasks.documents import SourceError
+from tasks.documents import DocmillError, SourceError
 from tasks.ingest import OpenedSource, open_source, project_name
 from tasks.ingest.git import shown
 from tasks.waivers import GateError
@@ -191,9 +192,27 @@ def build_as_tasks(
     Raises:
         DocmillError: The build failed; the standing site is as it was.
     """
+    with builds(source.revision), _failure_told(run.report):
+        _build_and_tell(source, settings, run, site, url)
+
+
+@contextmanager
+def _failure_told(report: Report) -> Iterator[None]:
+    """Tell in an artifact of a build that fails, and what it had found by then."""
+    try:
+        yield
+    except DocmillError as error:
+        report.fail(error)
+        create_markdown_artifact(failure(report), key="failed", description="why nothing was published")
+        raise
+
+
+def _build_and_tell(
+    source: OpenedSource, settings: Settings, run: TaskRun, site: SiteName | None, url: str | None
+) -> None:
     report = run.report
     spread = None if settings.task_runner == "processes" else shards_of(settings.task_runner)
-    with builds(source.revision), Pipeline(source, settings, _TextsWritten(), spread) as pipeline:
+    with Pipeline(source, settings, _TextsWritten(), spread) as pipeline:
         before = pipeline.standing_ledger()
         report.slots_before = pipeline.standing_slots()
         snapshot = run("ingest", None, pipeline.ingest)
@@ -203,7 +222,6 @@ def build_as_tasks(
             built = replace(built, generated=built.generated.as_reused())
         report_built(report, snapshot, built)
         if built.published is None:
-            create_markdown_artifact("\n".join(judged(report)), key="gate", description="why it is blocked")
             raise GateError(built.judgement)
         changes = pipeline.explain(before, built)
         pipeline.remember(pipeline.ledger(built))

@@ -27,13 +27,28 @@ def explanation(report: Report, changes: list[Change], url: str | None = None) -
         *_drift(report),
         f"{report.generated:,} symbols written by the model, {report.reused:,} answered from the cache.",
         "",
-        *judged(report),
+        *_judged(report),
         *_reasons(changes),
-    ]
-    lines += [
-        f"- skipped `{_code(f.path)}`: {f.reason}, {_code(f.detail)}" for f in report.skipped_files[:_LISTED]
+        *_skipped(report),
     ]
     return "\n".join(lines)
+
+
+def failure(report: Report) -> str:
+    """The artifact's text where nothing was published: why, and what was found by then."""
+    lines = [
+        f"**Nothing was published**: `{_code(report.error or '')}`",
+        "",
+        *_judged(report),
+        *_skipped(report),
+    ]
+    return "\n".join(lines)
+
+
+def _skipped(report: Report) -> list[str]:
+    return [
+        f"- skipped `{_code(f.path)}`: {f.reason}, {_code(f.detail)}" for f in report.skipped_files[:_LISTED]
+    ]
 
 
 def _drift(report: Report) -> list[str]:
@@ -44,7 +59,7 @@ def _drift(report: Report) -> list[str]:
     return [f"Since the last site: {changes}.{worse}", ""]
 
 
-def judged(report: Report) -> list[str]:
+def _judged(report: Report) -> list[str]:
     """What the gate found, and the first findings by name."""
     if report.gate is None:
         return []

@@ -157,6 +157,20 @@ def test_the_report_links_to_the_site_and_holds_its_figures(configured, git_repo
     assert f"→ `{tmp_path}/site&-main`" in text and "](" not in text
 
 
+def test_a_run_that_publishes_nothing_reports_why(configured, git_repository, monkeypatch):
+    from flows.on_push import on_push
+
+    monkeypatch.setattr("flows.on_push._AGAIN_AFTER_S", ())
+    configured("")
+    git_repository.push("3`")  # is no name, and no backtick ends the quotation
+    assert on_push("listed.one", return_state=True).is_failed()
+    text = last_report("failed")
+    assert text.startswith(
+        "**Nothing was published**: `source 'bare': holds no Python file that can be parsed"
+    )
+    assert "- skipped `a.py`: syntax, line 1: " in text
+
+
 def test_keys_of_reports_are_told_apart():
     from flows.figures import SiteName
 

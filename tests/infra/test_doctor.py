@@ -22,6 +22,13 @@ ALL = {
 }
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A machine that runs tests may be busy; that nothing is waited for has a test of its own."""
+    monkeypatch.setattr("infra.doctor._ANSWER_S", 60.0)
+    monkeypatch.setattr("infra.doctor._CHECK_S", 120.0)
+
+
 @pytest.fixture
 def examined(capsys):
     """Run the doctor; its status, and by part what it said, each with its level."""
@@ -102,7 +109,8 @@ def test_a_server_is_asked_for_all_that_builds_need(server, examined, tmp_path, 
 
 
 @pytest.mark.parametrize("listens", [True, False])
-def test_a_server_that_does_not_answer_is_not_waited_for(examined, listens):
+def test_a_server_that_does_not_answer_is_not_waited_for(examined, listens, monkeypatch):
+    monkeypatch.setattr("infra.doctor._ANSWER_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1] if listens else 9
         with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
