@@ -38,12 +38,12 @@ from flows.settings import Settings, cache_home, resolve_settings
 from flows.shards import shards_of
 from tasks.documents import DocmillError, SourceError
 from tasks.ingest import OpenedSource, open_source, project_name
-from tasks.ingest.git import shown
+from tasks.ingest.git import WITH_SECRET, shown
 from tasks.waivers import GateError
 
 _SECONDS_BETWEEN_LINES = 10
 # Checked by a Prefect server before it writes the parameters of a run down.
-_NO_PASSWORD: JsonDict = {"not": {"pattern": "^https?://[^/]*@|://[^/@]*:[^/@]*@"}}
+_NO_PASSWORD: JsonDict = {"not": {"pattern": WITH_SECRET}}
 
 
 class Device(StrEnum):
@@ -223,12 +223,12 @@ def _build_and_tell(
         report_built(report, snapshot, built)
         if built.published is None:
             raise GateError(built.judgement)
-        changes = pipeline.explain(before, built)
-        pipeline.remember(pipeline.ledger(built))
-        text = explanation(report, changes, url)
+        text = explanation(report, pipeline.explain(before, built), url)
         if site is None:
             create_markdown_artifact(text, key="build", description="what was made anew, and why")
         else:
             keep_report(site, text, report)
+        # Last: a site that is remembered is not built again, and what is above would never be made up for.
+        pipeline.remember(pipeline.ledger(built))
         told = built.published
         get_run_logger().info("%s pages, %s written: %s", told.pages, told.written, url or told.target)

@@ -15,6 +15,8 @@ from flows.settings import resolve_settings
 from flows.site_index import publish_index
 
 ON_PUSH = "on-push/on-push"
+# How a night ends in which some sites failed, and some did not.
+PARTIAL = "Partial"
 
 _AT_ONCE = 2
 _POLL_S = 2
@@ -36,7 +38,7 @@ async def nightly() -> State[Any]:
     message = f"{len(failed)} of {len(sites)} sites failed: {', '.join(failed)}"
     if len(failed) == len(sites):
         return Failed(message=message)
-    return Completed(name="Partial", message=message)
+    return Completed(name=PARTIAL, message=message)
 
 
 async def _built(name: str, branch: str, turns: asyncio.Semaphore) -> State[Any]:

@@ -26,7 +26,7 @@ from flows.build_docs import TaskRun, build_as_tasks
 from flows.figures import SiteName
 from flows.pipeline import standing_revision, target_of
 from flows.report import Report
-from flows.result_storage import ResultStorage
+from flows.result_storage import ResultStorage, ResultStorageError
 from flows.settings import Repository, cache_home, resolve_settings
 from flows.site_index import publish_index
 from tasks.documents import DocmillError, SourceError
@@ -102,7 +102,7 @@ def on_push(repository: str, branch: str = "", rebuild: bool = False, attempt: i
                 if state.name != UNCHANGED:
                     publish_index()
                 return state
-            except (SourceError, PublishError) as error:
+            except (SourceError, PublishError, ResultStorageError) as error:
                 if wait is None:
                     raise
                 get_run_logger().warning("%s; again in %s s", printable(str(error)), wait)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 from prefect.results import get_default_result_storage
 
-from tasks.documents import DocmillError
+from tasks.documents import DocmillError, first_line
 from tasks.keys import digest
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ class ResultStorage:
         try:
             self.block = _block_of(location, settings) if location else None
             self._store = self.block or cast("Any", get_default_result_storage())
-            self._location = str(getattr(self._store, "basepath", ""))
+            if not isinstance(self._store, LocalFileSystem | RemoteFileSystem):
+                raise TypeError(
+                    f"docmill cannot tell what {type(self._store).__name__} lacks; set result_storage"
+                )
+            self._location = str(self._store.basepath)
             self._store.write_path(_PROBE, b"")
         except Exception as error:
             raise _unreachable(location or "as Prefect is set", error) from error
@@ -91,7 +95,6 @@ def _block_of(location: str, settings: Settings) -> WritableFileSystem:
 
 
 def _unreachable(location: str, error: Exception) -> ResultStorageError:
-    line = (str(error) or type(error).__name__).splitlines()[0]
     return ResultStorageError(
-        f"result storage {location!r}: {line}; nothing is computed again for want of it"
+        f"result storage {location!r}: {first_line(error)}; nothing is computed again for want of it"
     )

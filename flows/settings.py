@@ -176,7 +176,7 @@ class Repository(BaseModel):
     def _is_an_address(cls, value: str) -> str:
         if not git.is_url(value):
             raise ValueError(f"{git.shown(value)!r} is no git address (https, ssh, git or file)")
-        if re.search(r"https?://[^/]*@|://[^/@]*:[^/@]*@", value):
+        if re.search(git.WITH_SECRET, value):
             raise ValueError(f"{git.shown(value)!r} holds a secret; leave it to ssh or a credential helper")
         return value
 
@@ -275,9 +275,14 @@ class Service(BaseModel):
     def _is_a_place_of_its_own(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
+        place = f"{_one_way(value)}/"
         for one in info.data.get("repositories", ()):
-            if any(_one_way(value) == _one_way(str(one.flags(branch)["out"])) for branch in one.branches):
-                raise ValueError(f"is also the out of {one.name!r}; give it a place of its own")
+            for out in (f"{_one_way(str(one.flags(branch)['out']))}/" for branch in one.branches):
+                # A site is replaced as a whole, with what somebody put into it.
+                if place.startswith(out) or out.startswith(place):
+                    raise ValueError(
+                        f"is inside of the out of {one.name!r}, or holds it; choose a place beside it"
+                    )
         return _anywhere_the_same(value)
 
     @field_validator("failure_url")

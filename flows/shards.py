@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.workers import WORTH_SPREADING, parts, work
-from tasks.documents import DocmillError, SourceError
+from tasks.documents import DocmillError, SourceError, first_line
 
 if TYPE_CHECKING:
     from tasks.result_cache import ResultCache
@@ -62,21 +62,20 @@ class Shards:
                 function(items, self.open_cache(), *common)
             return
         url = self.open_cache().url
-        runner = self._started()
         shards = [_shard(function, part, url, common) for part in parts(items, _SHARDS)]
         try:
+            runner = self._started()
             # The first of all connects.
             futures = [self._of_flow.run(runner.submit, shard, {}) for shard in shards]
         except OSError as error:
-            raise DocmillError(f"task_runner {self._setting!r}: {str(error).splitlines()[0]}") from error
+            raise DocmillError(f"task_runner {self._setting!r}: {first_line(error)}") from error
         for future in futures:
             try:
                 future.result()
             except DocmillError:
                 raise
             except Exception as error:
-                what = f"{type(error).__name__}: {error}".splitlines()[0]
-                raise DocmillError(f"{function.__name__}: a shard failed: {what}") from error
+                raise DocmillError(f"{function.__name__}: a shard failed: {first_line(error)}") from error
 
     def _started(self) -> TaskRunner[Any]:
         if self._runner is None:

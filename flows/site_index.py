@@ -12,6 +12,7 @@ from prefect import get_run_logger
 from flows.figures import SiteName, Told, last_told, sites_of
 from flows.pipeline import target_of
 from flows.settings import Repository, resolve_settings
+from tasks.documents import first_line
 from tasks.ingest.tree import printable
 from tasks.render.site_index import Listed, index_files
 from tasks.result_cache import ResultCache
@@ -27,8 +28,7 @@ def publish_index() -> None:
     try:
         _publish_index()
     except Exception as error:  # noqa: BLE001 - whatever it is, the sites are published
-        first = (str(error) or type(error).__name__).partition("\n")[0]
-        get_run_logger().warning("index: %s; the next run makes it", printable(first))
+        get_run_logger().warning("index: %s; the next run makes it", printable(first_line(error)))
 
 
 def _publish_index() -> None:

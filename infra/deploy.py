@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,16 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.schedules import Cron
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.types import SecretDict
 from prefect.types.entrypoint import EntrypointType
 from pydantic import SecretStr
 
 from flows import logs
-from flows.on_push import limit_of
+from flows.nightly import PARTIAL
+from flows.on_push import DEGRADED, PUBLISHED, UNCHANGED, limit_of
 from flows.settings import Service
-from tasks.documents import DocmillError, SourceError
+from tasks.documents import DocmillError, SourceError, first_line
 
 FILE = Path(__file__).with_name("prefect.yaml")
 
@@ -52,7 +53,7 @@ _SETTING = re.compile(r"\{\{ \$DOCMILL_(\w+) \}\}")
 _SILENCE = timedelta(seconds=90)
 _ALIVE = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending"}
 # Events are named after states, not after their types: docmill has names of its own for ends.
-_OF_DOCMILL = ("Published", "Degraded", "Unchanged", "Partial")
+_OF_DOCMILL = (PUBLISHED, DEGRADED, UNCHANGED, PARTIAL)
 _ENDED = {
     f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", *_OF_DOCMILL)
 }
@@ -148,7 +149,7 @@ def deploy(service: Service) -> None:
         if service.failure_url is not None:
             _upsert(client, _tell_of_failures([*ids.values()], service.failure_url))
         else:
-            _remove(client, _TELL)
+            _forget_failures(client)
 
 
 def named_server() -> str:
@@ -248,7 +249,8 @@ def _tell_of_failures(deployments: list[UUID], url: SecretStr) -> Automation:
 
 def _failure() -> str:
     """What is told of a run, as a template that the server fills; all of it is text, whatever is in it."""
-    ui = json.dumps(f"{named_server().removesuffix('/api')}/runs/flow-run/")
+    place = PREFECT_UI_URL.value() or named_server().removesuffix("/api")
+    ui = json.dumps(f"{place.rstrip('/')}/runs/flow-run/")
     told = {
         "repository": "flow_run.parameters['repository'] | default(none)",
         "branch": "flow_run.parameters['branch'] | default(none)",
@@ -281,9 +283,13 @@ def _upsert(client: SyncPrefectClient, automation: Automation) -> None:
         automation.create()
 
 
-def _remove(client: SyncPrefectClient, name: str) -> None:
-    for standing in client.read_automations_by_name(name):
+def _forget_failures(client: SyncPrefectClient) -> None:
+    """Tell nobody any more, and keep no secret address."""
+    for standing in client.read_automations_by_name(_TELL):
         client.delete_automation(standing.id)
+    with suppress(ObjectNotFound):
+        block = client.read_block_document_by_name(_BLOCK, Webhook.get_block_type_slug())
+        client.delete_block_document(block.id)
 
 
 @contextmanager
@@ -292,7 +298,6 @@ def as_deploy_error() -> Iterator[None]:
     try:
         yield
     except (HTTPError, DeploymentApplyError) as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
         raise DeployError(
-            f"Prefect server: {first}; see that it runs and PREFECT_API_URL names it"
+            f"Prefect server: {first_line(error)}; see that it runs and PREFECT_API_URL names it"
         ) from error

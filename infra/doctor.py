@@ -7,7 +7,6 @@ or does not come to an end, keeps no other from its turn.
 from __future__ import annotations
 
 import contextvars
-import hashlib
 import json
 import os
 import platform
@@ -18,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from packaging.requirements import Requirement
 
 from flows.pipeline import target_of
-from flows.settings import Service, Settings, cache_home, operator_file, resolve_settings
+from flows.settings import CONFIG_VARIABLE, Service, Settings, cache_home, operator_file, resolve_settings
 from infra.imports import PACKAGES, foreign
 from models.config import BUNDLED
 from models.machine import processor
-from tasks.documents import DocmillError
+from tasks.documents import DocmillError, first_line
 from tasks.ingest.git import shown
 from tasks.publish import PublishError
 
@@ -108,7 +108,7 @@ def _of(what: str, check: _Check) -> Iterator[Finding]:
         try:
             found.extend(check())
         except Exception as error:  # noqa: BLE001 - whatever it is, the next check has its turn
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = first_line(error)
             found.append(_wrong(first if isinstance(error, DocmillError) else f"cannot be checked: {first}"))
 
     # A thread of its own can be left behind where it hangs; what flows set for this one holds there, too.
@@ -122,7 +122,7 @@ def _of(what: str, check: _Check) -> Iterator[Finding]:
 
 
 def _settings(service: Service, config: Path | None) -> Iterator[_Said]:
-    file = config or Path(os.environ.get("DOCMILL_CONFIG") or operator_file())
+    file = config or Path(os.environ.get(CONFIG_VARIABLE) or operator_file())
     if not service.repositories:
         yield _warning(f"{file}: names no repository; add [[repositories]] to have them built")
         return
@@ -203,7 +203,7 @@ def _server(service: Service) -> Iterator[_Said]:
     once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
     with once, get_client(httpx_settings={"timeout": _ANSWER_S}, sync_client=True) as client:
         if (error := client.api_healthcheck()) is not None:
-            first = (str(error) or type(error).__name__).splitlines()[0]
+            first = first_line(error)
             yield _wrong(f"{client.api_url}: {first}; see that it runs, and that PREFECT_API_URL names it")
             return
         yield from _server_itself(client)
@@ -236,7 +236,10 @@ def _known_there(client: SyncPrefectClient, service: Service) -> Iterator[_Said]
     from infra.deploy import AUTOMATIONS, deployments_of
 
     entries = deployments_of(service)
-    named = {"deployments": {"name": {"any_": [entry.name for entry in entries]}}}
+    named = {
+        "deployments": {"name": {"any_": [entry.name for entry in entries]}},
+        "flows": {"name": {"any_": ["nightly", "on-push", "build-docs"]}},  # others have such names, too
+    }
     there = {one["name"]: one for one in client.request("POST", "/deployments/filter", json=named).json()}
     missing = [f"deployment {entry.name}" for entry in entries if entry.name not in there]
     limits = {one["name"] for one in _all(client, "/v2/concurrency_limits/filter")}
@@ -347,7 +350,7 @@ def _models(settings: Settings, service: Service) -> Iterator[_Said]:
 
 
 def _model_in(folder: Path, name: str) -> _Said:
-    """Whether a model's files are there as they were made; that is as good as loading it, and fast."""
+    """Whether a model can be read; the small one that is shipped, also whether it is as it was made."""
     from safetensors import SafetensorError, safe_open
 
     again = "install docmill anew" if name == "bundled" else "fetch or prepare it again"
@@ -358,25 +361,18 @@ def _model_in(folder: Path, name: str) -> _Said:
         for file in weights:
             with safe_open(file, framework="numpy") as opened:
                 tensors += len(list(opened.keys()))
-        manifest = folder / "manifest.json"
-        listed = json.loads(manifest.read_bytes())["files"] if manifest.is_file() else {}
+        listed = json.loads((folder / "manifest.json").read_bytes())["files"] if name == "bundled" else {}
+        differing = [
+            file for file, made in listed.items() if sha256((folder / file).read_bytes()).hexdigest() != made
+        ]
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         return _wrong(f"{name}: cannot be read ({error}); {again}")
     if not weights:
         return _wrong(f"{name}: has no safetensors, and docmill loads weights from nothing else; {again}")
-    for file_name, digest in listed.items():
-        if not _is_file_with(folder / file_name, digest):
-            return _wrong(f"{name}: {file_name} is not what its manifest says; {again}")
-    held = f"{len(listed)} files as its manifest says" if listed else "it has no manifest"
-    return _ok(f"{name}: {tensors} tensors, {held}")
-
-
-def _is_file_with(file: Path, digest: str) -> bool:
-    try:
-        with file.open("rb") as data:
-            return hashlib.file_digest(data, "sha256").hexdigest() == digest
-    except OSError:
-        return False
+    if differing:
+        return _wrong(f"{name}: {differing[0]} is not what its manifest says; {again}")
+    held = f", {len(listed)} files as its manifest says" if listed else ""
+    return _ok(f"{name}: {tensors} tensors{held}")
 
 
 def _device(settings: Settings) -> Iterator[_Said]:

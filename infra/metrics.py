@@ -30,12 +30,14 @@ from prometheus_client.registry import Collector
 from flows.figures import LATEST, SiteName, Told, queries, sites_of, told_in
 from flows.on_push import BUILDING, DEGRADED, PUBLISHED, UNCHANGED, WAITING
 from flows.settings import Service
+from tasks.documents import first_line
 from tasks.ingest.tree import printable
 
 _log = logging.getLogger("docmill.metrics")
 
 _LOOK_EVERY_S = 10.0
 _LOOK_S = 3.0
+_REMEMBERED = timedelta(days=3)
 _OVERLAP = timedelta(minutes=10)  # by which clocks may differ, and answers be late
 _AT_ONCE = 200  # what the server lists in one answer
 _PIECES = 5
@@ -101,7 +103,8 @@ class Builds(Collector):
         self._turn = asyncio.Lock()
         self._looked = float("-inf")
         self._answered = False
-        self._since = self._asked = datetime.now(UTC)
+        self._since = datetime.now(UTC)
+        self._asked = self._since - _REMEMBERED  # so that a new receiver knows when all was well
         self._known: dict[tuple[UUID, datetime], None] = {}
         self._ended: Counted[tuple[SiteName, str]] = Counted()
         self._unfinished: Counted[tuple[SiteName, str]] = Counted()
@@ -120,8 +123,7 @@ class Builds(Collector):
                 self._answered = True
             except (HTTPError, PrefectException, msgspec.MsgspecError, TimeoutError) as error:
                 self._answered = False
-                first = (str(error) or type(error).__name__).partition("\n")[0]
-                _log.warning("Prefect server: %s", printable(first))
+                _log.warning("Prefect server: %s", printable(first_line(error)))
             self._looked = time.monotonic()
 
     async def _look(self) -> None:
@@ -163,16 +165,16 @@ class Builds(Collector):
         return found
 
     def _count(self, run: _Run) -> None:
-        """Count a run that ended since this receiver started, once."""
+        """Note when a run succeeded, and count it, once, if it ended since this receiver started."""
         site = self._site(run)
-        if site is None or run.state is None or run.end_time is None or run.end_time < self._since:
+        if site is None or run.state is None or run.end_time is None:
             return
-        if (run.id, run.end_time) in self._known:
+        if run.state.name in _SUCCEEDED:
+            self._succeeded[site] = max(run.end_time, self._succeeded.get(site, run.end_time))
+        if run.end_time < self._since or (run.id, run.end_time) in self._known:
             return
         self._known[run.id, run.end_time] = None
         self._ended[site, _label(run.state, _ENDED)] += 1
-        if run.state.name in _SUCCEEDED:
-            self._succeeded[site] = max(run.end_time, self._succeeded.get(site, run.end_time))
         if run.state.name in {PUBLISHED, DEGRADED}:
             self._to_ask.add(site)
 

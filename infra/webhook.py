@@ -49,7 +49,7 @@ from flows.on_push import ATTEMPTS, BUILDING, SECONDS_BETWEEN_SIGNS
 from flows.settings import Service
 from infra.deploy import named_server
 from infra.metrics import Builds, Deliveries
-from tasks.documents import SourceError
+from tasks.documents import SourceError, first_line
 from tasks.ingest.git import validated_revision
 from tasks.ingest.tree import printable
 
@@ -59,7 +59,7 @@ _LONGEST_BODY = 5_000_000  # bytes; forges list at most some thousand commits
 _BODY_S = 5.0
 _ANSWER_S = 0.8
 _AT_ONCE = 100  # connections
-_CONNECTED_S = 30.0  # who sends nothing, or a byte now and then, must not keep others out
+_CONNECTED_S = 30.0  # who sends nothing, or a byte now and then, does not keep a place for good
 _SOON = timedelta(seconds=5)  # what someone put off to tomorrow does not stand for a push
 _SIGN_OF_LIFE = timedelta(seconds=3 * SECONDS_BETWEEN_SIGNS)
 _DELIVERY = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -185,7 +185,7 @@ class Runs:
                 return _later("the Prefect server takes too long")
             except (HTTPError, PrefectException) as error:
                 self._deployment = None  # another may have taken its place
-                _log.warning("Prefect server: %s", printable(str(error).partition("\n")[0]))
+                _log.warning("Prefect server: %s", printable(first_line(error)))
                 return _later("the Prefect server does not answer, or docmill deploy has not run")
 
     async def _run_for(self, site: tuple[str, str], key: str) -> Answer:
@@ -425,13 +425,17 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(_CONNECTED_S, self._grow_old)
+        self._end = self.loop.call_later(_CONNECTED_S, self._grow_old)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end.cancel()
+        super().connection_lost(exc)
 
     def _grow_old(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
         else:
-            self.loop.call_later(_BODY_S, self._grow_old)
+            self._end = self.loop.call_later(_BODY_S, self._grow_old)
 
 
 def serve(service: Service, host: str, port: int) -> None:

@@ -19,6 +19,11 @@ Kind = Literal["module", "package", "class", "function", "method", "property", "
 SkipReason = Literal["binary", "encoding", "too-large", "syntax", "nesting", "symlink"]
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, as a line; without a text, what it is."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class DocmillError(Exception):
     """The root of what docmill raises: one line that says what, where and what to do.
 

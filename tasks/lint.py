@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +21,7 @@ from tasks.ingest.tree import CODE_SUFFIXES
 
 _ENTRY = re.compile(r"(?P<path>.+?)::(?P<said>\S* [a-z]+-[a-z]+: .+)")
 _HEADER = "# Docstrings that contradicted their signature when this was written, for docmill plan --lint\n"
+_MOST_COMPARED = 20_000  # pairs of files; beyond, only those of one name
 _ALIKE = 0.5  # the share of lines that a moved file keeps at least, as git has it
 
 
@@ -114,20 +115,36 @@ def new_since(found: Iterable[Contradiction], now: Path, before: Path) -> Iterat
 def _moved(paths: Sequence[str], now: Path, before: Path) -> dict[str, str]:
     """Of files that were not there before, where the file was that each is most alike, and that is gone."""
     there = _code_in(before) if paths else ()
-    gone = {path: _lines(before / path) for path in there if not (now / path).is_file()}
+    gone = {path: (before / path).read_bytes() for path in there if not (now / path).is_file()}
+    moved = dict(_moved_whole({path: (now / path).read_bytes() for path in paths}, gone))
+    new = {path: _lines(now / path) for path in paths if path not in moved}
+    old = {path: _lines(before / path) for path in gone.keys() - moved.values()}
+    many = len(new) * len(old) > _MOST_COMPARED
     alike = []
-    for path in paths:
-        lines = _lines(now / path)
-        for old, before_lines in gone.items():
-            most = max(lines.total(), before_lines.total())
-            if min(lines.total(), before_lines.total()) >= _ALIKE * most:
-                share = (lines & before_lines).total() / most
-                alike.append((share, PurePosixPath(path).name == PurePosixPath(old).name, path, old))
-    moved: dict[str, str] = {}
-    for share, _, path, old in sorted(alike, reverse=True):
-        if share >= _ALIKE and path not in moved and old not in moved.values():
-            moved[path] = old
+    for path, lines in new.items():
+        for was, lines_then in old.items():
+            same_name = PurePosixPath(path).name == PurePosixPath(was).name
+            most, least = max(lines.total(), lines_then.total()), min(lines.total(), lines_then.total())
+            if least >= _ALIKE * most and (same_name or not many):
+                alike.append(((lines & lines_then).total() / most, same_name, path, was))
+    taken: set[str] = set()
+    for share, _, path, was in sorted(alike, reverse=True):
+        if share >= _ALIKE and path not in moved and was not in taken:
+            moved[path] = was
+            taken.add(was)
     return moved
+
+
+def _moved_whole(new: Mapping[str, bytes], gone: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
+    """Files that were moved as they were, each with where it was; of several, one of the same name."""
+    by_content: dict[bytes, list[str]] = {}
+    for path, content in gone.items():
+        by_content.setdefault(content, []).append(path)
+    for path, content in new.items():
+        if same := by_content.get(content):
+            was = max(same, key=lambda old: PurePosixPath(old).name == PurePosixPath(path).name)
+            same.remove(was)
+            yield path, was
 
 
 def _code_in(folder: Path) -> Iterator[str]:

@@ -35,7 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
-from tasks.documents import DocmillError
+from tasks.documents import DocmillError, first_line
 
 # Below every database's limit on bound parameters.
 _KEYS_A_QUERY = 500
@@ -70,7 +70,7 @@ class ResultCache:
             self._engine = _open(url)
             self._make_table()
         except (SQLAlchemyError, OSError, ImportError) as error:
-            raise ResultCacheError(f"result cache {_shown(url)}: {_first_line(error)}") from error
+            raise ResultCacheError(f"result cache {_shown(url)}: {first_line(error)}") from error
 
     def _make_table(self) -> None:
         """Make the table where it is missing; of several processes that do so at once, one may fail."""
@@ -99,7 +99,7 @@ class ResultCache:
             with self._engine.connect() as connection:
                 return int(connection.execute(text(asked)).scalar_one())
         except SQLAlchemyError as error:
-            raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
+            raise ResultCacheError(f"result cache {_shown(self.url)}: {first_line(error)}") from error
 
     def close(self) -> None:
         """Give the connections back."""
@@ -130,7 +130,7 @@ class ResultCache:
                 with self._engine.begin() as connection:
                     connection.execute(statement, [{"key": k, "value": compress(v)} for k, v in piece])
         except SQLAlchemyError as error:
-            raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
+            raise ResultCacheError(f"result cache {_shown(self.url)}: {first_line(error)}") from error
 
     def discard(self, keys: Iterable[str]) -> None:
         """Forget values that turned out wrong, what was stored beside them (under `KEY/…`), and this cache's
@@ -144,14 +144,14 @@ class ResultCache:
                     beside = column.startswith(f"{key}/", autoescape=True)
                     connection.execute(delete(_RESULTS).where((column == key) | beside))
         except SQLAlchemyError as error:
-            raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
+            raise ResultCacheError(f"result cache {_shown(self.url)}: {first_line(error)}") from error
 
     def _rows(self, query: Any, keys: list[str]) -> list[Any]:
         try:
             with self._engine.connect() as connection:
                 return list(connection.execute(query.where(_RESULTS.c.key.in_(keys))).all())
         except SQLAlchemyError as error:
-            raise ResultCacheError(f"result cache {_shown(self.url)}: {_first_line(error)}") from error
+            raise ResultCacheError(f"result cache {_shown(self.url)}: {first_line(error)}") from error
 
 
 def _open(url: str) -> Engine:
@@ -203,7 +203,3 @@ def _shown(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
         return "(no SQLAlchemy URL)"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

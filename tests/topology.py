@@ -182,9 +182,9 @@ class Topology:
         return False
 
     def told(self, instance: Instance) -> str:
-        """The last that a container printed."""
+        """What a container printed."""
         log = self._log(instance)
-        return f"{instance}: " + (log.read_text(errors="replace")[-5_000:] if log.exists() else "")
+        return f"{instance}: " + (log.read_text(errors="replace") if log.exists() else "")
 
     def kill(self, instance: Instance) -> None:
         """End a container's processes as a lack of memory does."""

@@ -21,7 +21,7 @@ from models.load import LoadedModel, device_of, load
 from models.prompts import OPENING_TOKENS, SLOT_TOKENS, slot_opening
 from models.quantize import METHODS, prepared
 from models.tuning import remembered, shrink, tuned_engine
-from tasks.documents import SourceError, TextOrigin
+from tasks.documents import SourceError, TextOrigin, first_line
 from tasks.files import locked
 from tasks.generate.answers import Rendered
 from tasks.generate.asking import (
@@ -191,4 +191,4 @@ def _as_source_error() -> Iterator[None]:
         where = ".".join(map(str, first["loc"]))
         raise SourceError(f"{where}: {first['msg']}, not {first['input']!r}") from error
     except (ModelError, ValueError) as error:
-        raise SourceError(f"model: {str(error).splitlines()[0]}") from error
+        raise SourceError(f"model: {first_line(error)}") from error

@@ -38,6 +38,10 @@ _TREES_KEPT = 3
 _IN_USE_S = 3600
 
 
+# Of an address with a password or a token in it.
+WITH_SECRET = r"^https?://[^/]*@|://[^/@]*:[^/@]*@"
+
+
 def is_url(location: str) -> bool:
     """Whether a location is a git address of a kind docmill accepts."""
     return bool(_URL.fullmatch(location) or _SCP.fullmatch(location))

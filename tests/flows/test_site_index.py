@@ -183,7 +183,9 @@ def test_keys_of_reports_are_told_apart():
     ("settings", "url", "said"),
     [
         ('index = "relative"', None, "index: 'relative': give an absolute path"),
-        ('index = "{tmp}/site&-main/"', None, "index: is also the out of 'listed.one'"),
+        ('index = "{tmp}/site&-main/"', None, "index: is inside of the out of 'listed.one', or holds it"),
+        ('index = "{tmp}/site&-main/all"', None, "index: is inside of the out of 'listed.one', or holds it"),
+        ('index = "{tmp}"', None, "index: is inside of the out of 'listed.one', or holds it"),
         ("", "javascript:alert(1)", "give the http(s) address"),
         ("", "https://user:secret@a/{branch}", "give the http(s) address"),
         ("", "https://a/{branch})[b](c", "give the http(s) address"),

@@ -232,6 +232,8 @@ def test_whoever_is_to_know_is_told_of_runs_that_fail_and_crash(server, listener
 
         deploy(Service(work_pool="failures"))
         assert client.read_automations_by_name(name) == []
+        blocks = client.request("POST", "/block_documents/filter", json={"include_secrets": True}).text
+        assert "hook-of-a-team" not in blocks
 
 
 def test_runs_are_told_how_to_write_their_logs(server):

@@ -115,7 +115,11 @@ def test_builds_are_told_as_the_server_knows_them(site):
             await asyncio.to_thread(end, Failed(), repository="unknown", branch="<main>")
             return [before, await scraped(client), await scraped(client)]
 
+    looked = datetime.now(UTC).timestamp()
+    end(Completed(name="Unchanged"), repository=name)  # before the receiver starts
     before, after, again = asyncio.run(scrapes())
+    assert before("docmill_runs_total", **main, state="unchanged") == 0
+    assert before("docmill_last_success_timestamp_seconds", **main) >= looked
     assert before("docmill_prefect_up") == 1
     assert before("docmill_runs_total", **main, state="failed") == 0
     assert before("docmill_site_pages", **main) == 4

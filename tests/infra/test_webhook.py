@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import hashlib
 import hmac
 import json
+import os
 import socket
-import threading
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from urllib.parse import quote
 
 import httpx
@@ -266,27 +266,36 @@ def test_by_a_server_that_keeps_silent_no_forge_is_kept_waiting(name, monkeypatc
     assert answer.json()["detail"] == "the Prefect server takes too long; deliver again later"
 
 
-def test_who_sends_nothing_keeps_nobody_out(name, monkeypatch):
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+IMPATIENT = """
+import sys
+import infra.webhook
+from infra.cli import main
+infra.webhook._CONNECTED_S = 2.0
+sys.exit(main(["webhook", "--port", sys.argv[1]]))
+"""
 
-    from infra.webhook import _AT_ONCE, serve
 
-    monkeypatch.setattr("infra.webhook._CONNECTED_S", 2.0)
+def test_who_sends_nothing_keeps_no_place_for_good():
+    from infra.webhook import _AT_ONCE
+
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        served = partial(contextvars.copy_context().run, serve, service(name), "127.0.0.1", port)
-    threading.Thread(target=served, daemon=True).start()
-    url = f"http://127.0.0.1:{port}/health"
-    with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
-        assert client.get(url).status_code == 200
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(_AT_ONCE)]
-    silent[0].sendall(b"GET /health HTTP/1.1\r\nX-Long")
-    for one in silent:  # a server that waits would let this time out
-        one.settimeout(60)
-        assert not one.recv(1)
-        one.close()
-    assert httpx.get(url).status_code == 200
+    nobody = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "DOCMILL_WEBHOOK_SECRET": SECRET}
+    receiver = subprocess.Popen([sys.executable, "-c", IMPATIENT, str(port)], env=os.environ | nobody)
+    try:
+        url = f"http://127.0.0.1:{port}/health"
+        with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
+            assert client.get(url).status_code == 200
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(_AT_ONCE)]
+        silent[0].sendall(b"GET /health HTTP/1.1\r\nX-Long")
+        for one in silent:  # a server that waits would let this time out
+            one.settimeout(60)
+            assert not one.recv(1)
+            one.close()
+        assert httpx.get(url).status_code == 200
+    finally:
+        receiver.terminate()
+        receiver.wait(60)
 
 
 def test_there_is_no_receiver_without_a_secret():
