@@ -105,8 +105,8 @@ class Settings(BaseModel):
     )
     task_runner: str = Field(
         "processes",
-        description="what computes large trees in Prefect: processes, threads, dask, ray, "
-        "or a cluster: dask ADDRESS, ray ADDRESS",
+        description="what computes large trees in Prefect: processes, threads (one), dask, "
+        "ray, or a cluster: dask ADDRESS, ray ADDRESS",
     )
 
     @field_validator("task_runner")

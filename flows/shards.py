@@ -110,7 +110,9 @@ def _runner_of(setting: str) -> TaskRunner[Any]:
                 return RayTaskRunner(address=address or None)
     except ImportError as error:
         raise SourceError(f"task_runner {setting!r}: takes docmill[{kind}] ({error})") from error
-    return ThreadPoolTaskRunner()
+    # Parsing takes the interpreter for itself, and Python 3.11 may fail where two threads do
+    # (https://github.com/python/cpython/issues/106905).
+    return ThreadPoolTaskRunner(max_workers=1)
 
 
 def shards_of(task_runner: str) -> Callable[[Callable[[], ResultCache]], Shards]:

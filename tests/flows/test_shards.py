@@ -15,10 +15,10 @@ def little_is_enough(monkeypatch):
     monkeypatch.setattr("flows.shards.WORTH_SPREADING", 4)
 
 
-@pytest.mark.parametrize("task_runner", ["threads", "dask"])
+@pytest.mark.parametrize("task_runner", ["threads", "dask", "ray"])
 def test_shards_make_the_same_bytes(server, repository, tmp_path, monkeypatch, task_runner):
-    if task_runner == "dask":
-        pytest.importorskip("prefect_dask", reason="shards on Dask take docmill[dask]")
+    if task_runner != "threads":
+        pytest.importorskip(f"prefect_{task_runner}", reason=f"such shards take docmill[{task_runner}]")
     assert main(["build", str(repository), "--out", str(tmp_path / "plain"), "--model", "none"]) == 0
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other-cache"))
     monkeypatch.setenv("DOCMILL_TASK_RUNNER", task_runner)
