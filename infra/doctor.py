@@ -40,6 +40,7 @@ _CHECK_S = 10.0
 _ANSWER_S = 3.0
 _GIGABYTE = 1_000_000_000
 _SCARCE, _LOW = 1 * _GIGABYTE, 5 * _GIGABYTE
+_HASHED = 200_000_000  # bytes, within a check's time
 _AT_ONCE = 200  # what the Prefect server lists in one answer
 # What breaks under another version, beyond that it was never tried.
 _BREAKS = {
@@ -350,25 +351,27 @@ def _models(settings: Settings, service: Service) -> Iterator[_Said]:
 
 
 def _model_in(folder: Path, name: str) -> _Said:
-    """Whether a model can be read; the small one that is shipped, also whether it is as it was made."""
+    """Whether a model can be read; of a small one, also whether it is as it was made."""
     from safetensors import SafetensorError, safe_open
 
     again = "install docmill anew" if name == "bundled" else "fetch or prepare it again"
     try:
         json.loads((folder / "config.json").read_bytes())
         weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            return _wrong(f"{name}: has no safetensors, and docmill loads weights from nothing else; {again}")
         tensors = 0
         for file in weights:
             with safe_open(file, framework="numpy") as opened:
                 tensors += len(list(opened.keys()))
-        listed = json.loads((folder / "manifest.json").read_bytes())["files"] if name == "bundled" else {}
+        manifest = folder / "manifest.json"
+        is_small = sum(file.stat().st_size for file in weights) < _HASHED
+        listed = json.loads(manifest.read_bytes())["files"] if is_small and manifest.is_file() else {}
         differing = [
             file for file, made in listed.items() if sha256((folder / file).read_bytes()).hexdigest() != made
         ]
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         return _wrong(f"{name}: cannot be read ({error}); {again}")
-    if not weights:
-        return _wrong(f"{name}: has no safetensors, and docmill loads weights from nothing else; {again}")
     if differing:
         return _wrong(f"{name}: {differing[0]} is not what its manifest says; {again}")
     held = f", {len(listed)} files as its manifest says" if listed else ""
