@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,18 @@ def s3_server() -> Iterator[int]:
 
     with moto() as port:
         yield port
+
+
+@pytest.fixture
+def s3_proxy(s3_server, monkeypatch) -> Iterator[Any]:
+    """A way to that server on which requests are counted and can fail, and credentials for it."""
+    from tests.s3 import Proxy
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-operator")
+    proxy = Proxy(s3_server)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture(scope="session")

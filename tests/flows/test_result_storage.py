@@ -8,23 +8,18 @@ import s3fs
 from infra.cli import main
 from tests.conftest import tree_bytes
 from tests.flows.test_build_docs import run_flow
-from tests.s3 import Proxy
 
 CACHED = {"chunk", "generate", "render", "gate"}
 
 
 @pytest.fixture
-def store(s3_server, tmp_path, monkeypatch):
+def store(s3_proxy, tmp_path, monkeypatch):
     """A real store, behind a proxy, as the place of results."""
-    for name, value in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret-of-the-operator")):
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
-    proxy = Proxy(s3_server)
-    monkeypatch.setenv("DOCMILL_S3_ENDPOINT", proxy.address)
+    monkeypatch.setenv("DOCMILL_S3_ENDPOINT", s3_proxy.address)
     monkeypatch.setenv("DOCMILL_S3_REGION", "us-east-1")
     monkeypatch.setenv("DOCMILL_RESULT_STORAGE", f"s3://docs/{tmp_path.name}")
-    yield proxy
-    proxy.close()
+    return s3_proxy
 
 
 def cached(tasks: dict[str, str]) -> set[str]:

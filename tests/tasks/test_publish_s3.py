@@ -16,17 +16,13 @@ from tasks.publish import PublishError, Storage, store
 from tasks.publish.local import LocalTarget
 from tasks.publish.s3 import S3Target
 from tests.conftest import tree_bytes
-from tests.s3 import Proxy, Publishers, Site, site_files, site_of, site_styles
+from tests.s3 import Publishers, Site, site_files, site_of, site_styles
 
 
 @pytest.fixture
-def site(s3_server, tmp_path, monkeypatch):
-    for name, value in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret-of-the-operator")):
-        monkeypatch.setenv(name, value)
+def site(s3_server, s3_proxy, tmp_path, monkeypatch):
     monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 1)
-    proxy = Proxy(s3_server)
-    yield Site(s3_server, proxy, tmp_path, f"team/{tmp_path.name}")
-    proxy.close()
+    return Site(s3_server, s3_proxy, tmp_path, f"team/{tmp_path.name}")
 
 
 def test_a_site_in_a_store_is_the_same_as_in_a_folder(site, tmp_path):
