@@ -33,7 +33,7 @@ _PORTS = ("4200", "4201", "5432", "6379", "8080")  # the last is one of each wor
 _PORT = re.compile(rf"\b(?:{'|'.join(_PORTS)})\b")
 _FOLDERS = {"/var/lib/docmill": "state", "/etc/docmill": "etc", "/srv/docs": "docs", "/data": "redis"}
 _FOLDER = re.compile(rf"^(?:{'|'.join(_FOLDERS)})\b")
-_VARIABLE = re.compile(r"\$\$|\$\{(\w+):\?[^}]*\}")
+_VARIABLE = re.compile(r"\$\$|\$\{(\w+):(?:\?[^}]*|-([^}]*))\}")
 _PATIENCE_S = 180
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -220,4 +220,11 @@ class Topology:
         text = _HOST.sub("127.0.0.1", text)
         text = _PORT.sub(lambda found: ports[found[0]], text)
         text = _FOLDER.sub(lambda found: str(self.folder / _FOLDERS[found[0]]), text)
-        return _VARIABLE.sub(lambda found: self._secrets[found[1]] if found[1] else "$", text)
+        return _VARIABLE.sub(self._value_of, text)
+
+    def _value_of(self, found: re.Match[str]) -> str:
+        """What a variable stands for, or `$$`."""
+        name, default = found.groups()
+        if name is None:
+            return "$"
+        return self._secrets[name] if default is None else self._secrets.get(name, default)
