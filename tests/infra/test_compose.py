@@ -40,3 +40,10 @@ def test_what_differs_is_read():
     """Where a file is named, compose.override.yaml is not."""
     assert re.findall(r"docker compose (.*)", RUNBOOK)
     assert not re.findall(r"docker compose (?:--file|-f|--project-directory)", RUNBOOK)
+
+
+def test_what_torch_the_image_has_is_set_once_for_all_builds_of_it():
+    """So that an upgrade does not put a build for the CPU in the place of one for CUDA."""
+    (line,) = re.findall(r"^ARG TORCH_INDEX=(.*)$", (ROOT / "infra/Dockerfile").read_text(), re.MULTILINE)
+    assert services()["migrate"]["build"]["args"] == {"TORCH_INDEX": f"${{TORCH_INDEX-{line}}}"}
+    assert "--build-arg" not in RUNBOOK
