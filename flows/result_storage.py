@@ -40,7 +40,7 @@ class S3Results(RemoteFileSystem):
 
     _block_type_name = "docmill results"
 
-    def write_path(self, path: str, content: bytes, _sync: bool = True) -> str:
+    def write_path(self, path: str, content: bytes, _sync: bool = True) -> str:  # type: ignore[override]
         """Write a result."""
         place = self._resolve_path(path)
         self.filesystem.pipe_file(place, content)
