@@ -225,7 +225,10 @@ def published(service: Service, repository: Repository, count: int) -> list[floa
         repository.push("docmill_edited.py", module(name))
         start = time.perf_counter()
         given = signed(repository.name)
-        service.client.post(**{**given, "url": service.hooks + given["url"]}).raise_for_status()
+        given["url"] = service.hooks + given["url"]
+        while (answer := service.client.post(**given)).status_code == 503:
+            time.sleep(0.2)  # it asks to deliver again, which is part of the time that it takes
+        answer.raise_for_status()
         while name not in (repository.out / "symbols.json").read_text():
             if time.perf_counter() - start > PATIENCE_S:
                 raise SystemExit(f"{name} was not published; see {service.folder / 'up.log'}")
