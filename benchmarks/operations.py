@@ -226,8 +226,10 @@ def published(service: Service, repository: Repository, count: int) -> list[floa
         start = time.perf_counter()
         given = signed(repository.name)
         given["url"] = service.hooks + given["url"]
-        while (answer := service.client.post(**given)).status_code == 503:
+        answer = service.client.post(**given)
+        while answer.status_code == 503 and time.perf_counter() - start < PATIENCE_S:
             time.sleep(0.2)  # it asks to deliver again, which is part of the time that it takes
+            answer = service.client.post(**given)
         answer.raise_for_status()
         while name not in (repository.out / "symbols.json").read_text():
             if time.perf_counter() - start > PATIENCE_S:
