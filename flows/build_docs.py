@@ -42,14 +42,18 @@ from tasks.ingest.git import WITH_SECRET, shown
 from tasks.waivers import GateError
 
 _SECONDS_BETWEEN_LINES = 10
-# Checked by a Prefect server before it writes the parameters of a run down.
-_NO_PASSWORD: JsonDict = {"not": {"pattern": WITH_SECRET}}
+# Checked by a Prefect server before it writes the parameters of a run down, not by the command line, which
+# may leave `out` to settings.
+_SOURCE: JsonDict = {"minLength": 1, "not": {"pattern": WITH_SECRET}}
+_OUT: JsonDict = {"pattern": "^(/|~|s3://)"}  # a worker builds in a folder of its own
+_AS_SET = "as set"
+_QUANTIZE: JsonDict = {"enum": [_AS_SET, "auto", "none", "int8", "int4", "gptq-int8", "gptq-int4"]}
 
 
 class Device(StrEnum):
     """Where the model runs; `as set` leaves it to the settings."""
 
-    as_set = "as set"
+    as_set = _AS_SET
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
@@ -119,11 +123,11 @@ def _run_name() -> str:
 
 @flow(name="build-docs", flow_run_name=_run_name)
 def build_docs(
-    source: Annotated[str, Field(json_schema_extra=_NO_PASSWORD)] = ".",
+    source: Annotated[str, Field(json_schema_extra=_SOURCE)],
+    out: Annotated[str, Field(json_schema_extra=_OUT)],
     revision: str = "",
-    out: str = "",
     model: str = "",
-    quantize: str = "",
+    quantize: Annotated[str, Field(json_schema_extra=_QUANTIZE)] = _AS_SET,
     device: Device = Device.as_set,
     budget: str = "",
     strict: bool = False,
@@ -133,22 +137,22 @@ def build_docs(
     """Build the documentation site of a repository and publish it.
 
     Args:
-        source: a folder, or a git address
-        revision: branch, tag or full SHA; empty: as it is
-        out: where the site goes; empty: as set
-        model: bundled, none, a folder or a hub id; empty: as set
-        quantize: auto, none or a method; empty: as set
-        device: where the model runs
-        budget: sent to the model: 500 symbols, 200000 tokens or 10 minutes; empty: as set
+        source: a git address, as https://github.com/pallets/click.git, or a folder of the worker's machine
+        out: where the site goes: an absolute path on the worker's machine, or s3://bucket/prefix
+        revision: branch, tag or full SHA; empty: the default branch, or a folder as it is
+        model: who writes what is missing: bundled, none, a folder or a hub id; empty: as workers are set
+        quantize: how the model's numbers are stored; as set: as workers are
+        device: where the model runs; as set: as workers are
+        budget: the most to ask a model: 500 symbols, 200000 tokens or 10 minutes; empty: as workers are set
         strict: a skipped file fails the build
-        config: the operator's settings; empty: the usual file
-        report_file: where a JSON report goes, also on failure; empty: nowhere
+        config: the operator's file on the worker's machine; empty: the usual one
+        report_file: where a JSON report goes on the worker's machine, also on failure; empty: nowhere
     """
     report = Report(source={"location": shown(source), "revision": None})
     flags = {
         "out": out or None,
         "model": model or None,
-        "quantize": quantize or None,
+        "quantize": None if quantize == _AS_SET else quantize,
         "device": None if device is Device.as_set else device.value,
         "budget": budget or None,
         "strict": strict or None,

@@ -32,6 +32,28 @@ class ResultStorageError(DocmillError):
     """What stages handed on cannot be read or written."""
 
 
+class S3Results(RemoteFileSystem):
+    """A prefix of a bucket, for whoever may read, write and list there and no more.
+
+    Prefect's own would first look for the bucket, which takes another right, and make it where it finds none.
+    """
+
+    _block_type_name = "docmill results"
+
+    def write_path(self, path: str, content: bytes, _sync: bool = True) -> str:  # type: ignore[override]
+        """Write a result."""
+        place = self._resolve_path(path)
+        self.filesystem.pipe_file(place, content)
+        return place
+
+    def lists(self, path: str) -> bool:
+        """Whether there is an object; who reads one that is not there may hear that he must not know."""
+        files: Any = self.filesystem
+        bucket, key, _ = files.split_path(self._resolve_path(path))
+        answer = files.call_s3("list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1)
+        return any(found["Key"] == key for found in answer.get("Contents", ()))
+
+
 class ResultStorage:
     """A store of results.
 
@@ -65,6 +87,8 @@ class ResultStorage:
             ResultStorageError: The store does not answer.
         """
         try:
+            if isinstance(self._store, S3Results) and not self._store.lists(key):
+                return False
             self._store.read_path(key)
         except FileNotFoundError:
             return False
@@ -87,9 +111,13 @@ def _block_of(location: str, settings: Settings) -> WritableFileSystem:
         if settings.s3_endpoint:
             options["endpoint_url"] = settings.s3_endpoint
             options["config_kwargs"]["s3"] = {"addressing_style": "path"}
-        block = RemoteFileSystem(basepath=location.rstrip("/"), settings=options)
+        if settings.s3_encryption:
+            from tasks.publish.store import encryption_as  # s3fs is slow to import
+
+            options["s3_additional_kwargs"] = encryption_as(settings.s3_encryption)
+        block = S3Results(basepath=location.rstrip("/"), settings=options)
     # Prefect wants it saved. Nothing of it is secret: credentials come from the environment.
-    name = digest([location, settings.s3_endpoint, settings.s3_region])[:12]
+    name = digest([location, settings.s3_endpoint, settings.s3_region, settings.s3_encryption])[:12]
     block.save(f"docmill-results-{name}", overwrite=True)
     return block
 

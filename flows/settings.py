@@ -7,6 +7,7 @@ publishes is the operator's to decide. Secrets come from the environment alone.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -257,7 +258,13 @@ class Service(BaseModel):
     log_format: Literal["text", "json"] = Field(
         "text", description="how runs, the receiver and docmill up write their logs"
     )
-    webhook_rate: int = Field(600, ge=1, description="requests a minute that one address may send")
+    webhook_rate: int = Field(
+        600, ge=1, description="requests a minute that one address may send, signed ones and others apart"
+    )
+    webhook_proxies: tuple[str, ...] = Field(
+        ("127.0.0.1", "::1"),
+        description="addresses and networks of proxies, whose X-Forwarded-For tells who sends a request",
+    )
     webhook_secret: SecretStr | None = Field(
         None, min_length=16, description="what forges sign pushes with; only from the environment"
     )
@@ -284,6 +291,16 @@ class Service(BaseModel):
                         f"is inside of the out of {one.name!r}, or holds it; choose a place beside it"
                     )
         return _anywhere_the_same(value)
+
+    @field_validator("webhook_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"{error}; give an address, or a network as 172.16.0.0/12") from error
+        return value
 
     @field_validator("failure_url")
     @classmethod

@@ -322,6 +322,7 @@ def _build_in_prefect(arguments: argparse.Namespace) -> Report:
 
     given = {name: getattr(arguments, name) for name in (*_FLAGS, "revision", "config")}
     parameters = {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
+    parameters.setdefault("out", "")  # as set
     if arguments.report is not None:
         parameters["report_file"] = str(arguments.report.resolve())
     run: Callable[..., Any] = build_docs

@@ -255,7 +255,7 @@ class Receiver:
         if not self._secrets:
             raise SourceError("webhook: set DOCMILL_WEBHOOK_SECRET to what the forges sign with")
         self._deliveries = deliveries
-        self._requests: Counter[str] = Counter()
+        self._requests: Counter[tuple[str, str]] = Counter()
         self._minute = 0
         self.runs: Runs | None = None
 
@@ -278,13 +278,12 @@ class Receiver:
         return JSONResponse({"outcome": answer.outcome, "detail": answer.detail}, answer.status)
 
     async def _answer(self, request: Request, delivery: _Delivery) -> Answer:
-        self.refuse_floods(request)
-        forge = next((one for one in _FORGES if one.event in request.headers), None)
-        if forge is None:
-            raise RefusedError(HTTPStatus.BAD_REQUEST, "is of no forge that docmill knows: no event is named")
-        delivery.forge = forge.name
-        body = await _body_of(request)
-        self._refuse_unsigned(forge, body, request)
+        try:
+            forge, body = await self._signed(request, delivery)
+        except RefusedError:
+            self.refuse_floods(request, "unsigned")
+            raise
+        self.refuse_floods(request, "signed")
         name = request.path_params["repository"]
         if all(one.name != name for one in self._service.repositories):
             raise RefusedError(HTTPStatus.NOT_FOUND, "the operator's file has no such repository")
@@ -304,8 +303,10 @@ class Receiver:
             name, branch, f"{forge.name}:{name}:{branch}:{_delivery_of(forge, request)}"
         )
 
-    def refuse_floods(self, request: Request) -> None:
-        """Refuse whoever has asked too often within this minute.
+    def refuse_floods(self, request: Request, kind: str) -> None:
+        """Refuse whoever has sent too many requests of a kind within this minute.
+
+        A stranger may share an address with a forge, that of a proxy: kinds are what each of them sends.
 
         Raises:
             RefusedError: That is so.
@@ -315,16 +316,27 @@ class Receiver:
         if minute != self._minute:
             self._minute = minute
             self._requests.clear()
-        self._requests[address] += 1
-        if self._requests[address] > self._service.webhook_rate:
+        self._requests[kind, address] += 1
+        if self._requests[kind, address] > self._service.webhook_rate:
             raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS, "too many requests; deliver again in a minute")
 
-    def _refuse_unsigned(self, forge: Forge, body: bytes, request: Request) -> None:
+    async def _signed(self, request: Request, delivery: _Delivery) -> tuple[Forge, bytes]:
+        """The forge and the body of a request that proves the secret.
+
+        Raises:
+            RefusedError: It does not.
+        """
+        forge = next((one for one in _FORGES if one.event in request.headers), None)
+        if forge is None:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "is of no forge that docmill knows: no event is named")
+        delivery.forge = forge.name
+        body = await _body_of(request)
         proof = request.headers.get(forge.proof, "").encode("latin-1")
         # All secrets are tried, so that time does not tell which one it was.
         proved = [forge.proves(secret, body, proof) for secret in self._secrets]
         if not any(proved):
             raise RefusedError(HTTPStatus.UNAUTHORIZED, f"{forge.proof} does not prove the secret")
+        return forge, body
 
 
 async def _body_of(request: Request) -> bytes:
@@ -404,7 +416,7 @@ def application(
 
     async def metrics(request: Request) -> Response:
         try:
-            receive.refuse_floods(request)
+            receive.refuse_floods(request, "metrics")
         except RefusedError as error:
             return JSONResponse({"outcome": "refused", "detail": str(error)}, error.status)
         await builds.look()
@@ -454,6 +466,7 @@ def serve(service: Service, host: str, port: int) -> None:
         server_header=False,
         log_level="warning",
         http=_Connection,
+        forwarded_allow_ips=list(service.webhook_proxies),
         log_config=None,
         limit_concurrency=_AT_ONCE,
     )

@@ -92,8 +92,9 @@ class _Server(ThreadingHTTPServer):
 class Proxy:
     """Stands between a client and a server, and notes every request.
 
-    With `share`, that share of all requests fails in one of many ways. `before` and `after` are called
-    with each request before the server sees it, and when it has answered.
+    With `share`, that share of all requests fails in one of many ways. With `policy_for`, clients have rights
+    on that prefix and no others. `before` and `after` are called with each request before the server sees it,
+    and when it has answered.
     """
 
     def __init__(self, upstream: int) -> None:
@@ -101,6 +102,7 @@ class Proxy:
         self.requests: list[Request] = []
         self.faults: dict[str, int] = {}
         self.share, self.chance = 0.0, random.Random(5)
+        self.policy_for: str | None = None
         self.before: Callable[[Request], None] = lambda request: None
         self.after: Callable[[Request], None] = lambda request: None
         proxy = self
@@ -126,6 +128,11 @@ class Proxy:
         """How many requests of a kind there were for keys that hold `key`."""
         return sum(request.what == what and key in request.key for request in self.requests)
 
+    def allows(self, request: Request) -> bool:
+        """Whether the policy of docs/s3.md lets a request pass, where there is one."""
+        place = request.query.get("prefix", [""])[0] if request.what == "list" else request.key
+        return self.policy_for is None or place.startswith(f"{self.policy_for}/")
+
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
@@ -144,6 +151,8 @@ class _Relay(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, self.headers)
         self.of.requests.append(request)
         self.of.before(request)
+        if not self.of.allows(request):
+            return self.forbid()
         fault = self.of.fault()
         match fault:
             case "timeout":
@@ -158,12 +167,17 @@ class _Relay(BaseHTTPRequestHandler):
                 self.truncated(body)
                 return self.reset()
         status, headers, data = self.forwarded(body)
+        if status == 404 and self.of.policy_for and request.what != "list":
+            return self.forbid()  # which objects there are, it may not know
         self.of.after(request)
         if fault == "lost answer":
             return self.reset()
         return self.answer(status, headers, data, len(data) // 2 if fault == "truncated answer" else None)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = relay  # noqa: N815
+
+    def forbid(self) -> None:
+        self.answer(403, {}, b"" if self.command == "HEAD" else _ERROR.format(code="AccessDenied").encode())
 
     def forwarded(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         upstream = http.client.HTTPConnection("127.0.0.1", self.of.upstream, timeout=30)

@@ -1,8 +1,8 @@
 """The services of infra/compose.yaml as processes of this machine, where there are no containers.
 
-From the file come commands, environments, health checks, how many there are of a service, and who waits for
-whom. What a container has of its own is stood in for: names of hosts, ports, folders, a home; and what the
-image of PostgreSQL makes of its environment.
+From the file come commands, environments, volumes, health checks, how many there are of a service, and who
+waits for whom. What a container has of its own is stood in for: names of hosts, ports, folders, a home; and
+what the image of PostgreSQL makes of its environment.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PORTS = ("4200", "4201", "5432", "6379", "8080")  # the last is one of each wor
 _PORT = re.compile(rf"\b(?:{'|'.join(_PORTS)})\b")
 _FOLDERS = {"/var/lib/docmill": "state", "/etc/docmill": "etc", "/srv/docs": "docs", "/data": "redis"}
 _FOLDER = re.compile(rf"^(?:{'|'.join(_FOLDERS)})\b")
-_VARIABLE = re.compile(r"\$\$|\$\{(\w+):\?[^}]*\}")
+_VARIABLE = re.compile(r"\$\$|\$\{(\w+):(?:\?[^}]*|-([^}]*))\}")
 _PATIENCE_S = 180
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -206,18 +206,41 @@ class Topology:
 
     def _environment(self, instance: Instance) -> dict[str, str]:
         """What the file sets, and no more of this machine's than a container has."""
+        service = self._services[instance.service]
         found = {"PATH": self._path, "HOME": str(self.folder / "home"), "LANG": "C.UTF-8"}
-        for name, value in self._services[instance.service].get("environment", {}).items():
+        for file in service.get("env_file", ()):
+            found |= self._variables(self.folder / file["path"])
+        for name, value in service.get("environment", {}).items():
             if value is not None:
                 found[name] = self._here(value, instance)
             elif name in self._secrets:
                 found[name] = self._secrets[name]
         return found
 
+    @staticmethod
+    def _variables(file: Path) -> dict[str, str]:
+        """What an `env_file` sets, which an operator need not have."""
+        lines = file.read_text().splitlines() if file.exists() else []
+        return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
     def _here(self, text: str, instance: Instance) -> str:
         """What a text of the file is on this machine."""
         ports = self._ports | {"8080": self._own_ports.get(instance, "")}
         text = _HOST.sub("127.0.0.1", text)
         text = _PORT.sub(lambda found: ports[found[0]], text)
-        text = _FOLDER.sub(lambda found: str(self.folder / _FOLDERS[found[0]]), text)
-        return _VARIABLE.sub(lambda found: self._secrets[found[1]] if found[1] else "$", text)
+        text = _FOLDER.sub(lambda found: self._volume(found[0], instance), text)
+        return _VARIABLE.sub(self._value_of, text)
+
+    def _volume(self, place: str, instance: Instance) -> str:
+        """What is mounted at a place of a container."""
+        volumes = self._services[instance.service].get("volumes", ())
+        mounted = [one["target"] if isinstance(one, dict) else one.partition(":")[2] for one in volumes]
+        assert place in mounted, f"{instance.service} has nothing at {place}"
+        return str(self.folder / _FOLDERS[place])
+
+    def _value_of(self, found: re.Match[str]) -> str:
+        """What a variable stands for, or `$$`."""
+        name, default = found.groups()
+        if name is None:
+            return "$"
+        return self._secrets[name] if default is None else self._secrets.get(name, default)

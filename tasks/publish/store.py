@@ -68,7 +68,7 @@ class Store:
         self.location = f"s3://{bucket}/{prefix}".rstrip("/")
         self.bucket, self._prefix = bucket, f"{prefix}/" if prefix else ""
         self._endpoint, self._region = endpoint, region
-        self._encryption = _encryption(encryption)
+        self._encryption = encryption_as(encryption)
 
     @cached_property
     def _files(self) -> Any:
@@ -218,7 +218,8 @@ def _etag(answer: Mapping[str, Any]) -> str:
     return str(answer["ETag"]).strip('"')
 
 
-def _encryption(setting: str | None) -> dict[str, str]:
+def encryption_as(setting: str | None) -> dict[str, str]:
+    """How requests that write ask for the encryption that is set: `AES256`, `aws:kms`, `aws:kms:KEY`."""
     if setting is None:
         return {}
     key = setting.removeprefix("aws:kms").removeprefix(":")

@@ -34,6 +34,26 @@ def test_results_lie_in_a_store(server, store, repository, tmp_path):
     assert cached(tasks) == CACHED
 
 
+def test_a_store_takes_no_right_but_those_on_its_prefix(server, store, repository, tmp_path, monkeypatch):
+    """As the policy of docs/s3.md grants them."""
+    monkeypatch.setenv("DOCMILL_S3_ENCRYPTION", "AES256")
+    store.policy_for = tmp_path.name
+    _, _, tasks = run_flow(repository, tmp_path / "site")
+    assert set(tasks.values()) == {"Completed"}
+    _, _, tasks = run_flow(repository, tmp_path / "site")
+    assert cached(tasks) == CACHED
+    written = [request for request in store.requests if request.what == "put"]
+    assert len(written) > len(CACHED)
+    assert {request.headers["x-amz-server-side-encryption"] for request in written} == {"AES256"}
+
+
+def test_a_bucket_that_is_not_there_is_not_made(server, store, repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCMILL_RESULT_STORAGE", "s3://not-there/results")
+    state, _, _ = run_flow(repository, tmp_path / "site")
+    assert state.is_failed()
+    assert "result storage 's3://not-there/results': The specified bucket does not exist" in state.message
+
+
 def test_results_lie_in_a_folder(server, repository, tmp_path, monkeypatch):
     monkeypatch.setenv("DOCMILL_RESULT_STORAGE", str(tmp_path / "results"))
     run_flow(repository, tmp_path / "site")

@@ -186,6 +186,7 @@ def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
         (REPOSITORY, REPOSITORY * 2, "repositories: two of them have the name 'click'"),
         (REPOSITORY, 'nightly = "daily"', "nightly: 'daily' is no cron line"),
         (REPOSITORY, 'time_zone = "Mars"', "time_zone: 'Mars' is no time zone"),
+        (REPOSITORY, 'webhook_proxies = ["10.0.0.1/8"]', "webhook_proxies: 10.0.0.1/8 has host bits"),
     ],
 )
 def test_what_the_operator_may_not_list(layers, old, new, said):

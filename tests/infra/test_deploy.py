@@ -25,8 +25,8 @@ REPOSITORY = {"name": "deployed", "source": "https://example.org/deployed", "out
             "flows.build_docs.build_docs",
             [
                 "source",
-                "revision",
                 "out",
+                "revision",
                 "model",
                 "quantize",
                 "device",
@@ -51,6 +51,16 @@ def test_each_entry_is_a_flow_that_takes_its_parameters(name, entrypoint, parame
     assert list(properties) == parameters
     assert [properties[one]["position"] for one in parameters] == list(range(len(parameters)))
     assert all(properties[one]["description"] for one in parameters)
+
+
+def test_the_form_offers_every_way_to_quantize():
+    from prefect.flows import load_flow_from_entrypoint
+    from prefect.utilities.callables import parameter_schema
+
+    from models.quantize import METHODS
+
+    properties = parameter_schema(load_flow_from_entrypoint("flows.build_docs.build_docs")).properties
+    assert properties["quantize"]["enum"] == ["as set", "auto", "none", *METHODS]
 
 
 def test_the_operators_settings_complete_the_entries():
@@ -150,9 +160,34 @@ def test_a_password_is_not_written_down(server):
         on_demand = client.read_deployment_by_name("build-docs/on-demand")
         for source in ("https://user:hunter2@example.org/a", "https://token@example.org/a"):
             with pytest.raises(PrefectHTTPStatusError, match="409"):
-                client.create_flow_run_from_deployment(on_demand.id, parameters={"source": source})
+                client.create_flow_run_from_deployment(
+                    on_demand.id, parameters={"source": source, "out": "/srv/a"}
+                )
         for source in ("https://example.org/a@b", "ssh://git@example.org/a", "git@example.org:a", "/a"):
-            client.create_flow_run_from_deployment(on_demand.id, parameters={"source": source})
+            given = {"source": source, "out": "/srv/a"}
+            client.create_flow_run_from_deployment(on_demand.id, parameters=given)
+
+
+def test_what_a_worker_could_not_build_makes_no_run(server):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="forms", type="process"))
+        deploy(Service(work_pool="forms"))
+        on_demand = client.read_deployment_by_name("build-docs/on-demand")
+        for given, said in (
+            ({}, "'source' is a required property"),
+            ({"source": "", "out": "/srv/a"}, "field 'source'"),
+            ({"source": "/a"}, "'out' is a required property"),
+            ({"source": "/a", "out": ""}, "field 'out'"),
+            ({"source": "/a", "out": "site"}, "field 'out'"),
+            ({"source": "/a", "out": "/srv/a", "quantize": "int3"}, "field 'quantize'"),
+        ):
+            with pytest.raises(PrefectHTTPStatusError) as raised:
+                client.create_flow_run_from_deployment(on_demand.id, parameters=given)
+            assert said in raised.value.response.json()["detail"]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Builds are held in the middle by git itself, by a hook of the user that serves w
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ import pytest
 
 from tests.conftest import GitRepository
 from tests.infra.test_up import signed_push
+from tests.tasks.test_private import HELPER, TOKEN, private
 from tests.topology import Instance, Topology, services, stays
 
 pytestmark = pytest.mark.timeout(900)
@@ -29,7 +31,7 @@ SECRETS = {
     "PREFECT_SERVER_API_AUTH_STRING": "docmill:a secret of the server",
     "DOCMILL_WEBHOOK_SECRET": "a secret of some length",
 }
-NAMES = ("workshop", "burst", "left", "right", "large")
+NAMES = ("workshop", "burst", "left", "right", "large", "private")
 HELD = '#!/bin/sh\nwhile [ -e held ]; do sleep 0.1; done\nexec "$@"\n'
 
 
@@ -106,18 +108,33 @@ class Service(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory) -> Iterator[Service]:
+def repositories(tmp_path_factory) -> dict[str, GitRepository]:
+    sources = tmp_path_factory.mktemp("sources")
+    return {name: GitRepository(sources / name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def forge(repositories) -> Iterator[str]:
+    with private(repositories["private"]) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, repositories, forge) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("topology")
     topology = Topology(folder, SECRETS)
-    sources = tmp_path_factory.mktemp("sources")
-    repositories = {name: GitRepository(sources / name) for name in NAMES}
+    addresses = {name: one.url for name, one in repositories.items()} | {"private": forge}
     (folder / "etc" / "docmill.toml").write_text(
         "".join(
-            f'[[repositories]]\nname = "{name}"\nsource = "{one.url}"\nout = "{folder}/docs/{name}"\n'
+            f'[[repositories]]\nname = "{name}"\nsource = "{address}"\nout = "{folder}/docs/{name}"\n'
             'model = "none"\n'
-            for name, one in repositories.items()
+            for name, address in addresses.items()
         )
     )
+    (folder / "etc" / "git").mkdir()
+    of_git = ["git", "config", "--file", folder / "etc" / "git" / "config"]
+    subprocess.run([*of_git, f"credential.{forge}.helper", HELPER], check=True)
+    (folder / "worker.env").write_text(f"DOCS_TOKEN={TOKEN}\n")
     hook = folder / "home" / "hook"
     hook.write_text(HELD)
     hook.chmod(0o755)
@@ -178,6 +195,14 @@ def test_a_signed_push_becomes_a_published_page(service, published):
     assert signed_push(service.topology.hooks, "workshop", "another secret").status_code == 401
     assert httpx.post(f"{service.topology.api}/flow_runs/filter", json={}).status_code == 401
     assert "first" in service.published("workshop")
+
+
+def test_a_private_repository_is_built_with_what_the_operator_gave_the_workers(service):
+    service.repositories["private"].push("hidden")
+    run = service.push("private")
+    assert service.topology.comes_true(lambda: service.is_named(run, "Published")), service.run(run)
+    assert "hidden" in service.published("private")
+    assert not [one for one in service.topology.processes if TOKEN in service.topology.told(one)]
 
 
 def test_a_burst_ends_with_the_newest_in_two_builds_at_most(service, killed):

@@ -245,6 +245,53 @@ def test_floods_are_refused(deployed, name):
     assert 1 <= answers.count(429) <= 4
 
 
+def test_floods_of_strangers_use_up_nothing_of_a_forge(deployed, name):
+    """They may come from the same address, that of a proxy."""
+
+    async def flood() -> tuple[list[int], list[int]]:
+        async with receiver(service(name, webhook_rate=3)) as client:
+
+            async def answered(secret: str) -> int:
+                headers = signed(push(), secret=secret)
+                return (await client.post(f"/push/{name}", content=push(), headers=headers)).status_code
+
+            strangers = [await answered("another secret") for _ in range(7)]
+            assert (await client.get("/metrics")).status_code == 200
+            return strangers, [await answered(SECRET) for _ in range(7)]
+
+    strangers, forge = asyncio.run(flood())
+    assert 1 <= strangers.count(429) <= 4
+    assert forge[:1] == [202]
+    assert 1 <= forge.count(429) <= 4  # who has the secret is not heeded for ever, either
+
+
+def test_a_proxy_tells_who_asks_where_it_is_trusted():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    given = {
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",
+        "DOCMILL_WEBHOOK_SECRET": SECRET,
+        "DOCMILL_WEBHOOK_RATE": "1",
+        "DOCMILL_WEBHOOK_PROXIES": '["127.0.0.2"]',
+    }
+    command = [sys.executable, "-m", "infra.cli", "webhook", "--port", str(port)]
+    receiver = subprocess.Popen(command, env=os.environ | given)
+
+    def answered(proxy: str) -> list[int]:
+        """The answers to three who come through a proxy."""
+        way = httpx.HTTPTransport(local_address=proxy, retries=10)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=way) as client:
+            headers = [{"x-forwarded-for": f"192.0.2.{number}"} for number in range(3)]
+            return [client.post("/push/a", headers=one).status_code for one in headers]
+
+    try:
+        assert answered("127.0.0.2") == [400, 400, 400]
+        assert 429 in answered("127.0.0.3")
+    finally:
+        receiver.terminate()
+        receiver.wait(60)
+
+
 def test_without_a_server_a_forge_is_told_to_deliver_again(name):
     from prefect.settings import PREFECT_API_URL, temporary_settings
 

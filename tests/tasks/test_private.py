@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,16 +17,16 @@ import pytest
 
 from tasks.documents import SourceError
 from tasks.ingest import open_source
+from tests.conftest import GitRepository
 
 TOKEN = "ghp_thisIsASecretOfTheOperator0123456789"
 # As docs/operations.md says it; git runs this with a shell.
 HELPER = '!f() { echo username=docmill; echo "password=$DOCS_TOKEN"; }; f'
 
 
-@pytest.fixture
-def forge(git_repository, tmp_path):
-    """The address of a private repository."""
-    git_repository.push("private")
+@contextmanager
+def private(repository: GitRepository) -> Iterator[str]:
+    """The address of a repository, at which a forge asks for the token."""
     wanted = "Basic " + base64.b64encode(f"docmill:{TOKEN}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
@@ -41,7 +43,7 @@ def forge(git_repository, tmp_path):
                 return
             parts = urlsplit(self.path)
             environment = {
-                "GIT_PROJECT_ROOT": str(git_repository.bare.parent),
+                "GIT_PROJECT_ROOT": str(repository.bare.parent),
                 "GIT_HTTP_EXPORT_ALL": "1",
                 "PATH": os.environ["PATH"],
                 "PATH_INFO": parts.path,
@@ -69,9 +71,18 @@ def forge(git_repository, tmp_path):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/{git_repository.bare.name}"
-    server.shutdown()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{repository.bare.name}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def forge(git_repository) -> Iterator[str]:
+    git_repository.push("private")
+    with private(git_repository) as address:
+        yield address
 
 
 @pytest.fixture
