@@ -26,14 +26,16 @@ from tasks.files import read_text
 from tasks.fresh_stack import on_fresh_stack
 from tasks.gate.code import Code
 from tasks.gate.compare import Comparison
-from tasks.gate.links import LISTINGS, Anchors, dead_links, listed_links
+from tasks.gate.links import LISTINGS, Anchors, Text, dead_links, listed_links
 from tasks.gate.page import Link, Page, read_page
 from tasks.gate.prose import links_to_files
+from tasks.gate.written import links_in_code, links_in_toml
 from tasks.keys import digest, digest_bytes, key
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
 _BATCH = 100
+_CODE_SUFFIXES = (".py", ".pyi")
 
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ class Facts(Struct, frozen=True, array_like=True):
 
     `path` is the file that the page documents or shows; `source` the page that its source links lead to.
     `anchors` digests what links can lead to in it, `targets` are the pages that its own links lead to.
-    `summary` is what a model says of the module.
+    `summary` is what a model says of the module, `others` are further files whose texts the page shows.
     """
 
     path: str
@@ -59,6 +61,12 @@ class Facts(Struct, frozen=True, array_like=True):
     anchors: str
     targets: tuple[str, ...]
     summary: str
+    others: tuple[str, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The files in which humans wrote what the page shows."""
+        return self.path, *self.others
 
 
 class Leads(Struct, frozen=True, array_like=True):
@@ -158,7 +166,7 @@ def _facts_of(page: Page) -> tuple[Facts, Leads]:
     targets = tuple(sorted({link.target for link in page.links}))
     ids = tuple(sorted(set(page.ids)))
     summary = next((t.text for s in page.symbols[:1] for t in s.model_texts[:1]), "")
-    facts = Facts(page.path, page.source, digest([ids, page.lines]), targets, summary)
+    facts = Facts(page.path, page.source, digest([ids, page.lines]), targets, summary, page.others)
     return facts, Leads(ids, page.lines, tuple(page.links), tuple(page.listed))
 
 
@@ -176,14 +184,17 @@ def _against_source(name: str, page: Page, root: str, sources: Mapping[str, str]
             yield Finding("stale-source", "docmill", page.path, message, name, 1, page.path, line)
         return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a source's invalid escapes are its own affair
-            # As deep on the stack as where symbols are parsed, or less: what was parsed there can be here.
-            (code,) = on_fresh_stack(Code, [text])
-            yield from Comparison(name, page, code).run()
+        with warnings.catch_warnings(action="ignore"):  # a source's invalid escapes are its own affair
+            yield from Comparison(name, page, _parsed(text)).run()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         message = f"{page.path} cannot be parsed, so that nothing can be said of it"
         yield Finding("unknown-symbol", "docmill", page.path, message, name, 1, page.path)
+
+
+def _parsed(text: str) -> Code:
+    # As deep on the stack as where symbols are parsed, or less: what was parsed there can be here.
+    (code,) = on_fresh_stack(Code, [text])
+    return code
 
 
 def _first_difference(shown: str, text: str) -> int:
@@ -240,8 +251,8 @@ def _links_key(
     targets = [
         (facts[t].anchors, facts[t].summary) if t in facts else t in files for t in facts[job.name].targets
     ]
-    source = sources.get(facts[job.name].path)  # where a human's link stands
-    return key("gate-links", 1, gate_digest(), job.name, job.digest, targets, source, added)
+    texts = [sources.get(path) for path in facts[job.name].texts]  # where a human's link stands
+    return key("gate-links", 1, gate_digest(), job.name, job.digest, targets, texts, added)
 
 
 def _source_links(facts: Mapping[str, Facts]) -> Iterator[Finding]:
@@ -277,13 +288,26 @@ def _dead(
         path = facts[job.name].path
         found = list(dead_links(job.name, path, leads.links, anchors, {}))
         if found and path in sources:  # whose are they
-            text = read_text(root, path, sources[path])
-            found = list(dead_links(job.name, path, leads.links, anchors, {path: text, **added}))
+            texts = {p: _text(root, p, sources[p]) for p in facts[job.name].texts if p in sources}
+            texts |= {p: Text(text, links_in_toml(text)) for p, text in added.items()}
+            found = list(dead_links(job.name, path, leads.links, anchors, texts))
         for target, summary in leads.listed:
             if target in facts and facts[target].summary != summary:
                 message = f"what it says of {facts[target].path} is not what {target} says"
                 found.append(Finding("stale-summary", "docmill", path or job.name, message, job.name))
         yield job, found
+
+
+def _text(root: str, path: str, digest: str) -> Text:
+    """A file in which humans write: code, in whose strings they do, or Markdown."""
+    spelled = read_text(root, path, digest)
+    if not path.endswith(_CODE_SUFFIXES):
+        return Text(spelled)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return Text(spelled, links_in_code(_parsed(spelled)))
+    except (SyntaxError, ValueError, RecursionError):  # a finding of its own
+        return Text(spelled)
 
 
 def _all_leads(jobs: Iterable[PageJob], cache: ResultCache) -> Iterator[tuple[PageJob, Leads]]:

@@ -17,6 +17,7 @@ from msgspec import Struct
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 _WORD = re.compile(r"[^\W\d]\w*")
+_NEWLINE = re.compile(r"\r\n|\r|\n")
 _BUILTINS: frozenset[str] = frozenset(vars(builtins))
 _BLOCKS = ("body", "cases", "handlers", "orelse", "finalbody")
 
@@ -91,6 +92,21 @@ class Code:
     def has_generators(self) -> bool:
         """Whether any function can be one: most files have none, and need no closer look."""
         return "yield" in self.source
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The source line by line, as Python counts them."""
+        return _NEWLINE.split(self.source)
+
+    @cached_property
+    def texts(self) -> list[tuple[str, int, int]]:
+        """What strings say, and comments that document (`#: …`): each with its first and its last line."""
+        strings = (n for n in ast.walk(self.tree) if isinstance(n, ast.Constant) and type(n.value) is str)
+        found = [(n.value, n.lineno, n.end_lineno or n.lineno) for n in strings]
+        if "#:" in self.source:
+            lines = enumerate(self.lines, 1)
+            found += [(line.partition("#:")[2], number, number) for number, line in lines if "#:" in line]
+        return found
 
     @cached_property
     def words(self) -> frozenset[str]:

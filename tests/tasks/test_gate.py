@@ -759,6 +759,62 @@ def test_links_in_documented_types_and_results_are_their_authors(tmp_path, docmi
     assert (status, [f["where"] for f in report["findings"]]) == (0, ["m.py:5", "m.py:8"])
 
 
+def test_a_dead_link_around_code_is_its_authors_in_whichever_file_it_was_written(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "base.py").write_text(
+        "class Base:\n    def run(self):\n        '''Run; see [`guide`](guide.html).'''\n"
+    )
+    (source / "sub.py").write_text(
+        "from base import Base\n\n\nclass Sub(Base):\n    def run(self):\n        return 1\n"
+    )
+    status, report, _ = docmill(source)
+    assert [(f["page"], f["where"]) for f in report["findings"]] == [
+        ("api/base.html", "base.py:3"),
+        ("api/sub.html", "base.py:3"),
+    ]
+    assert status == 0
+
+
+def test_a_dead_link_around_code_is_its_authors_however_it_is_written(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text(
+        'def f():\n    """See [`a`](b\\\\_c.md), [`b`](gone\\x2ehtml) and [`c`](<no file.md>)."""\n\n'
+        "#: See [`d`](gone.md).\nx = 1\n\n\n"
+        'class C:\n    """A class.\n\n    See [`e`][e].\n\n    [e]: gone.html#part\n    """\n'
+    )
+    status, report, _ = docmill(source)
+    assert sorted(f["where"] for f in report["findings"]) == ["m.py:13", *["m.py:2"] * 3, "m.py:4"]
+    assert status == 0
+
+
+OF_ANOTHER = """\
+from a import Client
+
+#Gone for now
+x = "#Gone", "](#Gone_again) <#Gone-by>"
+
+
+def f(c: Client):
+    '''Take a `Client`, [see](https://example.org/#Gone).'''
+"""
+
+
+def test_a_dead_link_of_docmills_is_no_humans_whatever_reads_like_it(tmp_path, home) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.py").write_text("class Client: ...\n")
+    (source / "b.py").write_text(OF_ANOTHER)
+    rig = Rig(source, tmp_path / "site")
+    html = rig.content("api/b.html")
+    link = '<a href="a.html#Client"><code>Client</code></a>'
+    assert html.count(link) == 1
+    for wrong in ("a.html#Gone", "#Gone"):
+        checked = rig.check({"api/b.html": html.replace(link, link.replace("a.html#Client", wrong))})
+        assert [(f.rule, f.author) for f in checked.findings] == [("dead-link", "docmill")]
+
+
 def test_a_waiver_of_a_dead_link_is_of_a_humans_unless_it_says_otherwise(tmp_path) -> None:
     link = WAIVER.format("2026-03-01").replace("wrong-parameter", "dead-link").replace("m.py::f", "README.md")
     own = replace(DEAD, author="docmill")
