@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files as package_files
@@ -27,6 +28,7 @@ from tasks.fresh_stack import on_fresh_stack
 from tasks.gate.code import Code
 from tasks.gate.compare import Comparison
 from tasks.gate.links import LISTINGS, Anchors, Text, dead_links, listed_links
+from tasks.gate.listing import LISTING, Listed, listed_files, wrongly_listed
 from tasks.gate.page import Link, Page, read_page
 from tasks.gate.prose import links_to_files
 from tasks.gate.written import links_in_code, links_in_toml
@@ -41,11 +43,12 @@ T = TypeVar("T")
 
 
 class PageJob(Struct, frozen=True):
-    """A page to check, and where its content lies in the cache."""
+    """A page to check, where its content lies in the cache, and what is listed of its file, if unchecked."""
 
     name: str
     content: str
     digest: str
+    listed: Listed | None = None
 
 
 class Facts(Struct, frozen=True, array_like=True):
@@ -96,8 +99,16 @@ def check_site(
         spread: How work goes to several processes.
         added: By path, files in which humans wrote texts of symbols, beside the symbols' own.
     """
-    jobs = {n: PageJob(n, f.key, f.digest) for n, f in sorted(files.items()) if n.endswith(".html")}
     sources = {file.path: file.digest for file in (*snapshot.code, *snapshot.prose)}
+    listing = files[LISTING].key
+    listed = {_listed_key(one, sources): one for one in listed_files(cache.get_many([listing])[listing])}
+    unchecked = cache.missing(listed)
+    of_page = {one.page: one for key, one in listed.items() if key in unchecked}
+    jobs = {
+        name: PageJob(name, file.key, file.digest, of_page.get(name))
+        for name, file in sorted(files.items())
+        if name.endswith(".html")
+    }
     unread = cache.missing(_facts_key(job) for job in jobs.values())
     common = (snapshot.root, sources)
     spread(check_pages, [job for job in jobs.values() if _facts_key(job) in unread], *common)
@@ -105,8 +116,11 @@ def check_site(
     verdicts = {_verdict_key(job, facts[name].path, sources): job for name, job in jobs.items()}
     unjudged = cache.missing(verdicts)
     spread(check_pages, [job for key, job in verdicts.items() if key in unjudged], *common)
-    found = cache.get_many(verdicts)
-    findings = [f for key in verdicts for f in msgspec.json.decode(found[key], type=list[Finding])]
+    left = cache.missing(unchecked)  # of files without a page
+    spread(check_listed, [one for key, one in listed.items() if key in left], *common)
+    judged = *verdicts, *listed
+    found = cache.get_many(judged)
+    findings = [f for key in judged for f in msgspec.json.decode(found[key], type=list[Finding])]
     findings += _links(jobs, files, facts, snapshot, added, cache)
     findings += _prose(snapshot, exists, cache)
     return Checked(len(jobs), tuple(sorted(findings, key=lambda f: (f.page, f.page_line, f.rule, f.message))))
@@ -134,6 +148,11 @@ def _verdict_key(job: PageJob, path: str, sources: Mapping[str, str]) -> str:
     return key("gate-verdict", 1, gate_digest(), job.name, job.digest, path, sources.get(path))
 
 
+def _listed_key(listed: Listed, sources: Mapping[str, str]) -> str:
+    said = digest_bytes(listed.data)
+    return key("gate-listed", 1, gate_digest(), listed.path, said, sources.get(listed.path))
+
+
 def _facts(jobs: Iterable[PageJob], cache: ResultCache) -> dict[str, Facts]:
     keys = {_facts_key(job): job.name for job in jobs}
     decoder = msgspec.json.Decoder(Facts)
@@ -156,10 +175,26 @@ def check_pages(jobs: Iterable[PageJob], cache: ResultCache, root: str, sources:
             results[_facts_key(job)] = msgspec.json.encode(facts)
             results[_leads_key(job)] = msgspec.json.encode(leads)
             results[_verdict_key(job, page.path, sources)] = msgspec.json.encode(verdict)
+            if job.listed is not None:  # here, for the file has just been parsed
+                results[_listed_key(job.listed, sources)] = _listing_verdict(job.listed, root, sources)
         return results
 
     for results in on_fresh_stack(checked, _batches(jobs)):
         cache.put_many(results)
+
+
+def check_listed(files: Iterable[Listed], cache: ResultCache, root: str, sources: Mapping[str, str]) -> None:
+    """Hold what is listed of files that have no page against them, and store the verdicts."""
+
+    def checked(batch: list[Listed]) -> dict[str, bytes]:
+        return {_listed_key(one, sources): _listing_verdict(one, root, sources) for one in batch}
+
+    for results in on_fresh_stack(checked, _batches(files)):
+        cache.put_many(results)
+
+
+def _listing_verdict(listed: Listed, root: str, sources: Mapping[str, str]) -> bytes:
+    return msgspec.json.encode(list(_listed_against_source(listed, root, sources)))
 
 
 def _facts_of(page: Page) -> tuple[Facts, Leads]:
@@ -177,23 +212,36 @@ def _against_source(name: str, page: Page, root: str, sources: Mapping[str, str]
         message = f"{page.path} is no file of the source"
         yield Finding("unknown-symbol", "docmill", page.path, message, name, 1)
         return
-    text = read_text(root, page.path, sources[page.path])
     if page.code is not None:
-        if line := _first_difference(page.code, text):
+        if line := _first_difference(page.code, read_text(root, page.path, sources[page.path])):
             message = f"line {line} is not that of {page.path}"
             yield Finding("stale-source", "docmill", page.path, message, name, 1, page.path, line)
         return
     try:
         with warnings.catch_warnings(action="ignore"):  # a source's invalid escapes are its own affair
-            yield from Comparison(name, page, _parsed(text)).run()
+            yield from Comparison(name, page, _code(root, page.path, sources[page.path])).run()
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         message = f"{page.path} cannot be parsed, so that nothing can be said of it"
         yield Finding("unknown-symbol", "docmill", page.path, message, name, 1, page.path)
 
 
-def _parsed(text: str) -> Code:
+def _listed_against_source(listed: Listed, root: str, sources: Mapping[str, str]) -> Iterator[Finding]:
+    path = listed.path
+    if path not in sources:
+        yield Finding("unknown-symbol", "docmill", path, f"{path} is no file of the source", LISTING)
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield from wrongly_listed(listed, _code(root, path, sources[path]))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        message = f"{path} cannot be parsed, so that nothing can be said of it"
+        yield Finding("unknown-symbol", "docmill", path, message, LISTING, path=path)
+
+
+@lru_cache(maxsize=1)  # a page, and then what is listed of the same file
+def _code(root: str, path: str, digest: str) -> Code:
     # As deep on the stack as where symbols are parsed, or less: what was parsed there can be here.
-    (code,) = on_fresh_stack(Code, [text])
+    (code,) = on_fresh_stack(Code, [read_text(root, path, digest)])
     return code
 
 
@@ -300,14 +348,11 @@ def _dead(
 
 def _text(root: str, path: str, digest: str) -> Text:
     """A file in which humans write: code, in whose strings they do, or Markdown."""
-    spelled = read_text(root, path, digest)
-    if not path.endswith(_CODE_SUFFIXES):
-        return Text(spelled)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return Text(spelled, links_in_code(_parsed(spelled)))
-    except (SyntaxError, ValueError, RecursionError):  # a finding of its own
-        return Text(spelled)
+    if path.endswith(_CODE_SUFFIXES):
+        with suppress(SyntaxError, ValueError, RecursionError), warnings.catch_warnings(action="ignore"):
+            code = _code(root, path, digest)  # if it can be parsed; where not, that is a finding of its own
+            return Text(code.source, links_in_code(code))
+    return Text(read_text(root, path, digest))
 
 
 def _all_leads(jobs: Iterable[PageJob], cache: ResultCache) -> Iterator[tuple[PageJob, Leads]]:

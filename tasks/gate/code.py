@@ -153,14 +153,16 @@ def callers_arguments(definition: Definition) -> list[Argument]:
     """The parameters of a function that a caller passes: without the receiver of a method."""
     node = definition.node
     assert isinstance(node, Function)
-    found = list(_arguments(node.args))
+    found = list(arguments_of(node))
     positional = node.args.posonlyargs or node.args.args
     if definition.in_class and positional and not is_decorated(node, "staticmethod"):
         return found[1:]
     return found
 
 
-def _arguments(given: ast.arguments) -> Iterator[Argument]:
+def arguments_of(function: Function) -> Iterator[Argument]:
+    """All parameters of a function, in the order of its signature."""
+    given = function.args
     positional = [*given.posonlyargs, *given.args]
     required = len(positional) - len(given.defaults)
     for number, argument in enumerate(positional):
@@ -263,6 +265,13 @@ def expression(text: str) -> ast.expr | None:
     except (SyntaxError, ValueError):
         return None
     return body.elts[0] if isinstance(body, ast.Tuple) and len(body.elts) == 1 else None
+
+
+def says(text: str | None, node: ast.expr | None) -> bool:
+    """Whether a text is the source of an expression; where there is none, there must be none."""
+    if text is None or node is None:
+        return text is None and node is None
+    return same(expression(text), node)
 
 
 def head(text: str, keyword: str) -> ast.stmt | None:

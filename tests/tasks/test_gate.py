@@ -389,6 +389,78 @@ class C(Exception):
     assert rule in {finding.rule for finding in rig.check().findings}
 
 
+LISTED = '''\
+class C(Exception):
+    x: int = 3
+
+    @property
+    def p(self) -> int: ...
+
+    def m(self, k, /, *args: int, z=1, **kw) -> str: ...
+'''
+M, X = "m.py::C.m", "m.py::C.x"
+GHOST = {"name": "ghost", "kind": "keyword_only", "annotation": None, "default": None}
+
+
+@pytest.mark.parametrize(
+    ("symbol", "change", "rule"),
+    [
+        (M, lambda s: s["parameters"].append(GHOST), "unknown-parameter"),
+        (M, lambda s: s["parameters"].pop(1), "missing-parameter"),
+        (M, lambda s: s["parameters"].pop(0), "missing-parameter"),
+        (M, lambda s: s["parameters"].reverse(), "parameter-order"),
+        (M, lambda s: s["parameters"].append(s["parameters"][-1]), "parameter-order"),
+        (M, lambda s: s["parameters"][1].update(kind="positional_or_keyword"), "wrong-parameter"),
+        (M, lambda s: s["parameters"][2].update(kind="var_keyword"), "wrong-parameter"),
+        (M, lambda s: s["parameters"][2].update(annotation="str"), "wrong-parameter"),
+        (M, lambda s: s["parameters"][2].update(annotation=None), "wrong-parameter"),
+        (M, lambda s: s["parameters"][1].update(annotation="any thing"), "wrong-parameter"),
+        (M, lambda s: s["parameters"][3].update(default="2"), "wrong-parameter"),
+        (M, lambda s: s["parameters"][3].update(default=None), "wrong-parameter"),
+        (M, lambda s: s["parameters"][4].update(default="no thing"), "wrong-parameter"),
+        (M, lambda s: s["slots"].update({"param.ghost": {"text": "It."}}), "unknown-parameter"),
+        (M, lambda s: s.update(signature="def m(self) -> str"), "wrong-signature"),
+        (M, lambda s: s.update(returns=None), "wrong-returns"),
+        (M, lambda s: s.update(kind="function"), "wrong-signature"),
+        (M, lambda s: s.update(line=s["line"] - 1), "stale-line"),
+        (M, lambda s: s.update(id="m.py::C.n"), "unknown-symbol"),
+        (M, lambda s: s.update(id="other.py::C.m"), "unknown-symbol"),
+        (M, lambda s: s.update(path="gone.py"), "unknown-symbol"),
+        (X, lambda s: s.update(signature="x: int = 4"), "wrong-signature"),
+        (X, lambda s: s.update(returns="str"), "wrong-returns"),
+        (X, lambda s: s["parameters"].append(GHOST), "unknown-parameter"),
+        ("m.py::C.p", lambda s: s["parameters"].clear(), "missing-parameter"),
+        ("m.py::C", lambda s: s.update(signature="class C(OSError)"), "wrong-signature"),
+        ("m.py::", lambda s: s["parameters"].append(GHOST), "unknown-parameter"),
+        ("m.py::", lambda s: s.update(kind="class"), "wrong-signature"),
+        ("_inner.py::f", lambda s: s["parameters"].append(GHOST), "unknown-parameter"),
+    ],
+)
+def test_what_symbols_json_says_wrongly_is_caught(tmp_path, home, symbol, change, rule) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text(LISTED)
+    (source / "_inner.py").write_text("def f(a, b=1): ...\n")  # which has no page
+    rig = Rig(source, tmp_path / "site")
+    assert rig.check().findings == ()
+    symbols = json.loads(rig.content("symbols.json"))
+    change(next(s for s in symbols if s["id"] == symbol))
+    findings = rig.check({"symbols.json": json.dumps(symbols)}).findings
+    assert [(f.rule, f.author, f.page) for f in findings] == [(rule, "docmill", "symbols.json")]
+
+
+def test_a_type_that_is_no_python_is_caught(tmp_path, home) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text("def f(x, *args): ...\n")
+    rig = Rig(source, tmp_path / "site")
+    html, cell = rig.content("api/m.html"), "<td><code>list of int</code>"
+    for name in ("x", r"\*args"):
+        wrong = re.sub(rf"(<code>{name}</code></th>)<td>", rf"\1{cell}", html)
+        assert wrong != html
+        assert [f.rule for f in rig.check({"api/m.html": wrong}).findings] == ["wrong-parameter"]
+
+
 def test_odd_code_has_no_findings(tmp_path, home) -> None:
     source = tmp_path / "source"
     source.mkdir()
