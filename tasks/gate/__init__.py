@@ -375,6 +375,18 @@ def _dead_listings(
 
 def _prose(snapshot: Snapshot, exists: Callable[[str], bool], cache: ResultCache) -> Iterator[Finding]:
     """What the repository's own pages link to, and is not there."""
+    for path, line, target in _links_of_prose(snapshot, cache):
+        if not exists(target):
+            message = f"a link leads to {target}, and there is no such file in the repository"
+            yield Finding("dead-link", "human", path, message, path=path, line=line)
+
+
+def linked_files(snapshot: Snapshot, cache: ResultCache) -> list[str]:
+    """What the repository's own pages link to, there or not, whose files no snapshot may hold."""
+    return sorted({target for _, _, target in _links_of_prose(snapshot, cache)})
+
+
+def _links_of_prose(snapshot: Snapshot, cache: ResultCache) -> Iterator[tuple[str, int, str]]:
     keys = {key("gate-prose", 1, gate_digest(), file.path, file.digest): file for file in snapshot.prose}
     known = cache.get_many(keys)
     made = {}
@@ -385,9 +397,7 @@ def _prose(snapshot: Snapshot, exists: Callable[[str], bool], cache: ResultCache
     cache.put_many(made)
     for name, file in keys.items():
         for line, target in msgspec.json.decode((known | made)[name], type=list[tuple[int, str]]):
-            if not exists(target):
-                message = f"a link leads to {target}, and there is no such file in the repository"
-                yield Finding("dead-link", "human", file.path, message, path=file.path, line=line)
+            yield file.path, line, target
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

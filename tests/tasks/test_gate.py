@@ -1012,6 +1012,24 @@ def test_links_of_a_folder_may_lead_through_its_repository(tmp_path, docmill) ->
     assert sorted(f["where"] for f in report["findings"]) == ["README.md:7", "README.md:8", "README.md:9"]
 
 
+def test_files_that_are_no_part_of_a_snapshot_are_looked_at_again(tmp_path, docmill) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text("x = 1\n")
+    (source / "README.md").write_text("# Title\n\n![logo](logo.svg) [free](LICENSE)\n")
+    (source / "LICENSE").write_text("free\n")
+
+    def dead() -> list[str]:
+        return [finding["message"].split()[4] for finding in docmill(source)[1]["findings"]]
+
+    assert dead() == ["logo.svg,"]
+    (source / "logo.svg").write_text("<svg/>")
+    assert dead() == []
+    (source / "LICENSE").unlink()
+    assert dead() == ["LICENSE,"]
+    assert dead() == ["LICENSE,"]
+
+
 CONTRADICTING = '''\
 def f(count: int, name="x", scale=1.0, flag=False):
     """Do.

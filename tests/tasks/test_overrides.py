@@ -268,6 +268,15 @@ def test_a_dead_link_in_an_override_is_a_humans(source, tmp_path, text):
     assert (finding["rule"], finding["where"]) == ("dead-link", "docmill.overrides.toml:5")
 
 
+def test_a_line_more_in_the_file_moves_what_is_reported_of_it(source, tmp_path):
+    override(source, says("description", "See [the pool](missing.html)."))
+    accept(source)
+    assert [f["where"] for f in build(source, tmp_path)["findings"]] == ["docmill.overrides.toml:5"]
+    file = source / "docmill.overrides.toml"
+    file.write_text(f"# in June\n{file.read_text()}")
+    assert [f["where"] for f in build(source, tmp_path)["findings"]] == ["docmill.overrides.toml:6"]
+
+
 def test_a_link_in_the_place_of_the_file_is_refused(source, tmp_path, capsys):
     (tmp_path / "elsewhere.toml").write_text("")
     (source / "docmill.overrides.toml").symlink_to(tmp_path / "elsewhere.toml")
