@@ -22,7 +22,7 @@ import msgspec
 from lxml import etree
 from msgspec import Struct
 
-from tasks.documents import Checked, Finding, SiteFile, Snapshot
+from tasks.documents import Checked, DocmillError, Finding, SiteFile, Snapshot
 from tasks.files import read_text
 from tasks.fresh_stack import on_fresh_stack
 from tasks.gate.code import Code
@@ -220,7 +220,7 @@ def _against_source(name: str, page: Page, root: str, sources: Mapping[str, str]
     try:
         with warnings.catch_warnings(action="ignore"):  # a source's invalid escapes are its own affair
             yield from Comparison(name, page, _code(root, page.path, sources[page.path])).run()
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, RecursionError):
         message = f"{page.path} cannot be parsed, so that nothing can be said of it"
         yield Finding("unknown-symbol", "docmill", page.path, message, name, 1, page.path)
 
@@ -233,7 +233,7 @@ def _listed_against_source(listed: Listed, root: str, sources: Mapping[str, str]
     try:
         with warnings.catch_warnings(action="ignore"):
             yield from wrongly_listed(listed, _code(root, path, sources[path]))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, RecursionError):
         message = f"{path} cannot be parsed, so that nothing can be said of it"
         yield Finding("unknown-symbol", "docmill", path, message, LISTING, path=path)
 
@@ -241,7 +241,11 @@ def _listed_against_source(listed: Listed, root: str, sources: Mapping[str, str]
 @lru_cache(maxsize=1)  # a page, and then what is listed of the same file
 def _code(root: str, path: str, digest: str) -> Code:
     # As deep on the stack as where symbols are parsed, or less: what was parsed there can be here.
-    (code,) = on_fresh_stack(Code, [read_text(root, path, digest)])
+    try:
+        (code,) = on_fresh_stack(Code, [read_text(root, path, digest)])
+    except MemoryError as error:  # says nothing of the file, and is no verdict to be kept
+        message = f"gate: memory is out while reading {path}; run again with fewer processes"
+        raise DocmillError(message) from error
     return code
 
 

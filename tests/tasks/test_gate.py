@@ -674,6 +674,22 @@ def test_a_wrong_page_is_not_published(tmp_path, docmill, monkeypatch) -> None:
     assert (tmp_path / "site" / "api" / "m.html").read_bytes() == standing
 
 
+def test_where_memory_is_out_a_build_fails_and_the_next_one_does_not(tmp_path, docmill, monkeypatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text("def f(a): ...\n")
+
+    def out_of_memory(_source: str) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.gate.Code", out_of_memory)
+        status, report, printed = docmill(source)
+    assert (status, report["findings"]) == (1, [])
+    assert printed.err.startswith("docmill: gate: memory is out while reading m.py")
+    assert docmill(source)[0] == 0
+
+
 def test_a_dead_link_in_a_readme_warns(tmp_path, docmill) -> None:
     source = tmp_path / "source"
     source.mkdir()
