@@ -75,10 +75,11 @@ def dead_links(
         }
         if not file and link.written and link.within != "name":
             file, line = _spelled_in(link, texts)
+        is_a_humans = of_a_human.get(link.within, False)
         yield Finding(
             "dead-link",
-            "human" if of_a_human.get(link.within) else "docmill",
-            path or page,
+            "human" if is_a_humans else "docmill",
+            (file if is_a_humans else "") or path or page,
             f"a link leads to {what}; {missing}",
             page,
             link.line,

@@ -629,7 +629,8 @@ def test_a_waiver_that_waives_nothing_is_told_of(tmp_path) -> None:
     [
         ("[[waiver]]\nrule = 1\n", "rule"),
         (WAIVER.format('"soon"'), "expires"),
-        (WAIVER.format("2026-03-01").replace("wrong-parameter", "wrong"), "no rule 'wrong'"),
+        (WAIVER.format("2026-03-01").replace("wrong-parameter", "wrong"), "'wrong' is no rule; "),
+        (WAIVER.format("2026-03-01").replace("wrong-parameter", "stale-waiver"), "cannot be waived"),
         (WAIVER.format("2026-03-01").replace("known, see issue 7", " "), "give a reason"),
         (WAIVER.format("2026-03-01").replace("reason", "because"), "because"),
         ("[[waiver", "]]"),
