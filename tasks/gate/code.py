@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import keyword
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,8 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 _WORD = re.compile(r"[^\W\d]\w*")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
-_BUILTINS: frozenset[str] = frozenset(vars(builtins))
+# Python's own, and the letters in how literals are spelled: `b''`, `1e9j`, `f'{x!r}'`.
+_PYTHONS = frozenset((*vars(builtins), *keyword.kwlist, *keyword.softkwlist, *"abefjrsu"))
 _BLOCKS = ("body", "cases", "handlers", "orelse", "finalbody")
 
 
@@ -110,11 +112,23 @@ class Code:
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """All names in the source and in what its strings say, and those that Python itself has."""
-        strings = (
-            n.value for n in ast.walk(self.tree) if isinstance(n, ast.Constant) and type(n.value) is str
-        )
-        return _BUILTINS.union(_WORD.findall(self.source), *map(_WORD.findall, strings))
+        """All names in the code and in what its strings say, and those of Python itself; none of comments."""
+        found = set(_PYTHONS)
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Constant):
+                if isinstance(node.value, str | bytes):  # as it is, and as it is spelled
+                    found.update(_WORD.findall(f"{node.value!s} {node.value!r}"))
+            else:
+                for field in node._fields:
+                    found.update(_names(getattr(node, field, None)))
+        return frozenset(found)
+
+
+def _names(value: object) -> list[str]:
+    """The names in a field of a node: one, with dots or without, or several."""
+    if isinstance(value, str):
+        return value.split(".")
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def _statements_in(node: ast.AST) -> list[ast.AST]:

@@ -301,7 +301,7 @@ class Rig:
         return check_site(files, self.snapshot, self.pipeline.source.has, self.cache, self.pipeline.workers)
 
 
-# Beside the workshop: texts of another file's class, a link that a human wrote wrongly, comments that read like one.
+# Beside the workshop: texts of another file's class, a dead link in one, comments that read like links.
 MORE = {
     "racks": "class Rack:\n    def hang(self, tool):\n        '''Hang a tool; see [`guide`](gone.html).'''\n",
     "walls": """\
@@ -1038,6 +1038,50 @@ class HTTPPool:
     def get_all(self, key_name):
         return self.held_back[key_name]
 """
+
+
+COMMENTED = '''\
+# See launch_rockets, and `steer`.
+import os.path as file_paths
+from a_package import Engine as MainEngine
+
+LIMITS: "BoundType" = {"max_load": b"raw_bytes"}
+
+
+def go(self_made, /, *all_stages, key_word=1):  # calls stop_all
+    global world_state
+    match self_made:
+        case {"tank": 1, **other_parts}:
+            pass
+        case MainEngine(fuel_left=0):
+            file_paths.os_name(in_orbit=key_word)
+    return f"{self_made!r}: all_done"
+'''
+
+
+@pytest.mark.parametrize("name", ["launch_rockets", "<code>steer</code>", "stop_all"])
+def test_a_name_in_a_comment_is_none_of_the_code(tmp_path, home, name) -> None:
+    assert says_of_commented(tmp_path, name) == ["invented-identifier"]
+
+
+def test_every_name_of_the_code_may_be_said(tmp_path, home) -> None:
+    """In whatever place of the syntax it stands."""
+    code = COMMENTED.split("\n", 1)[1].replace("# calls stop_all", "")
+    names = dict.fromkeys(re.findall(r"[^\W\d]\w*", code))
+    assert len(names) >= 30
+    assert says_of_commented(tmp_path, " ".join(f"<code>{name}</code>" for name in names)) == []
+
+
+def says_of_commented(folder: Path, said: str) -> list[str]:
+    """The rules that a model breaks which says something of a function."""
+    source = folder / "source"
+    source.mkdir()
+    (source / "m.py").write_text(COMMENTED)
+    rig = Rig(source, folder / "site")
+    before, head, after = rig.content("api/m.html").partition('<section class="symbol function"')
+    text = f'<div class="summary"><p>Uses {said}. <span class="mark model">model</span></p></div>\n'
+    html = before + head + after.replace("</pre>\n", f"</pre>\n{text}", 1)
+    return [finding.rule for finding in rig.check({"api/m.html": html}).findings]
 
 
 def test_what_a_model_may_name_the_gate_lets_through(tmp_path, docmill, monkeypatch, asked_for_all) -> None:
