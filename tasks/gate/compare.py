@@ -192,7 +192,7 @@ class Comparison:
 
     @cached_property
     def _known(self) -> Set[str]:
-        """The words of the code and its path, of what the page lists or a human says there, and kinds of file."""
+        """The words of the code and its path, of what the page lists or a human says there; kinds of file."""
         return self.code.words.union(_KINDS, *map(_WORD.findall, (self.page.path, self.page.words)))
 
     def _model_texts(self, symbol: ShownSymbol) -> None:
