@@ -191,9 +191,7 @@ class Pipeline:
         generated = run("generate", keys.generate, self.generate, snapshot, parsed)
         rendered = run("render", keys.render(generated), self.render, snapshot, parsed, generated)
         linked = self.linked_files(snapshot)
-        checked = run(
-            "gate", keys.gate(rendered, linked, self.overrides_text), self.gate, snapshot, rendered
-        )
+        checked = run("gate", keys.gate(rendered, linked, self.overrides_text), self.gate, snapshot, rendered)
         judgement = self._judge(parsed, checked)
         published = None if judgement.blocking else run("publish", None, self.publish, rendered)
         return Built(snapshot, parsed, generated, rendered, judgement, published, linked)

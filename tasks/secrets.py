@@ -98,7 +98,7 @@ def _is_secret(part: ast.AST) -> bool:
         case ast.Constant(value=bytes(data)):
             return has_secret(data.decode("latin-1"))
         case ast.JoinedStr(values=values):
-            return has_secret("".join(v.value if isinstance(v, ast.Constant) else "{}" for v in values))
+            return has_secret("".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in values))
     return False
 
 

@@ -103,8 +103,8 @@ class Code:
     @cached_property
     def texts(self) -> list[tuple[str, int, int]]:
         """What strings say, and comments that document (`#: …`): each with its first and its last line."""
-        strings = (n for n in ast.walk(self.tree) if isinstance(n, ast.Constant) and type(n.value) is str)
-        found = [(n.value, n.lineno, n.end_lineno or n.lineno) for n in strings]
+        constants = (node for node in ast.walk(self.tree) if isinstance(node, ast.Constant))
+        found = [(c.value, c.lineno, c.end_lineno or c.lineno) for c in constants if isinstance(c.value, str)]
         if "#:" in self.source:
             lines = enumerate(self.lines, 1)
             found += [(line.partition("#:")[2], number, number) for number, line in lines if "#:" in line]

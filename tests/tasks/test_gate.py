@@ -498,7 +498,7 @@ class C(Exception):
     assert rule in {finding.rule for finding in rig.check().findings}
 
 
-LISTED = '''\
+LISTED = """\
 class C(Exception):
     x: int = 3
 
@@ -506,7 +506,7 @@ class C(Exception):
     def p(self) -> int: ...
 
     def m(self, k, /, *args: int, z=1, **kw) -> str: ...
-'''
+"""
 M, X = "m.py::C.m", "m.py::C.x"
 GHOST = {"name": "ghost", "kind": "keyword_only", "annotation": None, "default": None}
 
@@ -1006,7 +1006,7 @@ def test_a_dead_link_of_docmills_is_no_humans_whatever_reads_like_it(tmp_path, h
     (source / "b.py").write_text(OF_ANOTHER)
     rig = Rig(source, tmp_path / "site")
     html = rig.content("api/b.html")
-    link = '<a href="a.html#Client"><code>Client</code></a>'
+    link = '<a href="a.html#Client" rel="noopener noreferrer"><code>Client</code></a>'
     assert html.count(link) == 1
     for wrong in ("a.html#Gone", "#Gone"):
         checked = rig.check({"api/b.html": html.replace(link, link.replace("a.html#Client", wrong))})
@@ -1040,7 +1040,7 @@ class HTTPPool:
 """
 
 
-COMMENTED = '''\
+COMMENTED = """\
 # See launch_rockets, and `steer`.
 import os.path as file_paths
 from a_package import Engine as MainEngine
@@ -1056,7 +1056,7 @@ def go(self_made, /, *all_stages, key_word=1):  # calls stop_all
         case MainEngine(fuel_left=0):
             file_paths.os_name(in_orbit=key_word)
     return f"{self_made!r}: all_done"
-'''
+"""
 
 
 @pytest.mark.parametrize("name", ["launch_rockets", "<code>steer</code>", "stop_all"])

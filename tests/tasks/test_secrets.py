@@ -109,11 +109,11 @@ LONG_JWT = "the token of the service that reads it is this one: " + JWT
 @pytest.mark.parametrize(
     ("code", "secret"),
     [
-        (f"def f():\n    return connect(\"{DSN[0]}\"\n                   \"{DSN[1]}\")\n", DSN[1]),
-        (f"@uses(\"{DSN[0]}{DSN[1]}\")\ndef f(x):\n    return x\n", DSN[1]),
-        (f"@uses(\"{LONG_JWT}\")\ndef f(x):\n    return x\n", JWT),
-        (f"@uses(\n    b\"{DSN[0]}\"\n    b\"{DSN[1]}\"\n)\ndef f(x):\n    return x\n", DSN[1]),
-        (f"def f(u):\n    return f\"https://{{u}}:{'Tr0ub4dor3xyz' * 5}@db/x\"\n", DSN[1]),
+        (f'def f():\n    return connect("{DSN[0]}"\n                   "{DSN[1]}")\n', DSN[1]),
+        (f'@uses("{DSN[0]}{DSN[1]}")\ndef f(x):\n    return x\n', DSN[1]),
+        (f'@uses("{LONG_JWT}")\ndef f(x):\n    return x\n', JWT),
+        (f'@uses(\n    b"{DSN[0]}"\n    b"{DSN[1]}"\n)\ndef f(x):\n    return x\n', DSN[1]),
+        (f'def f(u):\n    return f"https://{{u}}:{"Tr0ub4dor3xyz" * 5}@db/x"\n', DSN[1]),
     ],
 )
 def test_a_secret_is_found_before_its_string_is_shortened(code, secret):
