@@ -25,6 +25,7 @@ bench: $(READY)  ## run the benchmarks; results go to benchmarks/results/
 	$(BIN)/python benchmarks/build.py
 	$(BIN)/python benchmarks/signatures.py
 	$(BIN)/python benchmarks/releases.py
+	$(BIN)/python benchmarks/gate.py
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/roofline.py
 

@@ -37,15 +37,20 @@ class Progress(Protocol):
 
 
 class Stamp(Struct):
-    """What a standing site was made from, and what was reported of it."""
+    """What a standing site was made from, and what was reported of it.
+
+    `linked` tells of files that Markdown links to whether they were there.
+    """
 
     inputs: str
     release: str
     report: Report
+    linked: dict[str, bool]
 
-    def is_of(self, inputs: str, release: str) -> bool:
-        """Whether a standing release was made from these inputs."""
-        return (self.inputs, self.release) == (inputs, release)
+    def is_of(self, inputs: str, release: str, has: Callable[[str], bool]) -> bool:
+        """Whether a standing release was made from these inputs, and its links still lead where they led."""
+        is_same = (self.inputs, self.release) == (inputs, release)
+        return is_same and all(has(path) == was_there for path, was_there in self.linked.items())
 
 
 class TimedRun:
@@ -84,11 +89,12 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
         machine = machine_digest(settings.model, cache_home()) if settings.model != "none" else ""
         made_by = [settings.model_dump(mode="json"), code_digest(), machine]
         waivers = pipeline.waivers, still_valid(pipeline.waivers, pipeline.today)
-        inputs = digest([snapshot.digest, *made_by, waivers, pipeline.overrides])
+        inputs = digest([snapshot.digest, *made_by, waivers, pipeline.overrides_text])
         stamp_file = cache_home() / "stamps" / f"{digest(pipeline.target.location)}.json"
         standing = pipeline.target.standing()
         stamp = _stamp(stamp_file)
-        if machine is not None and stamp and standing and stamp.is_of(inputs, standing.release):
+        is_same = stamp and standing and stamp.is_of(inputs, standing.release, source.has)
+        if machine is not None and stamp and is_same:
             report_unchanged(report, stamp.report)
         else:
             report.slots_before = pipeline.standing_slots()
@@ -98,7 +104,8 @@ def build(source: OpenedSource, settings: Settings, report: Report, progress: Pr
                 raise GateError(built.judgement)
             pipeline.remember(pipeline.ledger(built))
             if not report.degraded:  # what a budget left unwritten is the next build's to write
-                write_whole(stamp_file, msgspec.json.encode(Stamp(inputs, built.published.release, report)))
+                stamp = Stamp(inputs, built.published.release, report, built.linked)
+                write_whole(stamp_file, msgspec.json.encode(stamp))
 
 
 def plan(source: OpenedSource, settings: Settings, progress: Progress) -> Plan:

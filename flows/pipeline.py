@@ -75,7 +75,10 @@ class Parsed(Struct, frozen=True):
 
 
 class Built(Struct, frozen=True):
-    """What a build made; nothing is published if the gate blocks it."""
+    """What a build made; nothing is published if the gate blocks it.
+
+    `linked` tells of files that Markdown links to whether they were there.
+    """
 
     snapshot: Snapshot
     parsed: Parsed
@@ -83,6 +86,7 @@ class Built(Struct, frozen=True):
     rendered: Rendered
     judgement: Judgement
     published: Published | None
+    linked: dict[str, bool]
 
     @property
     def slots(self) -> dict[str, int]:
@@ -162,6 +166,19 @@ class Pipeline:
 
         return read_overrides(self.source.root)
 
+    @cached_property
+    def overrides_text(self) -> str:
+        """The file of those texts as it is; where each stands in it counts for what is reported."""
+        from tasks.overrides import OVERRIDES_FILE
+
+        return read_committed(self.source.root, OVERRIDES_FILE)
+
+    def linked_files(self, snapshot: Snapshot) -> dict[str, bool]:
+        """Whether what Markdown files link to is there, of which a snapshot's digest need not tell."""
+        from tasks.gate import linked_files
+
+        return {path: self.source.has(path) for path in linked_files(snapshot, self.cache)}
+
     # --- the pipeline
 
     def build(self, snapshot: Snapshot, run: Run) -> Built:
@@ -173,10 +190,11 @@ class Pipeline:
         self.fail_if_strict(snapshot, parsed)
         generated = run("generate", keys.generate, self.generate, snapshot, parsed)
         rendered = run("render", keys.render(generated), self.render, snapshot, parsed, generated)
-        checked = run("gate", keys.gate(rendered), self.gate, snapshot, rendered)
+        linked = self.linked_files(snapshot)
+        checked = run("gate", keys.gate(rendered, linked, self.overrides_text), self.gate, snapshot, rendered)
         judgement = self._judge(parsed, checked)
         published = None if judgement.blocking else run("publish", None, self.publish, rendered)
-        return Built(snapshot, parsed, generated, rendered, judgement, published)
+        return Built(snapshot, parsed, generated, rendered, judgement, published, linked)
 
     def fail_if_strict(self, snapshot: Snapshot, parsed: Parsed) -> None:
         """Under `strict`, a skipped file is a failure, and nothing is published.
@@ -296,7 +314,7 @@ class Pipeline:
         from tasks.gate import check_site
         from tasks.overrides import OVERRIDES_FILE
 
-        added = {OVERRIDES_FILE: read_committed(self.source.root, OVERRIDES_FILE)} if self.overrides else {}
+        added = {OVERRIDES_FILE: self.overrides_text} if self.overrides else {}
         return check_site(rendered.files, snapshot, self.source.has, self.cache, self.workers, added)
 
     def publish(self, rendered: Rendered) -> Published:
@@ -457,6 +475,7 @@ class StageKeys(Struct, frozen=True):
         """The key of the render stage, which depends on what the model wrote."""
         return key("render", 1, self.chunk, generated.completions, self.site)
 
-    def gate(self, rendered: Rendered) -> str:
-        """The key of the gate's findings, which depend on the pages, and on the source behind them."""
-        return key("gate", 1, self.chunk, {name: file.digest for name, file in rendered.files.items()})
+    def gate(self, rendered: Rendered, linked: dict[str, bool], overrides: str) -> str:
+        """The key of the gate's findings: the pages, the source behind them, and what is read beside both."""
+        pages = {name: file.digest for name, file in rendered.files.items()}
+        return key("gate", 2, self.chunk, pages, linked, overrides)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from detect_secrets.plugins.base import BasePlugin
 
 # Part of every key of what is searched: other code, or another library, may find other secrets.
-SECRETS_VERSION = (4, version("detect-secrets"))
+SECRETS_VERSION = (5, version("detect-secrets"))
 
 HIDDEN = "..."
 
@@ -72,22 +72,34 @@ def without_secrets(code: str) -> str:
     return "\n".join(map(_hidden, code.split("\n")))
 
 
-def without_secret_constants(node: _Node, source: str) -> _Node:
-    """A syntax tree whose strings that hold a secret are hidden; itself if there are none.
+def has_secret_literal(node: ast.AST) -> bool:
+    """Whether a string in a syntax tree holds a secret, also one that is written in pieces side by side."""
+    return any(map(_is_secret, ast.walk(node)))
 
-    Args:
-        node: A definition.
-        source: Its text, which is searched first.
-    """
-    if not has_secret(source):
+
+def without_secret_literals(node: _Node) -> _Node:
+    """A syntax tree whose strings that hold a secret are hidden, as a whole; itself if there are none."""
+    if not has_secret_literal(node):
         return node
     tree = copy.deepcopy(node)
     for part in ast.walk(tree):
-        if isinstance(part, ast.Constant) and isinstance(part.value, str | bytes):
-            text = part.value if isinstance(part.value, str) else part.value.decode("latin-1")
-            if has_secret(text):
-                part.value = HIDDEN if isinstance(part.value, str) else HIDDEN.encode()
+        if _is_secret(part):
+            for constant in part.values if isinstance(part, ast.JoinedStr) else [part]:
+                if isinstance(constant, ast.Constant):
+                    constant.value = HIDDEN.encode() if isinstance(constant.value, bytes) else HIDDEN
     return tree
+
+
+def _is_secret(part: ast.AST) -> bool:
+    """Whether a string says a secret; a formatted one with braces where something is put in."""
+    match part:
+        case ast.Constant(value=str(text)):
+            return has_secret(text)
+        case ast.Constant(value=bytes(data)):
+            return has_secret(data.decode("latin-1"))
+        case ast.JoinedStr(values=values):
+            return has_secret("".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in values))
+    return False
 
 
 def _hidden(line: str) -> str:

@@ -37,13 +37,14 @@ RULES = {
     "stale-override": "an override is of a text that is there, and of the code that it was written for",
     "stale-waiver": "a waiver waives something, and has not expired",
 }
+_WAIVED = tuple(rule for rule in RULES if rule != "stale-waiver")
 
 
 class Waiver(Struct, frozen=True, forbid_unknown_fields=True):
     """A finding that a repository lives with: which rule, of which symbol, why, and until when.
 
-    `symbol` is an id as in symbols.json; of a dead link it is the path of the file. Such a waiver is of links
-    that a human wrote, unless its `author` says otherwise.
+    `symbol` is an id as in symbols.json; of a dead link it is the path of the file that it is written in.
+    Such a waiver is of links that a human wrote, unless its `author` says otherwise.
     """
 
     rule: str
@@ -102,8 +103,10 @@ def read_waivers(root: Path) -> tuple[Waiver, ...]:
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{WAIVERS_FILE}: {error}") from error
     for number, waiver in enumerate(waivers, 1):
-        if waiver.rule not in RULES:
-            raise SourceError(f"{WAIVERS_FILE}: waiver {number}: no rule {waiver.rule!r}; {', '.join(RULES)}")
+        if waiver.rule not in _WAIVED:
+            what = "cannot be waived" if waiver.rule in RULES else "is no rule"
+            rules = ", ".join(_WAIVED)
+            raise SourceError(f"{WAIVERS_FILE}: waiver {number}: {waiver.rule!r} {what}; {rules}")
         if not waiver.reason.strip():
             raise SourceError(f"{WAIVERS_FILE}: waiver {number}: give a reason")
     return tuple(waivers)

@@ -54,7 +54,7 @@ from tasks.chunk.syntax import (
     takes_what_it_says,
 )
 from tasks.documents import Contradiction, Kind, Parameter, Surface, Symbol
-from tasks.secrets import has_secret
+from tasks.secrets import has_secret, has_secret_literal
 
 _DATACLASS = {"dataclass", "define", "frozen", "mutable", "attrs"}
 # Bases from which a class inherits no constructor that takes anything but its own attributes.
@@ -296,7 +296,8 @@ class _Chunker:
         if (value.end_lineno or value.lineno) - value.lineno > _TALLEST_VALUE:
             return "…"
         written = self._text(value)
-        return "…" if len(written) > _LONGEST_VALUE or has_secret(f"{name} = {written}") else written
+        is_secret = has_secret(f"{name} = {written}") or has_secret_literal(value)
+        return "…" if len(written) > _LONGEST_VALUE or is_secret else written
 
     def _export(self, value: ast.expr | None, replace_all: bool) -> None:
         """Note what `__all__` lists; a value that only a run could tell does not count."""

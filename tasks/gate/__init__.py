@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.resources import files as package_files
@@ -21,29 +22,33 @@ import msgspec
 from lxml import etree
 from msgspec import Struct
 
-from tasks.documents import Checked, Finding, SiteFile, Snapshot
+from tasks.documents import Checked, DocmillError, Finding, SiteFile, Snapshot
 from tasks.files import read_text
 from tasks.fresh_stack import on_fresh_stack
 from tasks.gate.code import Code
 from tasks.gate.compare import Comparison
-from tasks.gate.links import LISTINGS, Anchors, dead_links, listed_links
+from tasks.gate.links import LISTINGS, Anchors, Text, dead_links, listed_links
+from tasks.gate.listing import LISTING, Listed, listed_files, wrongly_listed
 from tasks.gate.page import Link, Page, read_page
 from tasks.gate.prose import links_to_files
+from tasks.gate.written import links_in_code, links_in_toml
 from tasks.keys import digest, digest_bytes, key
 from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
 _BATCH = 100
+_CODE_SUFFIXES = (".py", ".pyi")
 
 T = TypeVar("T")
 
 
 class PageJob(Struct, frozen=True):
-    """A page to check, and where its content lies in the cache."""
+    """A page to check, where its content lies in the cache, and what is listed of its file, if unchecked."""
 
     name: str
     content: str
     digest: str
+    listed: Listed | None = None
 
 
 class Facts(Struct, frozen=True, array_like=True):
@@ -51,7 +56,7 @@ class Facts(Struct, frozen=True, array_like=True):
 
     `path` is the file that the page documents or shows; `source` the page that its source links lead to.
     `anchors` digests what links can lead to in it, `targets` are the pages that its own links lead to.
-    `summary` is what a model says of the module.
+    `summary` is what a model says of the module, `others` are further files whose texts the page shows.
     """
 
     path: str
@@ -59,6 +64,12 @@ class Facts(Struct, frozen=True, array_like=True):
     anchors: str
     targets: tuple[str, ...]
     summary: str
+    others: tuple[str, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The files in which humans wrote what the page shows."""
+        return self.path, *self.others
 
 
 class Leads(Struct, frozen=True, array_like=True):
@@ -88,8 +99,16 @@ def check_site(
         spread: How work goes to several processes.
         added: By path, files in which humans wrote texts of symbols, beside the symbols' own.
     """
-    jobs = {n: PageJob(n, f.key, f.digest) for n, f in sorted(files.items()) if n.endswith(".html")}
     sources = {file.path: file.digest for file in (*snapshot.code, *snapshot.prose)}
+    listing = files[LISTING].key
+    listed = {_listed_key(one, sources): one for one in listed_files(cache.get_many([listing])[listing])}
+    unchecked = cache.missing(listed)
+    of_page = {one.page: one for key, one in listed.items() if key in unchecked}
+    jobs = {
+        name: PageJob(name, file.key, file.digest, of_page.get(name))
+        for name, file in sorted(files.items())
+        if name.endswith(".html")
+    }
     unread = cache.missing(_facts_key(job) for job in jobs.values())
     common = (snapshot.root, sources)
     spread(check_pages, [job for job in jobs.values() if _facts_key(job) in unread], *common)
@@ -97,8 +116,11 @@ def check_site(
     verdicts = {_verdict_key(job, facts[name].path, sources): job for name, job in jobs.items()}
     unjudged = cache.missing(verdicts)
     spread(check_pages, [job for key, job in verdicts.items() if key in unjudged], *common)
-    found = cache.get_many(verdicts)
-    findings = [f for key in verdicts for f in msgspec.json.decode(found[key], type=list[Finding])]
+    left = cache.missing(unchecked)  # of files without a page
+    spread(check_listed, [one for key, one in listed.items() if key in left], *common)
+    judged = *verdicts, *listed
+    found = cache.get_many(judged)
+    findings = [f for key in judged for f in msgspec.json.decode(found[key], type=list[Finding])]
     findings += _links(jobs, files, facts, snapshot, added, cache)
     findings += _prose(snapshot, exists, cache)
     return Checked(len(jobs), tuple(sorted(findings, key=lambda f: (f.page, f.page_line, f.rule, f.message))))
@@ -126,6 +148,11 @@ def _verdict_key(job: PageJob, path: str, sources: Mapping[str, str]) -> str:
     return key("gate-verdict", 1, gate_digest(), job.name, job.digest, path, sources.get(path))
 
 
+def _listed_key(listed: Listed, sources: Mapping[str, str]) -> str:
+    said = digest_bytes(listed.data)
+    return key("gate-listed", 1, gate_digest(), listed.path, said, sources.get(listed.path))
+
+
 def _facts(jobs: Iterable[PageJob], cache: ResultCache) -> dict[str, Facts]:
     keys = {_facts_key(job): job.name for job in jobs}
     decoder = msgspec.json.Decoder(Facts)
@@ -148,17 +175,33 @@ def check_pages(jobs: Iterable[PageJob], cache: ResultCache, root: str, sources:
             results[_facts_key(job)] = msgspec.json.encode(facts)
             results[_leads_key(job)] = msgspec.json.encode(leads)
             results[_verdict_key(job, page.path, sources)] = msgspec.json.encode(verdict)
+            if job.listed is not None:  # here, for the file has just been parsed
+                results[_listed_key(job.listed, sources)] = _listing_verdict(job.listed, root, sources)
         return results
 
     for results in on_fresh_stack(checked, _batches(jobs)):
         cache.put_many(results)
 
 
+def check_listed(files: Iterable[Listed], cache: ResultCache, root: str, sources: Mapping[str, str]) -> None:
+    """Hold what is listed of files that have no page against them, and store the verdicts."""
+
+    def checked(batch: list[Listed]) -> dict[str, bytes]:
+        return {_listed_key(one, sources): _listing_verdict(one, root, sources) for one in batch}
+
+    for results in on_fresh_stack(checked, _batches(files)):
+        cache.put_many(results)
+
+
+def _listing_verdict(listed: Listed, root: str, sources: Mapping[str, str]) -> bytes:
+    return msgspec.json.encode(list(_listed_against_source(listed, root, sources)))
+
+
 def _facts_of(page: Page) -> tuple[Facts, Leads]:
     targets = tuple(sorted({link.target for link in page.links}))
     ids = tuple(sorted(set(page.ids)))
     summary = next((t.text for s in page.symbols[:1] for t in s.model_texts[:1]), "")
-    facts = Facts(page.path, page.source, digest([ids, page.lines]), targets, summary)
+    facts = Facts(page.path, page.source, digest([ids, page.lines]), targets, summary, page.others)
     return facts, Leads(ids, page.lines, tuple(page.links), tuple(page.listed))
 
 
@@ -169,21 +212,41 @@ def _against_source(name: str, page: Page, root: str, sources: Mapping[str, str]
         message = f"{page.path} is no file of the source"
         yield Finding("unknown-symbol", "docmill", page.path, message, name, 1)
         return
-    text = read_text(root, page.path, sources[page.path])
     if page.code is not None:
-        if line := _first_difference(page.code, text):
+        if line := _first_difference(page.code, read_text(root, page.path, sources[page.path])):
             message = f"line {line} is not that of {page.path}"
             yield Finding("stale-source", "docmill", page.path, message, name, 1, page.path, line)
         return
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a source's invalid escapes are its own affair
-            # As deep on the stack as where symbols are parsed, or less: what was parsed there can be here.
-            (code,) = on_fresh_stack(Code, [text])
-            yield from Comparison(name, page, code).run()
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        with warnings.catch_warnings(action="ignore"):  # a source's invalid escapes are its own affair
+            yield from Comparison(name, page, _code(root, page.path, sources[page.path])).run()
+    except (SyntaxError, ValueError, RecursionError):
         message = f"{page.path} cannot be parsed, so that nothing can be said of it"
         yield Finding("unknown-symbol", "docmill", page.path, message, name, 1, page.path)
+
+
+def _listed_against_source(listed: Listed, root: str, sources: Mapping[str, str]) -> Iterator[Finding]:
+    path = listed.path
+    if path not in sources:
+        yield Finding("unknown-symbol", "docmill", path, f"{path} is no file of the source", LISTING)
+        return
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield from wrongly_listed(listed, _code(root, path, sources[path]))
+    except (SyntaxError, ValueError, RecursionError):
+        message = f"{path} cannot be parsed, so that nothing can be said of it"
+        yield Finding("unknown-symbol", "docmill", path, message, LISTING, path=path)
+
+
+@lru_cache(maxsize=1)  # a page, and then what is listed of the same file
+def _code(root: str, path: str, digest: str) -> Code:
+    # As deep on the stack as where symbols are parsed, or less: what was parsed there can be here.
+    try:
+        (code,) = on_fresh_stack(Code, [read_text(root, path, digest)])
+    except MemoryError as error:  # says nothing of the file, and is no verdict to be kept
+        message = f"gate: memory is out while reading {path}; run again with fewer processes"
+        raise DocmillError(message) from error
+    return code
 
 
 def _first_difference(shown: str, text: str) -> int:
@@ -240,8 +303,8 @@ def _links_key(
     targets = [
         (facts[t].anchors, facts[t].summary) if t in facts else t in files for t in facts[job.name].targets
     ]
-    source = sources.get(facts[job.name].path)  # where a human's link stands
-    return key("gate-links", 1, gate_digest(), job.name, job.digest, targets, source, added)
+    texts = [sources.get(path) for path in facts[job.name].texts]  # where a human's link stands
+    return key("gate-links", 1, gate_digest(), job.name, job.digest, targets, texts, added)
 
 
 def _source_links(facts: Mapping[str, Facts]) -> Iterator[Finding]:
@@ -277,13 +340,23 @@ def _dead(
         path = facts[job.name].path
         found = list(dead_links(job.name, path, leads.links, anchors, {}))
         if found and path in sources:  # whose are they
-            text = read_text(root, path, sources[path])
-            found = list(dead_links(job.name, path, leads.links, anchors, {path: text, **added}))
+            texts = {p: _text(root, p, sources[p]) for p in facts[job.name].texts if p in sources}
+            texts |= {p: Text(text, links_in_toml(text)) for p, text in added.items()}
+            found = list(dead_links(job.name, path, leads.links, anchors, texts))
         for target, summary in leads.listed:
             if target in facts and facts[target].summary != summary:
                 message = f"what it says of {facts[target].path} is not what {target} says"
                 found.append(Finding("stale-summary", "docmill", path or job.name, message, job.name))
         yield job, found
+
+
+def _text(root: str, path: str, digest: str) -> Text:
+    """A file in which humans write: code, in whose strings they do, or Markdown."""
+    if path.endswith(_CODE_SUFFIXES):
+        with suppress(SyntaxError, ValueError, RecursionError), warnings.catch_warnings(action="ignore"):
+            code = _code(root, path, digest)  # if it can be parsed; where not, that is a finding of its own
+            return Text(code.source, links_in_code(code))
+    return Text(read_text(root, path, digest))
 
 
 def _all_leads(jobs: Iterable[PageJob], cache: ResultCache) -> Iterator[tuple[PageJob, Leads]]:
@@ -306,6 +379,18 @@ def _dead_listings(
 
 def _prose(snapshot: Snapshot, exists: Callable[[str], bool], cache: ResultCache) -> Iterator[Finding]:
     """What the repository's own pages link to, and is not there."""
+    for path, line, target in _links_of_prose(snapshot, cache):
+        if not exists(target):
+            message = f"a link leads to {target}, and there is no such file in the repository"
+            yield Finding("dead-link", "human", path, message, path=path, line=line)
+
+
+def linked_files(snapshot: Snapshot, cache: ResultCache) -> list[str]:
+    """What the repository's own pages link to, there or not, whose files no snapshot may hold."""
+    return sorted({target for _, _, target in _links_of_prose(snapshot, cache)})
+
+
+def _links_of_prose(snapshot: Snapshot, cache: ResultCache) -> Iterator[tuple[str, int, str]]:
     keys = {key("gate-prose", 1, gate_digest(), file.path, file.digest): file for file in snapshot.prose}
     known = cache.get_many(keys)
     made = {}
@@ -316,9 +401,7 @@ def _prose(snapshot: Snapshot, exists: Callable[[str], bool], cache: ResultCache
     cache.put_many(made)
     for name, file in keys.items():
         for line, target in msgspec.json.decode((known | made)[name], type=list[tuple[int, str]]):
-            if not exists(target):
-                message = f"a link leads to {target}, and there is no such file in the repository"
-                yield Finding("dead-link", "human", file.path, message, path=file.path, line=line)
+            yield file.path, line, target
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import keyword
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,9 @@ from msgspec import Struct
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 _WORD = re.compile(r"[^\W\d]\w*")
-_BUILTINS: frozenset[str] = frozenset(vars(builtins))
+_NEWLINE = re.compile(r"\r\n|\r|\n")
+# Python's own, and the letters in how literals are spelled: `b''`, `1e9j`, `f'{x!r}'`.
+_PYTHONS = frozenset((*vars(builtins), *keyword.kwlist, *keyword.softkwlist, *"abefjrsu"))
 _BLOCKS = ("body", "cases", "handlers", "orelse", "finalbody")
 
 
@@ -93,12 +96,39 @@ class Code:
         return "yield" in self.source
 
     @cached_property
+    def lines(self) -> list[str]:
+        """The source line by line, as Python counts them."""
+        return _NEWLINE.split(self.source)
+
+    @cached_property
+    def texts(self) -> list[tuple[str, int, int]]:
+        """What strings say, and comments that document (`#: …`): each with its first and its last line."""
+        constants = (node for node in ast.walk(self.tree) if isinstance(node, ast.Constant))
+        found = [(c.value, c.lineno, c.end_lineno or c.lineno) for c in constants if isinstance(c.value, str)]
+        if "#:" in self.source:
+            lines = enumerate(self.lines, 1)
+            found += [(line.partition("#:")[2], number, number) for number, line in lines if "#:" in line]
+        return found
+
+    @cached_property
     def words(self) -> frozenset[str]:
-        """All names in the source and in what its strings say, and those that Python itself has."""
-        strings = (
-            n.value for n in ast.walk(self.tree) if isinstance(n, ast.Constant) and type(n.value) is str
-        )
-        return _BUILTINS.union(_WORD.findall(self.source), *map(_WORD.findall, strings))
+        """All names in the code and in what its strings say, and those of Python itself; none of comments."""
+        found = set(_PYTHONS)
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Constant):
+                if isinstance(node.value, str | bytes):  # as it is, and as it is spelled
+                    found.update(_WORD.findall(f"{node.value!s} {node.value!r}"))
+            else:
+                for field in node._fields:
+                    found.update(_names(getattr(node, field, None)))
+        return frozenset(found)
+
+
+def _names(value: object) -> list[str]:
+    """The names in a field of a node: one, with dots or without, or several."""
+    if isinstance(value, str):
+        return value.split(".")
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def _statements_in(node: ast.AST) -> list[ast.AST]:
@@ -137,14 +167,16 @@ def callers_arguments(definition: Definition) -> list[Argument]:
     """The parameters of a function that a caller passes: without the receiver of a method."""
     node = definition.node
     assert isinstance(node, Function)
-    found = list(_arguments(node.args))
+    found = list(arguments_of(node))
     positional = node.args.posonlyargs or node.args.args
     if definition.in_class and positional and not is_decorated(node, "staticmethod"):
         return found[1:]
     return found
 
 
-def _arguments(given: ast.arguments) -> Iterator[Argument]:
+def arguments_of(function: Function) -> Iterator[Argument]:
+    """All parameters of a function, in the order of its signature."""
+    given = function.args
     positional = [*given.posonlyargs, *given.args]
     required = len(positional) - len(given.defaults)
     for number, argument in enumerate(positional):
@@ -247,6 +279,13 @@ def expression(text: str) -> ast.expr | None:
     except (SyntaxError, ValueError):
         return None
     return body.elts[0] if isinstance(body, ast.Tuple) and len(body.elts) == 1 else None
+
+
+def says(text: str | None, node: ast.expr | None) -> bool:
+    """Whether a text is the source of an expression; where there is none, there must be none."""
+    if text is None or node is None:
+        return text is None and node is None
+    return same(expression(text), node)
 
 
 def head(text: str, keyword: str) -> ast.stmt | None:

@@ -23,6 +23,7 @@ from tasks.gate.code import (
     same,
     same_all,
     same_type_parameters,
+    says,
     yields,
 )
 from tasks.gate.page import Page, ShownParameter, ShownSymbol, ShownText
@@ -73,7 +74,7 @@ class Comparison:
     # --- one symbol
 
     def _symbol(self, symbol: ShownSymbol) -> None:
-        definitions = self.code.definitions.get(_ORDINAL.sub("", symbol.name), [])
+        definitions = self.code.definitions.get(without_ordinal(symbol.name), [])
         here = [d for d in definitions if d.line == symbol.source_line]
         if not definitions:
             self._found("unknown-symbol", symbol, f"{symbol.name} is not defined in {self.page.path}")
@@ -82,10 +83,10 @@ class Comparison:
             message = f"{symbol.name} leads to line {symbol.source_line} and is defined in line {lines}"
             self._found("stale-line", symbol, message)
         else:
-            name = _ORDINAL.sub("", symbol.name)
-            if _ORDINAL.sub("", symbol.heading) != name:
-                self._found("wrong-signature", symbol, f"{name} is headed {_short(symbol.heading)!r}")
-            if not _is_of_kind(symbol.kind, here[0]):
+            name = without_ordinal(symbol.name)
+            if without_ordinal(symbol.heading) != name:
+                self._found("wrong-signature", symbol, f"{name} is headed {short(symbol.heading)!r}")
+            if not is_of_kind(symbol.kind, here[0]):
                 self._found("wrong-signature", symbol, f"{name} is no {symbol.kind}")
                 return
             match here[0].node:
@@ -99,7 +100,7 @@ class Comparison:
                 self._model_texts(symbol)
 
     def _function(self, symbol: ShownSymbol, here: Definition, definitions: list[Definition]) -> None:
-        documented, overloads = _overloaded(here, definitions)
+        documented, overloads = overloaded(here, definitions)
         node = documented.node
         assert isinstance(node, Function)
         expected = [*overloads, node]
@@ -107,8 +108,8 @@ class Comparison:
             message = f"{symbol.name} has {len(expected)} signatures, and {len(symbol.signatures)} are shown"
             self._found("wrong-signature", symbol, message)
         for text, definition in zip(symbol.signatures, expected, strict=False):
-            if not _is_head_of(text, definition):
-                self._found("wrong-signature", symbol, f"no signature of {symbol.name}: {_short(text)}")
+            if not is_head_of(text, definition):
+                self._found("wrong-signature", symbol, f"no signature of {symbol.name}: {short(text)}")
         self._decorators(symbol, node)
         if symbol.kind == "property":
             self._no_parameters(symbol)
@@ -155,7 +156,7 @@ class Comparison:
             self._found("wrong-returns", symbol, f"{symbol.name} {verb}, and {label!r} is shown")
         if bool(shown) != (node.returns is not None) or (shown and not same(expression(shown), node.returns)):
             self._found(
-                "wrong-returns", symbol, f"{symbol.name} does not return {_short(shown) or 'just that'}"
+                "wrong-returns", symbol, f"{symbol.name} does not return {short(shown) or 'just that'}"
             )
 
     def _decorators(self, symbol: ShownSymbol, node: Function | ast.ClassDef) -> None:
@@ -163,20 +164,13 @@ class Comparison:
         for text in symbol.decorators:  # in order, though not all of them need be shown
             shown = expression(text.removeprefix("@"))
             if not any(same(shown, decorator) for decorator in real):
-                self._found("wrong-signature", symbol, f"{symbol.name} is not decorated with {_short(text)}")
+                self._found("wrong-signature", symbol, f"{symbol.name} is not decorated with {short(text)}")
 
     def _class(self, symbol: ShownSymbol, node: ast.ClassDef) -> None:
         self._decorators(symbol, node)
         for text in symbol.signatures:
-            shown = head(text, "class")
-            if (
-                not isinstance(shown, ast.ClassDef)
-                or shown.name != node.name
-                or not same_all(shown.bases, node.bases)
-                or not same_all(shown.keywords, node.keywords)
-                or not same_type_parameters(shown, node)
-            ):
-                self._found("wrong-signature", symbol, f"no signature of {symbol.name}: {_short(text)}")
+            if not is_class_head(text, node):
+                self._found("wrong-signature", symbol, f"no signature of {symbol.name}: {short(text)}")
         if not symbol.signatures and (node.bases or node.keywords):
             self._found("wrong-signature", symbol, f"the bases of {symbol.name} are not shown")
         self._no_parameters(symbol)
@@ -185,8 +179,8 @@ class Comparison:
         if len(symbol.signatures) != 1:
             self._found("wrong-signature", symbol, f"{symbol.name} is shown without what it is")
         for text in symbol.signatures:
-            if not _is_assignment_of(text, symbol.name.rpartition(".")[2], node):
-                self._found("wrong-signature", symbol, f"{symbol.name} is not assigned so: {_short(text)}")
+            if not is_assignment_of(text, symbol.name.rpartition(".")[2], node):
+                self._found("wrong-signature", symbol, f"{symbol.name} is not assigned so: {short(text)}")
         self._no_parameters(symbol)
 
     def _no_parameters(self, symbol: ShownSymbol) -> None:
@@ -198,7 +192,7 @@ class Comparison:
 
     @cached_property
     def _known(self) -> Set[str]:
-        """The words of the file, of its path, of what the page lists or a human added, and what files are."""
+        """The words of the code and its path, of what the page lists or a human says there; kinds of file."""
         return self.code.words.union(_KINDS, *map(_WORD.findall, (self.page.path, self.page.words)))
 
     def _model_texts(self, symbol: ShownSymbol) -> None:
@@ -216,7 +210,12 @@ def invented(text: ShownText, known: Set[str]) -> Iterator[str]:
                 yield word
 
 
-def _overloaded(here: Definition, definitions: list[Definition]) -> tuple[Definition, list[Function]]:
+def without_ordinal(name: str) -> str:
+    """A qualified name without the `#2` of a further definition of it."""
+    return _ORDINAL.sub("", name)
+
+
+def overloaded(here: Definition, definitions: list[Definition]) -> tuple[Definition, list[Function]]:
     """What is documented by a symbol that is defined here, and the overloads that are shown with it.
 
     Overloads stand before the implementation. Without one, as in stubs, the last of them stands for it.
@@ -241,7 +240,8 @@ def _function(definition: Definition) -> Function:
     return definition.node
 
 
-def _is_head_of(text: str, node: Function) -> bool:
+def is_head_of(text: str, node: Function) -> bool:
+    """Whether a signature is that of a function."""
     shown = head(text, "def")
     return (
         isinstance(shown, Function)
@@ -253,7 +253,20 @@ def _is_head_of(text: str, node: Function) -> bool:
     )
 
 
-def _is_of_kind(kind: str, definition: Definition) -> bool:
+def is_class_head(text: str, node: ast.ClassDef) -> bool:
+    """Whether a signature is that of a class."""
+    shown = head(text, "class")
+    return (
+        isinstance(shown, ast.ClassDef)
+        and shown.name == node.name
+        and same_all(shown.bases, node.bases)
+        and same_all(shown.keywords, node.keywords)
+        and same_type_parameters(shown, node)
+    )
+
+
+def is_of_kind(kind: str, definition: Definition) -> bool:
+    """Whether a definition is what a symbol is said to be."""
     node = definition.node
     if isinstance(node, ast.ClassDef):
         return kind == "class"
@@ -267,7 +280,7 @@ def _is_of_kind(kind: str, definition: Definition) -> bool:
     return kind == ("method" if definition.in_class else "function")
 
 
-def _is_assignment_of(text: str, name: str, node: ast.AST) -> bool:
+def is_assignment_of(text: str, name: str, node: ast.AST) -> bool:
     """Whether `name: type = value` is what a statement says; an ellipsis stands for any value."""
     is_cut = text.endswith(f" = {_CUT}")
     try:
@@ -283,7 +296,7 @@ def _is_assignment_of(text: str, name: str, node: ast.AST) -> bool:
             annotation = None
         case _:
             return False
-    if found != _ORDINAL.sub("", name) or not same(annotation, getattr(node, "annotation", None)):
+    if found != without_ordinal(name) or not same(annotation, getattr(node, "annotation", None)):
         return False
     real = getattr(node, "value", None)
     if is_cut:
@@ -301,20 +314,21 @@ def _differs(row: ShownParameter, argument: Argument) -> str:
     """What a row says wrongly of a parameter, if anything."""
     if row.kind != argument.kind:
         return f"is {argument.kind or 'positional or keyword'}, and not {row.kind or 'both'}"
-    if row.annotation is not None and not same(expression(row.annotation), argument.annotation):
-        return f"has no type {_short(row.annotation)}"
+    if row.annotation is not None and not says(row.annotation, argument.annotation):
+        return f"has no type {short(row.annotation)}"
     if row.annotation is None and argument.annotation is not None:
         return "is shown without its type"
     if row.default is None and argument.default is not None:
         return "is shown without its default"
-    if row.default is not None and not same(expression(row.default), argument.default):
-        return f"does not default to {_short(row.default)}"
+    if row.default is not None and not says(row.default, argument.default):
+        return f"does not default to {short(row.default)}"
     needed = argument.default is None and not argument.name.startswith("*")
     if row.required != needed:
         return "is required" if needed else "is not required"
     return ""
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """What a message shows of a piece of code."""
     line = " ".join(text.split())
     return line if len(line) <= 80 else f"{line[:79]}…"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from tasks.documents import Finding
 from tasks.gate.page import Link
+from tasks.gate.written import Written
 
 _LINE = re.compile(r"L([1-9]\d*)")
 _LLMS_LINK = re.compile(r"^- \[(?:[^\]\\]|\\.)*\]\((\S*?)\)(?=:|$)", re.MULTILINE)
@@ -32,12 +33,19 @@ class Anchors(Struct):
         return line is not None and int(line[1]) <= self.lines
 
 
+class Text(Struct, frozen=True):
+    """A file in which humans write: as it is spelled, and the links in what it says."""
+
+    spelled: str
+    links: Sequence[Written] = ()
+
+
 def dead_links(
     page: str,
     path: str,
     links: Iterable[Link],
     anchors: Mapping[str, Anchors | None],
-    texts: Mapping[str, str],
+    texts: Mapping[str, Text],
 ) -> Iterator[Finding]:
     """The links of a page that lead nowhere.
 
@@ -49,7 +57,8 @@ def dead_links(
         path: The file that it is made from, "" if none.
         links: Its links.
         anchors: Of every file of the site that they may lead to; None where that has none.
-        texts: By path, where a human may have written a link: in the file, or in one that adds texts to it.
+        texts: By path, where a human may have written a link: in the file, in one whose texts it shows, or in
+            one that adds texts to it.
     """
     for link in links:
         found = anchors.get(link.target, _NOWHERE)
@@ -61,13 +70,16 @@ def dead_links(
         # docmill links names to where they are documented, and puts an article's links right to the file.
         of_a_human = {
             "docstring": True,
-            "name": line > 0,
+            "name": file != "",
             "article": found is not _NOWHERE,
         }
+        if not file and link.written and link.within != "name":
+            file, line = _spelled_in(link, texts)
+        is_a_humans = of_a_human.get(link.within, False)
         yield Finding(
             "dead-link",
-            "human" if of_a_human.get(link.within) else "docmill",
-            path or page,
+            "human" if is_a_humans else "docmill",
+            (file if is_a_humans else "") or path or page,
             f"a link leads to {what}; {missing}",
             page,
             link.line,
@@ -79,14 +91,19 @@ def dead_links(
 _NOWHERE = Anchors(set())
 
 
-def _written_in(link: Link, texts: Mapping[str, str]) -> tuple[str, int]:
-    """The file and line in which a human wrote a link; "" and 0 if nothing there reads like it."""
-    found = ((path, _line_of(link, text)) for path, text in texts.items())
+def _written_in(link: Link, texts: Mapping[str, Text]) -> tuple[str, int]:
+    """The file and line in which a human wrote a link; "" and 0 if nobody wrote one that reads like it."""
+    found = ((path, one.line) for path, text in texts.items() for one in text.links if one.reads_like(link))
+    return next(found, ("", 0))
+
+
+def _spelled_in(link: Link, texts: Mapping[str, Text]) -> tuple[str, int]:
+    """The file and line in which something reads like a link that is known to be a human's."""
+    found = ((path, _line_of(link, text.spelled)) for path, text in texts.items())
     return next(((path, line) for path, line in found if line), ("", 0))
 
 
 def _line_of(link: Link, source: str) -> int:
-    """The line in which a human wrote a link; 0 if nothing in the source reads like it."""
     fragment = link.anchor.removeprefix("md-")
     for wanted in (link.written, unquote(link.written), f"#{fragment}" if fragment else ""):
         if wanted and (at := source.find(wanted)) >= 0:

@@ -104,7 +104,7 @@ class Page(Struct):
     that its source links lead to, "" if they lead elsewhere. `listed` are the pages that it lists with a
     model's summary, and that summary. `words` are what stands in its title, its lists and texts of humans,
     if a model's texts are beside them; `code` is what a source page shows, and `lines` how many lines of it
-    can be linked to.
+    can be linked to. `others` are further files whose texts it says that it shows.
     """
 
     path: str
@@ -116,6 +116,7 @@ class Page(Struct):
     words: str
     code: str | None
     lines: int = 0
+    others: tuple[str, ...] = ()
 
 
 def read_page(name: str, html: bytes) -> Page:
@@ -152,6 +153,7 @@ def read_page(name: str, html: bytes) -> Page:
         list(_links(name, root)),
         _words(main) if any(symbol.model_texts for symbol in symbols) else "",
         None,
+        others=tuple(sorted({s.get("data-text-of", "") for s in main.iterfind(".//section[@data-text-of]")})),
     )
 
 

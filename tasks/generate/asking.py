@@ -33,10 +33,10 @@ from models.prompts import (
     slot_opening,
 )
 from tasks.documents import Kind, Module, Symbol
-from tasks.secrets import SECRETS_VERSION, has_secret, without_secret_constants, without_secrets
+from tasks.secrets import SECRETS_VERSION, has_secret, without_secret_literals, without_secrets
 
 # Raised whenever the same code would lead to other requests.
-ASKING_VERSION = (6, PROMPT_VERSION, SECRETS_VERSION)
+ASKING_VERSION = (7, PROMPT_VERSION, SECRETS_VERSION)
 
 _HEADING_TOKENS = 16
 _ALL_KINDS = ("function", "method", "property", "class", "module", "package")
@@ -185,7 +185,7 @@ class _Reader:
 
     def __init__(self, module: Module, source: str, fits: Callable[[str], bool], hide_names: bool) -> None:
         self.module, self.fits, self.hide_names = module, fits, hide_names
-        self.tree, self.lines = _parsed(source), source.split("\n")
+        self.tree = _parsed(source)
         self.nodes = {_place(node): (node, owner) for node, owner in definitions(self.tree)}
         self.symbols = {symbol.name: symbol for symbol in module.symbols}
 
@@ -203,9 +203,9 @@ class _Reader:
             lines = {f"{symbol.name}.{name}": line for name, line in members(node).items()}
             head = class_head(masked_class(node) if self.hide_names else node)
             return self._outline(symbol, frames, head, lines)
-        # Searched before literals are shortened, which no pattern would know again, and after, line by line.
-        source = "\n".join(self.lines[node.lineno - 1 : node.end_lineno])
-        shown = without_secret_constants(masked(node) if self.hide_names else node, source)
+        # Searched before strings are shortened, which no pattern would know again, and after, for what only
+        # the name beside it tells.
+        shown = without_secret_literals(masked(node) if self.hide_names else node)
         text = without_secrets(elided(shown, without_secrets(owner), self.fits))
         return Asked(symbol.name, symbol.kind, text, frames)
 

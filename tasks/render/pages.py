@@ -144,7 +144,7 @@ class ReferencesView(Struct):
 
 
 class SymbolView(Struct):
-    """One symbol as a template draws it."""
+    """One symbol as a template draws it; `text_file` is the other file whose text it shows, "" if none."""
 
     name: str
     owner: str
@@ -168,6 +168,7 @@ class SymbolView(Struct):
     subclasses: ReferencesView | None
     inherited: list[tuple[Reference, str, int]]
     inherits_text_from: str | None
+    text_file: str
     members: list[SymbolView]
 
 
@@ -221,6 +222,7 @@ class PageView:
         mark = anchor(symbol.name)
         owner, dot, last = name.rpartition(".")
         description, sections = self._description(symbol, slots.get("description"))
+        text_file, _, owner_of_text = self.inputs.inherited.get(symbol.name, ("", ""))[0].rpartition("::")
         return SymbolView(
             name=last or self.module.name,
             owner=owner + dot,
@@ -245,8 +247,8 @@ class PageView:
             used_by=self._references(self.inputs.used_by.get(symbol.name)),
             subclasses=self._references(self.inputs.subclasses.get(symbol.name)),
             inherited=self._inherited(symbol),
-            inherits_text_from=self.inputs.inherited.get(symbol.name, ("", ""))[0].rpartition("::")[2]
-            or None,
+            inherits_text_from=owner_of_text or None,
+            text_file="" if text_file == self.inputs.path else text_file,
             members=[],
         )
 

@@ -96,6 +96,21 @@ def test_an_edit_is_explained_and_a_deleted_site_comes_back(server, repository, 
     assert tree_bytes(tmp_path / "site") == before
 
 
+def test_the_gate_looks_again_at_what_is_no_part_of_a_snapshot(server, repository, tmp_path):
+    (repository / "README.md").write_text("# Title\n\n[free](LICENSE)\n")
+    (repository / "docmill.toml").write_text("strict_human = true\n")
+    (repository / "docmill.overrides.toml").write_text("# none\n")
+    state, _, _ = run_flow(repository, tmp_path / "site")
+    assert state.is_failed() and "README.md:3" in state.message
+    (repository / "LICENSE").write_text("free\n")
+    state, _, tasks = run_flow(repository, tmp_path / "site")
+    assert state.is_completed()
+    assert (tasks["render"], tasks["gate"]) == ("Cached", "Completed")
+    (repository / "docmill.overrides.toml").write_text("# none\n# yet\n")
+    _, _, tasks = run_flow(repository, tmp_path / "site")
+    assert (tasks["render"], tasks["gate"]) == ("Cached", "Completed")
+
+
 def test_an_unusable_source_fails_the_run_and_leaves_the_site(server, repository, tmp_path):
     run_flow(repository, tmp_path / "site")
     before = tree_bytes(tmp_path / "site")

@@ -268,6 +268,26 @@ def test_a_dead_link_in_an_override_is_a_humans(source, tmp_path, text):
     assert (finding["rule"], finding["where"]) == ("dead-link", "docmill.overrides.toml:5")
 
 
+def test_a_dead_link_in_an_override_can_be_waived_by_the_file_that_it_is_in(source, tmp_path):
+    override(source, says("description", "See [`Pool`](missing.html)."))
+    accept(source)
+    (source / "docmill.waivers.toml").write_text(
+        '[[waiver]]\nrule = "dead-link"\nsymbol = "docmill.overrides.toml"\n'
+        'reason = "the page is being written"\nexpires = 2999-01-01\n'
+    )
+    report = build(source, tmp_path)
+    assert report["gate"] == report["gate"] | {"warnings": 0, "waived": 1}
+
+
+def test_a_line_more_in_the_file_moves_what_is_reported_of_it(source, tmp_path):
+    override(source, says("description", "See [the pool](missing.html)."))
+    accept(source)
+    assert [f["where"] for f in build(source, tmp_path)["findings"]] == ["docmill.overrides.toml:5"]
+    file = source / "docmill.overrides.toml"
+    file.write_text(f"# in June\n{file.read_text()}")
+    assert [f["where"] for f in build(source, tmp_path)["findings"]] == ["docmill.overrides.toml:6"]
+
+
 def test_a_link_in_the_place_of_the_file_is_refused(source, tmp_path, capsys):
     (tmp_path / "elsewhere.toml").write_text("")
     (source / "docmill.overrides.toml").symlink_to(tmp_path / "elsewhere.toml")

@@ -9,6 +9,9 @@ import pytest
 from lxml import html
 
 from infra.cli import main
+from tasks.chunk.python import parse_module
+from tasks.documents import Module
+from tasks.generate.asking import asked_of, chat_manner
 from tasks.secrets import has_secret, without_secrets
 from tests.conftest import tree_bytes
 
@@ -98,6 +101,33 @@ def test_a_very_long_line_is_hidden_without_being_searched():
     assert without_secrets(f"x = '{'ab' * 20_000}'") == "x = '...'"
 
 
+# Long enough to be shortened just before what tells that it is one.
+DSN = "postgresql://application_user_of_the_reporting:", "Tr0ub4dor3xyz" + "@db/x"
+LONG_JWT = "the token of the service that reads it is this one: " + JWT
+
+
+@pytest.mark.parametrize(
+    ("code", "secret"),
+    [
+        (f'def f():\n    return connect("{DSN[0]}"\n                   "{DSN[1]}")\n', DSN[1]),
+        (f'@uses("{DSN[0]}{DSN[1]}")\ndef f(x):\n    return x\n', DSN[1]),
+        (f'@uses("{LONG_JWT}")\ndef f(x):\n    return x\n', JWT),
+        (f'@uses(\n    b"{DSN[0]}"\n    b"{DSN[1]}"\n)\ndef f(x):\n    return x\n', DSN[1]),
+        (f'def f(u):\n    return f"https://{{u}}:{"Tr0ub4dor3xyz" * 5}@db/x"\n', DSN[1]),
+    ],
+)
+def test_a_secret_is_found_before_its_string_is_shortened(code, secret):
+    module = Module("m.py", "m", tuple(parse_module(code, "m.py", "m").symbols))
+    (request,) = asked_of(module, {"f"}, code, chat_manner(""), lambda prompt: True)
+    prompt = request.prompt({}, lambda prompt: True)
+    assert "..." in prompt and secret[:8] not in prompt, prompt
+
+
+def test_the_value_of_an_attribute_is_hidden_also_where_a_secret_is_written_in_pieces():
+    (_, attribute) = parse_module(f"DB = ('{DSN[0]}' '{DSN[1]}')\n", "m.py", "m").symbols
+    assert attribute.signature == "DB = …"
+
+
 def test_no_secret_reaches_a_model_or_a_text_of_docmills(tmp_path: Path, monkeypatch, asked_for_all):
     home = tmp_path / "home"
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
@@ -180,3 +210,4 @@ def test_beside_code_that_is_shown_as_it_is_no_secret_is_repeated(tmp_path, monk
     assert any("stop" in prompt for prompt in prompts)
     for secret in SECRETS:
         assert not any(secret in text for text in beside), secret
+        assert not any(secret[:12] in prompt for prompt in prompts), secret
