@@ -166,12 +166,13 @@ def test_a_server_that_fails_for_a_while_ends_no_run(git_repository, site, betwe
     from prefect.client.orchestration import get_client
     from prefect.concurrency.sync import concurrency
 
-    from flows.on_push import WAITING, limit_of
+    from flows.on_push import BUILDING, WAITING, limit_of
 
-    def comes_true(holds: Callable[[], object]) -> None:
-        while run.poll() is None and not holds():
+    def comes_true(holds: Callable[[], object]) -> object:
+        while run.poll() is None and not (found := holds()):
             time.sleep(0.1)
         assert run.poll() is None, run.stdout.read()
+        return found
 
     git_repository.push("first")
     wrong = {b'"Building"': {1, 2}, b"POST /api/artifacts/ ": {1}, b"/decrement-with-lease": {2}}
@@ -189,7 +190,7 @@ def test_a_server_that_fails_for_a_while_ends_no_run(git_repository, site, betwe
             stdout=subprocess.PIPE,
             text=True,
         )
-        comes_true(lambda: [one for one in client.read_flow_runs() if one.state.name == WAITING])
+        (waiting,) = comes_true(lambda: [one for one in client.read_flow_runs() if one.state.name == WAITING])
         between.fails = lambda sent: b"/increment-with-lease" in sent
         comes_true(lambda: between.refused >= 2)
         between.fails = lambda sent: True
@@ -198,7 +199,10 @@ def test_a_server_that_fails_for_a_while_ends_no_run(git_repository, site, betwe
         git_repository.push("second")
         between.fails = fails_at_times
     printed, _ = run.communicate(timeout=200)
+    with get_client(sync_client=True) as client:
+        states = [state.name for state in client.read_flow_run_states(waiting.id)]
     assert printed.startswith("Published("), printed
+    assert BUILDING in states, states  # before it looked: what is pushed then is not left to it
     assert [seen[what] >= max(times) for what, times in wrong.items()] == [True] * 3, seen
     assert "second" in (site / "symbols.json").read_text()
 
