@@ -11,6 +11,7 @@ from prefect.deployments import arun_deployment
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
+from flows.on_push import ATTEMPTS
 from flows.settings import resolve_settings
 from flows.site_index import publish_index
 
@@ -23,12 +24,20 @@ _POLL_S = 2
 
 
 @flow(name="nightly")
-async def nightly() -> State[Any]:
-    """Build all repositories, also those that did not change: docmill itself, or its settings, may have."""
+async def nightly(night: str = "", attempt: int = 1) -> State[Any]:
+    """Build all repositories, also those that did not change: docmill itself, or its settings, may have.
+
+    Args:
+        night: the first run of a night that died, which goes on with what that had yet to begin; empty: none
+        attempt: counts the runs for this that died
+    """
+    if attempt > ATTEMPTS:
+        return Failed(message=f"nightly: {ATTEMPTS} runs died one after the other (out of memory?)")
     service = resolve_settings(None, {}).service
     turns = asyncio.Semaphore(_AT_ONCE)
     sites = [(one.name, branch) for one in service.repositories for branch in one.branches]
-    ended = await asyncio.gather(*(_built(name, branch, turns) for name, branch in sites))
+    night = night or str(flow_run.id)
+    ended = await asyncio.gather(*(_built(name, branch, night, turns) for name, branch in sites))
     outcomes = dict(zip(sites, ended, strict=True))
     await acreate_markdown_artifact(_table(outcomes), key="nightly", description="how each site fared")
     await asyncio.to_thread(publish_index)
@@ -41,15 +50,18 @@ async def nightly() -> State[Any]:
     return Completed(name=PARTIAL, message=message)
 
 
-async def _built(name: str, branch: str, turns: asyncio.Semaphore) -> State[Any]:
-    """The state that a site's own run ends in; where there could be none, that of a failure."""
+async def _built(name: str, branch: str, night: str, turns: asyncio.Semaphore) -> State[Any]:
+    """The state that a site's own run ends in; where there could be none, that of a failure.
+
+    There is one run of a site each night, whichever run of the night asks for it.
+    """
     async with turns:
         try:
             run = await arun_deployment(
                 ON_PUSH,
                 parameters={"repository": name, "branch": branch, "rebuild": True},
                 poll_interval=_POLL_S,
-                idempotency_key=f"{flow_run.id}:{name}:{branch}",
+                idempotency_key=f"{night}:{name}:{branch}",
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are built
             get_run_logger().error("%s %s: %s", name, branch, error)

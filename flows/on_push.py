@@ -14,11 +14,11 @@ from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from typing import Any
 
+from httpx import HTTPError, HTTPStatusError, TransportError
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, Running, State
 
@@ -29,7 +29,7 @@ from flows.report import Report
 from flows.result_storage import ResultStorage, ResultStorageError
 from flows.settings import Repository, cache_home, resolve_settings
 from flows.site_index import publish_index
-from tasks.documents import DocmillError, SourceError
+from tasks.documents import DocmillError, SourceError, first_line
 from tasks.ingest import open_source
 from tasks.ingest.git import shown, tip_of
 from tasks.ingest.tree import printable
@@ -49,8 +49,10 @@ _POLL_S = 2
 _BUILDS_A_RUN = 2
 # Runs that died are run again; what kills every one of them (memory) must not do so for ever.
 ATTEMPTS = 3
-# A forge or a store that did not answer is asked again; pushes may have been left to this run.
+# A forge, a store or a Prefect server that did not answer is asked again; this run stands for pushes.
 _AGAIN_AFTER_S = (5, 30)
+# By which a server puts off who asks, beside what goes wrong in the server itself.
+_LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 class _MovedError(Exception):
@@ -102,14 +104,14 @@ def on_push(repository: str, branch: str = "", rebuild: bool = False, attempt: i
                 if state.name != UNCHANGED:
                     publish_index()
                 return state
-            except (SourceError, PublishError, ResultStorageError) as error:
+            except (SourceError, PublishError, ResultStorageError, HTTPError) as error:
                 if wait is None:
                     raise
-                get_run_logger().warning("%s; again in %s s", printable(str(error)), wait)
+                get_run_logger().warning("%s; again in %s s", _line(error), wait)
                 time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
-    except DocmillError as error:
-        line = printable(str(error))
+    except (DocmillError, HTTPError) as error:
+        line = _line(error)
         get_run_logger().error(line)
         return Failed(message=line)
 
@@ -122,34 +124,80 @@ def _configured(repository: Repository, branch: str) -> str:
 
 @contextmanager
 def _turn(repository: str) -> Iterator[None]:
-    """Wait until no other run builds the repository, on whatever machine."""
+    """Wait until no other run builds the repository, on whatever machine.
+
+    A server that is away for a while ends no run that waits: pushes are left to it. Until the server
+    knows that this one builds, it would leave further ones to it; so that has to be told.
+
+    Raises:
+        DocmillError: The turn will never come.
+    """
     with ExitStack() as stack:
         said = -float(SECONDS_BETWEEN_SIGNS)
-        while not _entered(stack, limit_of(repository)):
+        while (why := _hindrance(stack, limit_of(repository))) is not None:
             if time.monotonic() - said >= SECONDS_BETWEEN_SIGNS:
                 said = time.monotonic()
-                _announce(WAITING)
+                _announced(WAITING, why)
             time.sleep(_POLL_S)
-        _announce(BUILDING)
+        while not _announced(BUILDING):
+            time.sleep(_POLL_S)
         yield
 
 
-def _entered(stack: ExitStack, limit: str) -> bool:
+def _hindrance(stack: ExitStack, limit: str) -> str | None:
+    """Hold a limit for as long as the stack lives; what is in the way, if that cannot be yet."""
     try:
-        stack.enter_context(concurrency(limit, max_retries=0, lease_duration=_LEASE_S, strict=True))
+        stack.enter_context(_held(limit))
     except ConcurrencySlotAcquisitionError as error:
         cause = error.__cause__
         if cause is None:
             raise DocmillError(f"the Prefect server has no limit {limit!r}: run docmill deploy") from error
-        if isinstance(cause, PrefectHTTPStatusError) and cause.response.status_code == HTTPStatus.LOCKED:
-            return False
-        raise
+        if isinstance(cause, HTTPStatusError) and cause.response.status_code == HTTPStatus.LOCKED:
+            return "another run builds the repository"
+        if _may_pass(cause):
+            return _line(cause)
+        raise DocmillError(f"Prefect server: {first_line(error)}; docmill doctor looks at limits") from error
+    return None
+
+
+@contextmanager
+def _held(limit: str) -> Iterator[None]:
+    """Hold a limit. That the server cannot be told of the end fails nothing: its lease ends by itself."""
+    is_over = False
+    try:
+        with concurrency(limit, max_retries=0, lease_duration=_LEASE_S, strict=True):
+            yield
+            is_over = True
+    except HTTPError as error:
+        if not is_over:
+            raise
+        get_run_logger().warning("%s; %s is free in a minute", _line(error), limit)
+
+
+def _announced(name: str, why: str | None = None) -> bool:
+    """Tell the server what this run does; whether it could be told."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(flow_run.id, Running(name=name, message=why))
+    except HTTPError as error:
+        if not _may_pass(error):
+            raise
+        get_run_logger().warning(_line(error))
+        return False
     return True
 
 
-def _announce(name: str) -> None:
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run.id, Running(name=name))
+def _may_pass(error: BaseException) -> bool:
+    """Whether the Prefect server may do later what it did not do now."""
+    if isinstance(error, HTTPStatusError):
+        return error.response.is_server_error or error.response.status_code in _LATER
+    return isinstance(error, TransportError)
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, as a line; what is none of docmill's own is of the Prefect server."""
+    of_docmill = isinstance(error, DocmillError)
+    return printable(str(error) if of_docmill else shown(f"Prefect server: {first_line(error)}"))
 
 
 def _publish_newest(repository: Repository, branch: str, rebuild: bool) -> State[Any]:

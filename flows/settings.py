@@ -12,6 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import quote
@@ -236,9 +237,10 @@ def _anywhere_the_same(out: str) -> str:
     return out
 
 
-def _one_way(out: str) -> str:
-    """A target as one would write it so that it can be compared."""
-    return out.rstrip("/") if "://" in out else os.path.normpath(Path(out).expanduser())
+def _inside(out: str) -> str:
+    """What every place inside of a target begins with, as of the target itself."""
+    place = out if "://" in out else os.path.normpath(Path(out).expanduser())
+    return f"{place.rstrip('/')}/"
 
 
 class Service(BaseModel):
@@ -282,9 +284,9 @@ class Service(BaseModel):
     def _is_a_place_of_its_own(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        place = f"{_one_way(value)}/"
+        place = _inside(value)
         for one in info.data.get("repositories", ()):
-            for out in (f"{_one_way(str(one.flags(branch)['out']))}/" for branch in one.branches):
+            for out in (_inside(str(one.flags(branch)["out"])) for branch in one.branches):
                 # A site is replaced as a whole, with what somebody put into it.
                 if place.startswith(out) or out.startswith(place):
                     raise ValueError(
@@ -340,11 +342,17 @@ class Service(BaseModel):
     @classmethod
     def _do_not_clash(cls, value: tuple[Repository, ...]) -> tuple[Repository, ...]:
         names = [one.name for one in value]
-        outs = [_one_way(str(one.flags(branch)["out"])) for one in value for branch in one.branches]
-        for what, given in (("name", names), ("out", outs)):
-            if len(set(given)) < len(given):
-                twice = next(one for one in given if given.count(one) > 1)
-                raise ValueError(f"two of them have the {what} {twice!r}")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two of them have the name {twice[0]!r}")
+        outs = [str(one.flags(branch)["out"]) for one in value for branch in one.branches]
+        for outer, inner in pairwise(sorted(outs, key=_inside)):  # what is inside of another comes after it
+            if _inside(outer) == _inside(inner):
+                raise ValueError(f"two of them have the out {inner!r}")
+            if _inside(inner).startswith(_inside(outer)):
+                raise ValueError(
+                    f"out {inner!r} is inside of out {outer!r}, and each site is replaced as a whole; "
+                    "choose places beside each other"
+                )
         return value
 
     def repository(self, name: str) -> Repository:

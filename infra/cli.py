@@ -319,7 +319,9 @@ def _build_in_prefect(arguments: argparse.Namespace) -> Report:
 
     from flows.build_docs import build_docs
     from flows.report import Report
+    from tasks.ingest.git import refuse_secret
 
+    refuse_secret(arguments.source)  # the server would keep it
     given = {name: getattr(arguments, name) for name in (*_FLAGS, "revision", "config")}
     parameters = {name: str(v) if isinstance(v, Path) else v for name, v in given.items() if v is not None}
     parameters.setdefault("out", "")  # as set

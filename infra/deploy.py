@@ -44,9 +44,10 @@ FILE = Path(__file__).with_name("prefect.yaml")
 
 _CRASH_ZOMBIES = "docmill: crash zombie flows"
 _RUN_AGAIN = "docmill: run again what crashed"
+_NIGHT_AGAIN = "docmill: run a night again that crashed"
 _TELL = "docmill: tell of failures"
 # Without which builds are not what they should be.
-AUTOMATIONS = (_CRASH_ZOMBIES, _RUN_AGAIN)
+AUTOMATIONS = (_CRASH_ZOMBIES, _RUN_AGAIN, _NIGHT_AGAIN)
 
 _RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
 _SETTING = re.compile(r"\{\{ \$DOCMILL_(\w+) \}\}")
@@ -144,7 +145,12 @@ def deploy(service: Service) -> None:
             client.upsert_global_concurrency_limit_by_name(limit_of(repository.name), 1)
         variables = logs.ENVIRONMENT if service.log_format == "json" else {}
         ids = {one.name: _apply(one, variables) for one in deployments}
-        for automation in (_crash_zombies([*ids.values()]), _run_again(ids["on-push"])):
+        automations = (
+            _crash_zombies([*ids.values()]),
+            _run_again(_RUN_AGAIN, ids["on-push"], _same_push()),
+            _run_again(_NIGHT_AGAIN, ids["nightly"], _same_night()),
+        )
+        for automation in automations:
             _upsert(client, automation)
         if service.failure_url is not None:
             _upsert(client, _tell_of_failures([*ids.values()], service.failure_url))
@@ -202,29 +208,43 @@ def _crash_zombies(deployments: list[UUID]) -> Automation:
     )
 
 
-def _run_again(on_push: UUID) -> Automation:
-    """What a run that died had yet to do is done by another: pushes may have been left to it."""
-    parameters = {
-        "repository": "{{ flow_run.parameters['repository'] }}",
-        "branch": "{{ flow_run.parameters['branch'] | default('') }}",
-        "rebuild": _json("{{ flow_run.parameters['rebuild'] | default(false) | string | lower }}"),
-        "attempt": _json("{{ (flow_run.parameters['attempt'] | default(1) | int) + 1 }}"),
-    }
+def _run_again(name: str, deployment: UUID, parameters: Mapping[str, Any]) -> Automation:
+    """What a run that died had yet to do is done by another; the flows give up after some."""
+    counted = {"attempt": _json("{{ (flow_run.parameters['attempt'] | default(1) | int) + 1 }}")}
     return Automation(
-        name=_RUN_AGAIN,
-        description="A push whose run crashed is built by another run; three times at most.",
+        name=name,
+        description="What a run that crashed had yet to do is done by another one; three times at most.",
         trigger=EventTrigger(
             expect={"prefect.flow-run.Crashed"},
             match=_RUNS,
-            match_related=_of([on_push]),
+            match_related=_of([deployment]),
             posture=Posture.Reactive,
             threshold=1,
             within=timedelta(0),
         ),
         actions=[
-            RunDeployment(source="selected", deployment_id=on_push, parameters=parameters, job_variables=None)
+            RunDeployment(
+                source="selected",
+                deployment_id=deployment,
+                parameters={**parameters, **counted},
+                job_variables=None,
+            )
         ],
     )
+
+
+def _same_push() -> dict[str, Any]:
+    """The parameters of a run of on-push: further pushes may have been left to it."""
+    return {
+        "repository": "{{ flow_run.parameters['repository'] }}",
+        "branch": "{{ flow_run.parameters['branch'] | default('') }}",
+        "rebuild": _json("{{ flow_run.parameters['rebuild'] | default(false) | string | lower }}"),
+    }
+
+
+def _same_night() -> dict[str, Any]:
+    """The night of a run: what was built in it is not built again."""
+    return {"night": "{{ flow_run.parameters['night'] | default(flow_run.id, true) | string }}"}
 
 
 def _tell_of_failures(deployments: list[UUID], url: SecretStr) -> Automation:

@@ -1,7 +1,8 @@
 """What docmill needs, looked at: each thing in a line that says how it is and what to do about it.
 
-Nothing is changed, but that a result cache is made where there is none. A check that fails,
-or does not come to an end, keeps no other from its turn.
+Nothing is changed, but that a result cache is made where there is none, and that the result
+storage is written to, as before each build. A check that fails, or does not come to an end,
+keeps no other from its turn.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def examine(config: Path | None) -> Iterator[Finding]:
     yield from _of("git", _git)
     yield from _of("Prefect server", partial(_server, service))
     yield from _of("result cache", partial(_cache, settings))
+    yield from _of("result storage", partial(_results, settings))
     yield from _of("sites", partial(_sites, settings, service))
     yield from _of("model", partial(_models, settings, service))
     yield from _of("device", partial(_device, settings))
@@ -243,8 +245,9 @@ def _known_there(client: SyncPrefectClient, service: Service) -> Iterator[_Said]
     }
     there = {one["name"]: one for one in client.request("POST", "/deployments/filter", json=named).json()}
     missing = [f"deployment {entry.name}" for entry in entries if entry.name not in there]
-    limits = {one["name"] for one in _all(client, "/v2/concurrency_limits/filter")}
-    missing += [f"limit {limit_of(r.name)}" for r in service.repositories if limit_of(r.name) not in limits]
+    limits = {one["name"]: one for one in _all(client, "/v2/concurrency_limits/filter")}
+    wanted = {limit_of(one.name): one.name for one in service.repositories}
+    missing += [f"limit {name}" for name in wanted if name not in limits]
     automations = {one["name"] for one in _all(client, "/automations/filter") if one["enabled"]}
     missing += [f"automation {name!r}" for name in AUTOMATIONS if name not in automations]
     for entry in entries:
@@ -259,10 +262,33 @@ def _known_there(client: SyncPrefectClient, service: Service) -> Iterator[_Said]
         yield _wrong(f"does not know {', '.join(missing)}; run docmill deploy")
     else:
         yield _ok(f"knows {len(entries)} deployments, their limits and automations")
+    yield from _turns(client, [(limits[name], wanted[name]) for name in wanted if name in limits])
 
 
 def _schedules(there: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return there[name]["schedules"] if name in there else []
+
+
+def _turns(client: SyncPrefectClient, limits: list[tuple[dict[str, Any], str]]) -> Iterator[_Said]:
+    """Whether builds of each repository can take turns by its limit."""
+    from flows.on_push import BUILDING
+
+    building = {"flow_runs": {"state": {"name": {"any_": [BUILDING]}}}}
+    runs = client.request("POST", "/flow_runs/filter", json=building).json()
+    built = {run["parameters"].get("repository") for run in runs}
+    for limit, repository in limits:
+        update = f"prefect gcl update {limit['name']}"
+        if limit["limit"] != 1 or not limit["active"]:
+            how = f"lets {limit['limit']} builds run at a time" if limit["active"] else "is off"
+            yield _wrong(
+                f"limit {limit['name']} {how}, and builds of {repository} have to take turns; "
+                f"{update} --limit 1 --enable"
+            )
+        elif limit["active_slots"] and repository not in built:
+            yield _warning(
+                f"limit {limit['name']} is held, and no run builds {repository}; "
+                f"if it still is in two minutes, {update} --active-slots 0"
+            )
 
 
 def _all(client: SyncPrefectClient, path: Any) -> Iterator[dict[str, Any]]:
@@ -306,6 +332,25 @@ def _cache(settings: Settings) -> Iterator[_Said]:
         yield _ok(f"{cache.kind}, {_bytes(cache.size())}: can be read and written")
     finally:
         cache.close()
+
+
+def _results(settings: Settings) -> Iterator[_Said]:
+    from prefect.settings import (
+        PREFECT_API_REQUEST_TIMEOUT,
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        temporary_settings,
+    )
+
+    from flows.result_storage import ResultStorage
+
+    if not PREFECT_API_URL.value():  # Prefect would start one for the moment
+        level = _warning if settings.result_storage else _ok
+        yield level("is looked at where PREFECT_API_URL names a server")
+        return
+    with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: _ANSWER_S, PREFECT_CLIENT_MAX_RETRIES: 0}):
+        ResultStorage(settings).holds("docmill-doctor")  # no such thing, and a store has to say so
+    yield _ok(f"{settings.result_storage or 'as Prefect is set'}: can be read and written")
 
 
 def _sites(settings: Settings, service: Service) -> Iterator[_Said]:

@@ -204,7 +204,7 @@ class Builds(Collector):
         )
         success = GaugeMetricFamily(
             "docmill_last_success_timestamp_seconds",
-            "When a run last ended with the site as its branch is.",
+            "When a run last ended with the site as its branch is; 0 if none ever did.",
             labels=_OF_SITE,
         )
         for site in self._sites:
@@ -215,8 +215,8 @@ class Builds(Collector):
                 for state in (*states, _OTHER):
                     family.add_metric([*site, state.lower()], counts[site, state])
             told, succeeded = self._told.get(site), self._succeeded.get(site)
-            if last := max((when for when in (told and told.when, succeeded) if when), default=None):
-                success.add_metric([*site], last.timestamp())
+            last = max((when for when in (told and told.when, succeeded) if when), default=None)
+            success.add_metric([*site], last.timestamp() if last else 0.0)  # which is old to an alert
         yield from (ended, unfinished, success)
 
     def _of_sites(self) -> Iterator[Metric]:

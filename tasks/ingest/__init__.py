@@ -86,8 +86,9 @@ def open_source(location: str, revision: str | None, cache: Path) -> OpenedSourc
         cache: Folder for fetched revisions.
 
     Raises:
-        SourceError: There is no such source or revision.
+        SourceError: There is no such source or revision, or its address holds a secret.
     """
+    git.refuse_secret(location)
     if git.is_url(location):
         return _fetched(project_name(location), location, revision, cache)
     if not location or "::" in location or location.startswith("-") or "\0" in location:

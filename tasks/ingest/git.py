@@ -52,6 +52,19 @@ def shown(location: str) -> str:
     return re.sub(r"(?<=://)\S*@", "", location)
 
 
+def refuse_secret(location: str) -> None:
+    """Refuse an address that holds a password or a token: it would stand in arguments and parameters.
+
+    Raises:
+        SourceError: It does.
+    """
+    if re.search(WITH_SECRET, location):
+        address = re.sub(r"(?<=://)[^/]*@", "", location)
+        raise SourceError(
+            f"source {address!r}: its address holds a secret; leave it to ssh or a credential helper"
+        )
+
+
 def validated_revision(revision: str) -> str:
     """The revision as given, if it is a well-formed branch, tag or full SHA.
 

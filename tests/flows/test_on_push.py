@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import socketserver
+import subprocess
+import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -92,6 +101,109 @@ def test_two_runs_of_a_repository_take_turns(git_repository, site):
             assert not site.exists()
             git_repository.push("second")
         assert waiting.result().name == "Published"
+    assert "second" in (site / "symbols.json").read_text()
+
+
+class Between:
+    """A way to a server; what `fails` holds of is answered with 500, and goes no further."""
+
+    def __init__(self, upstream: int) -> None:
+        self.refused = 0
+        self.fails: Callable[[bytes], bool] = lambda sent: False
+        self._upstream = upstream
+        between = self
+
+        class Relay(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with suppress(OSError):  # either may be gone
+                    between.relay(self.request)
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Relay)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        self.api = f"http://127.0.0.1:{self._server.server_address[1]}/api"
+
+    def relay(self, client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", self._upstream)) as server:
+            threading.Thread(target=self._pass_on, args=(server, client), daemon=True).start()
+            while sent := client.recv(1 << 16):
+                if self.fails(sent):
+                    self.refused += 1
+                    client.sendall(b"HTTP/1.1 500 \r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    client.shutdown(socket.SHUT_WR)
+                    while client.recv(1 << 16):  # else it might not read the answer
+                        pass
+                    break
+                server.sendall(sent)
+            server.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _pass_on(server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while answered := server.recv(1 << 16):
+                client.sendall(answered)
+            client.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def between(server) -> Iterator[Between]:
+    from prefect.settings import PREFECT_API_URL
+
+    way = Between(urlsplit(str(PREFECT_API_URL.value())).port)
+    yield way
+    way.close()
+
+
+PUSHED = "from flows.on_push import on_push; print(on_push('workshop', return_state=True))"
+
+
+def test_a_server_that_fails_for_a_while_ends_no_run(git_repository, site, between):
+    """While it waits, when its turn comes, in the middle of the build, and at the end of its turn."""
+    from prefect.client.orchestration import get_client
+    from prefect.concurrency.sync import concurrency
+
+    from flows.on_push import BUILDING, WAITING, limit_of
+
+    def comes_true(holds: Callable[[], object]) -> object:
+        while run.poll() is None and not (found := holds()):
+            time.sleep(0.1)
+        assert run.poll() is None, run.stdout.read()
+        return found
+
+    git_repository.push("first")
+    wrong = {b'"Building"': {1, 2}, b"POST /api/artifacts/ ": {1}, b"/decrement-with-lease": {2}}
+    seen: Counter[bytes] = Counter()
+
+    def fails_at_times(sent: bytes) -> bool:
+        what = next((one for one in wrong if one in sent), b"")
+        seen[what] += 1
+        return seen[what] in wrong.get(what, ())
+
+    with get_client(sync_client=True) as client, concurrency(limit_of("workshop"), strict=True):
+        run = subprocess.Popen(
+            [sys.executable, "-c", PUSHED],
+            env=os.environ | {"PREFECT_API_URL": between.api},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        (waiting,) = comes_true(lambda: [one for one in client.read_flow_runs() if one.state.name == WAITING])
+        between.fails = lambda sent: b"/increment-with-lease" in sent
+        comes_true(lambda: between.refused >= 2)
+        between.fails = lambda sent: True
+        before = between.refused
+        comes_true(lambda: between.refused >= before + 2)
+        git_repository.push("second")
+        between.fails = fails_at_times
+    printed, _ = run.communicate(timeout=200)
+    with get_client(sync_client=True) as client:
+        states = [state.name for state in client.read_flow_run_states(waiting.id)]
+    assert printed.startswith("Published("), printed
+    assert BUILDING in states, states  # before it looked: what is pushed then is not left to it
+    assert [seen[what] >= max(times) for what, times in wrong.items()] == [True] * 3, seen
     assert "second" in (site / "symbols.json").read_text()
 
 

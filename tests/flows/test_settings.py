@@ -132,6 +132,33 @@ model = "none"
 """
 
 
+def site(out: str, name: str = "other") -> str:
+    """A further repository, and where its site goes."""
+    return f'[[repositories]]\nname = "{name}"\nsource = "https://example.org/a"\nout = "{out}"\n'
+
+
+def test_sites_lie_beside_each_other(layers):
+    given = REPOSITORY + site("/srv/click/main-old") + site("s3://docs/a", "s3") + site("s3://docs/a-b", "b")
+    assert len(layers(operator=given).service.repositories) == 4
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        ("/srv/a", "/srv//a/./b/"),
+        ("/", "/srv/a"),
+        ("~/a", "~/a/b"),
+        ("s3://docs/a/", "s3://docs/a/b"),
+        ("s3://docs", "s3://docs/a"),
+    ],
+)
+def test_no_site_lies_inside_of_another(layers, outer, inner):
+    for first, second in ((outer, inner), (inner, outer)):
+        with pytest.raises(SourceError) as raised:
+            layers(operator=site(first) + site(second, "second"))
+        assert f"repositories: out {inner!r} is inside of out {outer!r}" in str(raised.value)
+
+
 def test_the_operator_lists_repositories(layers):
     service = layers(operator=f'nightly = "30 1 * * *"\ntime_zone = "Europe/Berlin"\n{REPOSITORY}').service
     assert (service.nightly, service.time_zone) == ("30 1 * * *", "Europe/Berlin")
@@ -184,6 +211,8 @@ def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
         ("/{branch}", "", "repositories 1: 'click' has several branches: its out needs a {branch}"),
         ("model", "modell", "repositories 1.modell: "),
         (REPOSITORY, REPOSITORY * 2, "repositories: two of them have the name 'click'"),
+        (REPOSITORY, REPOSITORY + site("/srv//click/main/"), "two of them have the out '/srv//click/main/'"),
+        (REPOSITORY, REPOSITORY + site("/srv/click/main/a"), "'/srv/click/main/a' is inside of out '/srv/"),
         (REPOSITORY, 'nightly = "daily"', "nightly: 'daily' is no cron line"),
         (REPOSITORY, 'time_zone = "Mars"', "time_zone: 'Mars' is no time zone"),
         (REPOSITORY, 'webhook_proxies = ["10.0.0.1/8"]', "webhook_proxies: 10.0.0.1/8 has host bits"),

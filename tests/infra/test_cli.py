@@ -197,3 +197,22 @@ def test_a_build_tells_how_its_texts_differ_from_the_last_sites(source, docmill)
     _, report, printed = docmill(source)
     assert "  texts since the last site: human +2, empty -2\n" in printed.out
     assert "since the last site" not in docmill(source)[2].out
+
+
+@pytest.mark.parametrize("flags", [[], ["--prefect"]])
+@pytest.mark.parametrize("user", ["user:hunter2", "hunter2", "user:hunter2 hunter2"])
+def test_a_secret_in_an_address_reaches_neither_git_nor_prefect(
+    server, user, flags, tmp_path, monkeypatch, capsys
+):
+    from prefect.client.orchestration import get_client
+
+    git = tmp_path / "git"
+    git.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/arguments\nexit 1\n')
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert main(["build", f"https://{user}@127.0.0.1:9/a", "--out", str(tmp_path / "site"), *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("docmill: source 'https://127.0.0.1:9/a': its address holds a secret; ")
+    assert not (tmp_path / "arguments").exists()
+    with get_client(sync_client=True) as client:
+        assert "hunter2" not in client.request("POST", "/flow_runs/filter", json={}).text

@@ -18,7 +18,7 @@ REPOSITORY = {"name": "deployed", "source": "https://example.org/deployed", "out
 @pytest.mark.parametrize(
     ("name", "entrypoint", "parameters"),
     [
-        ("nightly", "flows.nightly.nightly", []),
+        ("nightly", "flows.nightly.nightly", ["night", "attempt"]),
         ("on-push", "flows.on_push.on_push", ["repository", "branch", "rebuild", "attempt"]),
         (
             "on-demand",
@@ -120,6 +120,7 @@ def test_deploying_again_changes_nothing(server):
     assert [name for name, _, _ in deployments] == ["nightly", "on-demand", "on-push"]
     assert [name for name, _, _ in automations] == [
         "docmill: crash zombie flows",
+        "docmill: run a night again that crashed",
         "docmill: run again what crashed",
     ]
     assert (limit.limit, limit.active_slots) == (1, 0)
@@ -147,6 +148,32 @@ def test_a_run_that_crashed_is_run_again_with_the_next_number(server):
             time.sleep(0.2)
     (again,) = [one for one in of_it if one.id != run.id]
     assert again.parameters == {**given, "attempt": 2}
+
+
+def test_a_night_that_crashed_is_run_again_as_the_same_night(server):
+    import time
+
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.states import Crashed
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="nights", type="process"))
+        deploy(Service(work_pool="nights"))
+        nightly = client.read_deployment_by_name("nightly/nightly")
+        first = client.create_flow_run_from_deployment(nightly.id)
+
+        def again(run: FlowRun, attempt: int) -> FlowRun:
+            client.set_flow_run_state(run.id, Crashed(), force=True)
+            wanted = {"night": str(first.id), "attempt": attempt}
+            for _ in range(300):
+                if found := [one for one in client.read_flow_runs() if one.parameters == wanted]:
+                    return found[0]
+                time.sleep(0.2)
+            raise AssertionError(f"{run.name} was not run again")
+
+        assert again(again(first, 2), 3).deployment_id == nightly.id
 
 
 def test_a_password_is_not_written_down(server):

@@ -18,7 +18,7 @@ from models.config import BUNDLED
 
 ALL = {
     *("settings", "versions", "imports", "git", "Prefect server"),
-    *("result cache", "model", "device", "disk"),
+    *("result cache", "result storage", "model", "device", "disk"),
 }
 
 
@@ -69,6 +69,7 @@ def test_with_nothing_set_up_nothing_is_wrong(examined, without_server):
     assert (status, found.keys()) == (0, ALL)
     assert found["Prefect server"] == [("ok", "none is named by PREFECT_API_URL; docmill up starts one")]
     assert found["result cache"] == [("ok", "sqlite, 0.0 MB: can be read and written")]
+    assert found["result storage"] == [("ok", "is looked at where PREFECT_API_URL names a server")]
     assert found["model"] == [("ok", "none is asked for texts")]
     assert found["settings"][0][0] == "warning"
 
@@ -106,6 +107,63 @@ def test_a_server_is_asked_for_all_that_builds_need(server, examined, tmp_path, 
     lines = examined()[1]["Prefect server"]
     assert ("ok", "work pool examined: 1 workers online") in lines
     assert ("warning", "deployment nightly has another schedule than is set; run docmill deploy") in lines
+
+
+def test_a_repository_whose_builds_cannot_take_turns_is_told(server, examined, tmp_path):
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, WorkPoolCreate
+    from prefect.states import Completed, Running
+
+    from flows.on_push import BUILDING
+
+    configured(f'work_pool = "turns"\n{repository("turns", tmp_path / "site")}')
+    limit = "limit docmill-turns "
+
+    def said() -> list[tuple[str, str]]:
+        lines = examined()[1]["Prefect server"]
+        return [(level, line.removeprefix(limit)) for level, line in lines if line.startswith(limit)]
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="turns", type="process"))
+        assert main(["deploy"]) == 0
+        assert said() == []
+        held = {"names": ["docmill-turns"], "slots": 1, "mode": "concurrency"}
+        client.request("POST", "/v2/concurrency_limits/increment", json=held)
+        ((level, line),) = said()
+        assert (level, line.startswith("is held, and no run builds turns; ")) == ("warning", True)
+        assert line.endswith("prefect gcl update docmill-turns --active-slots 0")
+        on_push = client.read_deployment_by_name("on-push/on-push")
+        run = client.create_flow_run_from_deployment(on_push.id, parameters={"repository": "turns"})
+        client.set_flow_run_state(run.id, Running(name=BUILDING), force=True)
+        assert said() == []
+        client.set_flow_run_state(run.id, Completed(), force=True)
+        for changes, how in (({"limit": 2}, "lets 2 builds run at a time"), ({"active": False}, "is off")):
+            client.update_global_concurrency_limit("docmill-turns", GlobalConcurrencyLimitUpdate(**changes))
+            ((level, line),) = said()
+            assert (level, line.startswith(f"{how}, and builds of turns have to ")) == ("wrong", True)
+
+
+def test_the_result_storage_is_written_and_read(server, examined, s3_server, tmp_path, monkeypatch):
+    import s3fs
+
+    def said(place: object) -> tuple[str, str]:
+        monkeypatch.setenv("DOCMILL_RESULT_STORAGE", str(place))
+        (line,) = examined()[1]["result storage"]
+        return line
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("DOCMILL_S3_REGION", "us-east-1")
+    monkeypatch.setenv("DOCMILL_S3_ENDPOINT", f"http://127.0.0.1:{s3_server}")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 2)
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "results", "s3://docs/doctor-results"):
+        assert said(place) == ("ok", f"{place}: can be read and written")
+    assert said(tmp_path / "file" / "results")[0] == "wrong"
+    monkeypatch.setenv("DOCMILL_S3_ENDPOINT", "http://127.0.0.1:9")
+    level, line = said("s3://docs/doctor-results")
+    assert (level, line.startswith("result storage 's3://docs/doctor-results': ")) == ("wrong", True)
+    assert "hunter2" not in line
 
 
 @pytest.mark.parametrize("listens", [True, False])
