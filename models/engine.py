@@ -10,6 +10,7 @@ memory (OutOfMemoryError reaches the caller), several processes or devices.
 """
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,13 @@ from models.batching import (
     Scheduler,
     in_order,
 )
-from models.config import ExecutionProfile, GenerationConfig, ModelError, PromptTooLongError
+from models.config import (
+    ExecutionProfile,
+    GenerationConfig,
+    ModelError,
+    NotANumberError,
+    PromptTooLongError,
+)
 from models.load import LoadedModel
 from models.runner import PackedRunner, PaddedRunner, Runner
 
@@ -169,8 +176,9 @@ class Engine:
         """Yield completions as they finish, taking requests in as there is room for them.
 
         An iterator whose next request waits for an earlier completion yields None meanwhile. Raises
-        PromptTooLongError for a request that no bucket holds, and ModelError for an empty one, for a None
-        while nothing is being computed, and for a second stream beside a running one.
+        PromptTooLongError for a request that no bucket holds, NotANumberError for one that the model has no
+        number for, and ModelError for an empty one, for a None while nothing is being computed, and for a
+        second stream beside a running one.
         """
         for _, completion in self._stream(requests):
             yield completion
@@ -246,6 +254,8 @@ class Engine:
             sequence = sequences[ticket]
             if sequence.feed:
                 continue  # forced tokens are left: what the model would have chosen does not matter
+            if math.isnan(logprobs[slot]):
+                raise NotANumberError(sequence.request.id)
             self.stats.output_tokens += 1
             sequence.choose(tokens[slot], logprobs[slot], self._ends)
             if sequence.is_complete:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from flows.settings import cache_home
 from flows.workers import Workers
@@ -172,6 +174,20 @@ def test_human_slots_stay_and_model_slots_are_marked(repository, model, docmill,
     assert symbols["shapes.py::Square.area"]["slots"]["summary"]["text"] == "Return the area."
     origins = {slot["origin"] for s in symbols.values() for slot in s["slots"].values()}
     assert origins <= {"human", "derived", "model"}
+
+
+def test_a_model_that_computes_no_numbers_is_told_of_by_symbol_and_touches_nothing(
+    repository, model, docmill, tmp_path
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    status, _, printed = docmill(repository, "--model", str(broken))
+    assert status == 1
+    assert re.search(r"model: what the model computes for '\w+\.py::\w+(\.\w+)?' is no number", printed.err)
+    assert not (tmp_path / "site").exists()
 
 
 def test_a_budget_degrades_and_the_next_build_goes_on(repository, model, docmill):

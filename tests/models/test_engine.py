@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from models.batching import BucketTable
-from models.config import GenerationConfig, ModelError, PromptTooLongError
+from models.config import GenerationConfig, ModelError, NotANumberError, PromptTooLongError
 from models.engine import Engine, Frame, Request
-from models.load import SERVED
+from models.load import SERVED, LoadedModel
 
 from .conftest import ARCHITECTURES, END, VOCABULARY, code_prompts, number_prompts
 
@@ -249,6 +249,19 @@ def test_an_empty_request_is_an_error_and_a_prefix_makes_it_none(loaded):
         Engine(loaded(), buckets=table()).generate_all([empty])
     framed = Request("e", "", frames(("5", 4)))
     assert Engine(loaded(), buckets=table()).generate_all([framed])[0].prompt_tokens == 1
+
+
+def test_what_is_no_number_ends_a_stream_by_the_name_of_its_request(loaded, compiled):
+    model = loaded()
+    model.model.get_input_embeddings().weight.data[77] = float("nan")
+    asked = [Request("good", "5 6", frames(("", 1))), Request("bad", "5 77", frames(("8", 4), ("9", 4)))]
+    engines = [Engine(model, NO_STOP, buckets=table())]
+    if compiled:
+        engines.append(Engine(model, NO_STOP, compiled=compiled))
+    for engine in engines:
+        assert engine.generate_all(asked[:1])[0].output_tokens == 1
+        with pytest.raises(NotANumberError, match="'bad' is no number"):
+            engine.generate_all(asked)
 
 
 def test_a_prefix_that_the_table_is_not_for_is_an_error(loaded):
