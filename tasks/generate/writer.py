@@ -14,13 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from models.batching import BucketPolicy
 from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Frame, Request
 from models.limits import PromptLimit
 from models.load import LoadedModel, device_of, load
 from models.prompts import OPENING_TOKENS, SLOT_TOKENS, slot_opening
 from models.quantize import METHODS, prepared
-from models.tuning import remembered, shrink, tuned_engine
+from models.tuning import remember_rows, remembered, tuned_engine
 from tasks.documents import SourceError, TextOrigin, first_line
 from tasks.files import locked
 from tasks.generate.answers import Rendered
@@ -110,7 +111,7 @@ def _say_that_it_waits() -> None:
 
 
 class Writer:
-    """A loaded model.
+    """A loaded model, run as it was tuned, or with so many `rows` at a time.
 
     Raises:
         SourceError: The model cannot be loaded or is not one that the engine serves.
@@ -119,14 +120,14 @@ class Writer:
     manner: Manner
     fits: PromptLimit
 
-    def __init__(self, model: str, quantize: str, device: str, home: Path) -> None:
+    def __init__(self, model: str, quantize: str, device: str, home: Path, rows: int | None = None) -> None:
         self._loaded = loaded = load_model(model, quantize, device, home)
         self._home = home
         self.meta = loaded.meta
         brief = brief_of(loaded)
         with _as_source_error():
             self.speed = remembered(loaded, home).speed
-            self.engine = tuned_engine(loaded, brief.generation, home, prefix=brief.prefix)
+            self.engine = tuned_engine(loaded, brief.generation, home, prefix=brief.prefix, rows=rows)
         self.manner = brief.manner
         self.fits = loaded.limit(brief.room)  # a prompt, with what is forced after it
         self.identity: dict[str, Any] = {
@@ -136,10 +137,15 @@ class Writer:
             "profile": self.engine.profile.as_key(),
         }
 
-    def shrink(self) -> int | None:
-        """Have writers made from now on run with half the rows; how many, None if there is no less."""
-        policy = shrink(self._loaded, self._home, self.engine.decode_rows)
+    @property
+    def fewer_rows(self) -> int | None:
+        """Half the rows that this one runs with; None if there is no less."""
+        policy = BucketPolicy(decode_rows=self.engine.decode_rows).smaller()
         return policy.decode_rows if policy else None
+
+    def remember_rows(self) -> None:
+        """Have writers made from now on run with the rows that this one runs with."""
+        remember_rows(self._loaded, self._home, self.engine.decode_rows)
 
     @property
     def origin(self) -> TextOrigin:

@@ -19,6 +19,7 @@ from flows.workers import Workers
 from models.config import OutOfMemoryError
 from models.prompts import SUMMARY_SEPARATOR
 from models.runner import PaddedRunner
+from tasks.generate import _Stream
 from tests.conftest import tree_bytes
 from tests.models.conftest import code, random_model  # noqa: F401 - code is a fixture
 
@@ -258,38 +259,55 @@ def test_an_unusable_model_touches_nothing(repository, docmill, tmp_path):
     assert tree_bytes(tmp_path / "site") == before
 
 
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """Have a device run out of memory with more than some rows, as soon as it has finished so many texts."""
+    decode, arrived = PaddedRunner.decode, _Stream.arrived
+    finished = []
+
+    def note(self, text_key):
+        finished.append(text_key)
+        return arrived(self, text_key)
+
+    def begin(most_rows, after):
+        def fail(self, kv_length, fed):
+            if self._table.decode_rows > most_rows and len(finished) >= after:
+                finished.clear()
+                raise OutOfMemoryError("the device is out of memory")
+            return decode(self, kv_length, fed)
+
+        monkeypatch.setattr(PaddedRunner, "decode", fail)
+        monkeypatch.setattr(_Stream, "arrived", note)
+
+    return begin
+
+
 def test_out_of_memory_begins_again_with_half_the_rows_and_says_so(
-    repository, model, docmill, tmp_path, monkeypatch
+    repository, instruct, docmill, tmp_path, short_of_memory
 ):
-    decode = PaddedRunner.decode
-
-    def short_of_memory(self, kv_length, fed):
-        if self._table.decode_rows > 16:
-            raise OutOfMemoryError("the device is out of memory")
-        return decode(self, kv_length, fed)
-
-    monkeypatch.setattr(PaddedRunner, "decode", short_of_memory)
-    status, report, printed = docmill(repository, "--model", str(model))
-    assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 3, [64, 32])
+    short_of_memory(16, after=1)
+    status, report, printed = docmill(repository, "--model", str(instruct))
+    assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 4, [64, 32])
     assert report["engine"]["profile"]["buckets"]["decode"][0][0] == 16
     assert "out of memory with 64 rows at a time: began again with half" in printed.out
-    status, report, _ = docmill(repository, "--model", str(model), out=tmp_path / "again")
-    assert (status, report["reused"]) == (0, 3)  # what fits is remembered
+    written = report["engine"]["output_tokens"]
+    (cache_home() / "results.sqlite").unlink()
+    status, report, _ = docmill(repository, "--model", str(instruct), out=tmp_path / "again")
+    assert (status, report["engine"]["rows_given_up"]) == (0, [])  # what fits is remembered
+    assert report["engine"]["output_tokens"] == written
+    assert tree_bytes(tmp_path / "again") == tree_bytes(tmp_path / "site")  # of one profile, all of it
 
 
 def test_out_of_memory_with_the_fewest_rows_fails_and_touches_nothing(
-    repository, model, docmill, tmp_path, monkeypatch
+    repository, model, docmill, tmp_path, short_of_memory
 ):
     docmill(repository, "--model", "none")
     before = tree_bytes(tmp_path / "site")
-
-    def fail(*_):
-        raise OutOfMemoryError("the device is out of memory")
-
-    monkeypatch.setattr(PaddedRunner, "prefill", fail)
+    short_of_memory(1, after=0)
     status, _, printed = docmill(repository, "--model", str(model))
     assert status == 1 and "even with the fewest rows" in printed.err
     assert tree_bytes(tmp_path / "site") == before
+    assert not (cache_home() / "tuned").exists()  # nothing smaller has worked, to be remembered
 
 
 def test_a_prepared_model_is_found_by_the_method(repository, model, docmill, capsys):
