@@ -243,12 +243,13 @@ class Pipeline:
         from tasks.generate import generate
         from tasks.generate.writer import engine_held
 
-        spending = Spending(parse_budget(settings.budget) if settings.budget is not None else Budget())
+        budget = parse_budget(settings.budget) if settings.budget is not None else Budget()
         given_up: list[int] = []
         rows: int | None = None  # at a time, in place of what is tuned
         while True:
             answers, writer = self._asking(snapshot, parsed, rows)
             held = engine_held(settings.device, cache_home()) if answers.missing else nullcontext()
+            spending = Spending(budget)
             try:
                 with held:
                     generated = generate(answers, writer, settings.model, spending, self.cache, self.tell)

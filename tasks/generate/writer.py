@@ -15,14 +15,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from models.batching import BucketPolicy
-from models.config import GenerationConfig, ModelConfig, ModelError
+from models.config import GenerationConfig, ModelConfig, ModelError, OutOfMemoryError
 from models.engine import Frame, Request
 from models.limits import PromptLimit
 from models.load import LoadedModel, device_of, load
 from models.prompts import OPENING_TOKENS, SLOT_TOKENS, slot_opening
 from models.quantize import METHODS, prepared
 from models.tuning import remember_rows, remembered, tuned_engine
-from tasks.documents import SourceError, TextOrigin, first_line
+from tasks.documents import DocmillError, SourceError, TextOrigin, first_line
 from tasks.files import locked
 from tasks.generate.answers import Rendered
 from tasks.generate.asking import (
@@ -57,7 +57,7 @@ def brief_of(loaded: LoadedModel) -> Brief:
     Raises:
         SourceError: Its context is too short, or its template cannot be used.
     """
-    with _as_source_error():
+    with _as_docmill_error():
         return _brief_of(loaded)
 
 
@@ -85,8 +85,9 @@ def load_model(model: str, quantize: str, device: str, home: Path) -> LoadedMode
 
     Raises:
         SourceError: It cannot be loaded, or is not one that the engine serves.
+        DocmillError: There is no memory for it.
     """
-    with _as_source_error():
+    with _as_docmill_error():
         config = ModelConfig.model_validate({"model": model, "quantize": quantize, "device": device})
         if quantize in METHODS:
             config = config.model_copy(update={"model": str(prepared(model, quantize, home))})
@@ -100,7 +101,7 @@ def engine_held(device: str, home: Path) -> Iterator[None]:
     Raises:
         SourceError: There is no such device.
     """
-    with _as_source_error():
+    with _as_docmill_error():
         kind = device_of(device).type
     with locked(home / f"engine-{kind}.lock", _say_that_it_waits):
         yield
@@ -115,6 +116,7 @@ class Writer:
 
     Raises:
         SourceError: The model cannot be loaded or is not one that the engine serves.
+        DocmillError: There is no memory for it.
     """
 
     manner: Manner
@@ -125,7 +127,7 @@ class Writer:
         self._home = home
         self.meta = loaded.meta
         brief = brief_of(loaded)
-        with _as_source_error():
+        with _as_docmill_error():
             self.speed = remembered(loaded, home).speed
             self.engine = tuned_engine(loaded, brief.generation, home, prefix=brief.prefix, rows=rows)
         self.manner = brief.manner
@@ -189,12 +191,16 @@ class Writer:
 
 
 @contextmanager
-def _as_source_error() -> Iterator[None]:
+def _as_docmill_error() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise SourceError(f"{where}: {first['msg']}, not {first['input']!r}") from error
+    except OutOfMemoryError as error:  # with no text under way, so that fewer rows would not help
+        raise DocmillError(
+            f"model: {error}, with nothing but the model in it: use a smaller one, or a quantized form"
+        ) from error
     except (ModelError, ValueError) as error:
         raise SourceError(f"model: {first_line(error)}") from error

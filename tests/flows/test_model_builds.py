@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from flows.settings import cache_home
@@ -296,6 +297,32 @@ def test_out_of_memory_begins_again_with_half_the_rows_and_says_so(
     assert (status, report["engine"]["rows_given_up"]) == (0, [])  # what fits is remembered
     assert report["engine"]["output_tokens"] == written
     assert tree_bytes(tmp_path / "again") == tree_bytes(tmp_path / "site")  # of one profile, all of it
+
+
+def test_a_budget_is_not_spent_on_what_is_begun_again(
+    repository, model, docmill, tmp_path, capsys, short_of_memory
+):
+    from infra.cli import main
+
+    main(["plan", str(repository), "--model", str(model), "--out", str(tmp_path / "site")])
+    cost = re.search(r"(\S+) tokens to read, at most (\S+) to write", capsys.readouterr().out)
+    tokens = sum(int(number.replace(",", "")) for number in cost.groups())
+    short_of_memory(32, after=0)
+    status, report, _ = docmill(repository, "--model", str(model), "--budget", f"{tokens} tokens")
+    assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 3, [64])
+
+
+@pytest.mark.parametrize("part", ["models.runner.PrefillPass.forward", "torch.nn.Module.to"])
+def test_no_memory_for_the_model_alone_is_told_and_touches_nothing(
+    repository, model, docmill, tmp_path, monkeypatch, part
+):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(part, fail)
+    status, _, printed = docmill(repository, "--model", str(model))
+    assert status == 1 and "out of memory, with nothing but the model in it" in printed.err
+    assert not (tmp_path / "site").exists()
 
 
 def test_out_of_memory_with_the_fewest_rows_fails_and_touches_nothing(
