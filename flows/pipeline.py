@@ -249,9 +249,9 @@ class Pipeline:
         while True:
             answers, writer = self._asking(snapshot, parsed, rows)
             held = engine_held(settings.device, cache_home()) if answers.missing else nullcontext()
-            spending = Spending(budget)
             try:
                 with held:
+                    spending = Spending(budget)  # neither for a model that is loaded nor for a wait
                     generated = generate(answers, writer, settings.model, spending, self.cache, self.tell)
             except OutOfMemoryError as error:
                 # All over again with half the rows: texts of two profiles are not mixed in one site.

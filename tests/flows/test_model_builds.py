@@ -15,12 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from flows import pipeline
 from flows.settings import cache_home
 from flows.workers import Workers
 from models.config import OutOfMemoryError
 from models.prompts import SUMMARY_SEPARATOR
 from models.runner import PaddedRunner
-from tasks.generate import _Stream
+from tasks.budget import Spending
+from tasks.generate import _Stream, writer
 from tests.conftest import tree_bytes
 from tests.models.conftest import code, random_model  # noqa: F401 - code is a fixture
 
@@ -310,6 +312,26 @@ def test_a_budget_is_not_spent_on_what_is_begun_again(
     short_of_memory(32, after=0)
     status, report, _ = docmill(repository, "--model", str(model), "--budget", f"{tokens} tokens")
     assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 3, [64])
+
+
+def test_a_budget_of_minutes_is_neither_for_loading_the_model_nor_for_waiting(
+    repository, model, docmill, monkeypatch
+):
+    now = [0.0]
+
+    def later(function):
+        def call(*arguments):
+            now[0] += 3600
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(pipeline, "Spending", lambda budget: Spending(budget, lambda: now[0]))
+    monkeypatch.setattr(writer, "load_model", later(writer.load_model))
+    monkeypatch.setattr(writer, "locked", later(writer.locked))
+    status, report, _ = docmill(repository, "--model", str(model), "--budget", "5 minutes")
+    assert now[0] >= 2 * 3600
+    assert (status, report["generated"]) == (0, 3)
 
 
 @pytest.mark.parametrize("part", ["models.runner.PrefillPass.forward", "torch.nn.Module.to"])
