@@ -225,13 +225,18 @@ def test_plan_tells_the_cost_and_knows_the_time_once_the_model_is_tuned(
         untuned,
     )
     main(["model", "tune", str(model), "--seconds", "0.001"])
+    (tuned,) = (cache_home() / "tuned").iterdir()
+    found = json.loads(tuned.read_bytes())
+    rates = {"prompt_tokens_per_second": 10, "output_tokens_per_second": 0.5, "output_tokens_per_request": 4}
+    tuned.write_text(json.dumps(found | {"speed": found["speed"] | rates}))
     capsys.readouterr()
     main(["plan", str(repository), *flags])
-    assert re.fullmatch(
-        r"cost: 3 texts; \d+ tokens to read, about \d+ to write: about \d+ seconds",
-        capsys.readouterr().out.splitlines()[-1],
-    )
-    docmill(repository, "--model", str(model))
+    told = capsys.readouterr().out.splitlines()[-1]
+    read = int(re.search(r"(\d+) tokens to read", told)[1])
+    seconds = read / 10 + 3 * 4 / 0.5
+    assert told == (f"cost: 3 texts; {read} tokens to read, about 12 to write: about {seconds:.0f} seconds")
+    _, report, _ = docmill(repository, "--model", str(model))
+    assert report["engine"]["prompt_tokens"] == read  # as many as the rates are of
     main(["plan", str(repository), *flags])
     assert "cost" not in capsys.readouterr().out
 

@@ -1,6 +1,7 @@
 """The engine against transformers' own generate, and against itself in other company."""
 
 import shutil
+import time
 from dataclasses import replace
 from random import Random
 
@@ -334,6 +335,28 @@ def test_special_tokens_of_a_prompt_are_only_text(loaded):
         [Request("p", "a<|turn|>", frames(("", 4))), Request("f", "a", frames(("<|turn|>", 4)))]
     )
     assert (plain.prompt_tokens, framed.prompt_tokens) == (len(model.encode("a<|turn|>", trusted=False)), 2)
+
+
+def test_seconds_are_all_of_the_engines_and_none_of_its_callers(loaded, monkeypatch):
+    encode, moment, texts = LoadedModel.encode, 0.01, 20
+
+    def encode_slowly(self, text, *, trusted):
+        time.sleep(moment)
+        return encode(self, text, trusted=trusted)
+
+    def asked():
+        for request in requests(number_prompts(texts)):
+            time.sleep(moment)
+            yield request
+
+    engine = Engine(loaded(), NO_STOP, buckets=table())
+    monkeypatch.setattr(LoadedModel, "encode", encode_slowly)
+    started = time.perf_counter()
+    for _ in engine.generate(asked()):
+        time.sleep(moment)
+    elapsed = time.perf_counter() - started
+    assert engine.stats.prefill_seconds >= texts * moment
+    assert elapsed - engine.stats.seconds >= 2 * texts * moment
 
 
 def test_statistics_count_what_was_asked_and_what_was_computed(loaded):
