@@ -131,7 +131,6 @@ def tune(
     except ModelError:  # damaged, and about to be written anew
         before = Tuning()
     search = _Search(before.policy, before.compiled)
-    fault: Exception = ModelError("there was nothing to try")
     tried: list[dict[str, Any]] = []
     counts: dict[bool, int] = {}  # of requests in a trial, by whether it is compiled
     for policy, compiled in search.candidates():
@@ -147,7 +146,7 @@ def tune(
             sample = list(islice(cycle(requests), count))
             trial = Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
         except (ModelError, RuntimeError) as error:
-            fault = error
+            # Its words alone are kept: the error holds frames, and these all that the engine allocated.
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             trial = Trial(policy=policy, compiled=compiled, failure=reason)
         search.add(trial)
@@ -156,7 +155,7 @@ def tune(
             break
     best = search.best
     if best.speed is None:
-        raise fault
+        raise ModelError(search.trials[-1].failure)
     tuning = Tuning(policy=best.policy, compiled=best.compiled, speed=best.speed, trials=tuple(search.trials))
     _keep(tuning, file)
     return tuning
