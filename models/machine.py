@@ -22,8 +22,8 @@ _VARIABLES = (
 )
 # Whose code decides the bits that come out of a forward pass.
 _COMPUTING = (
-    *("activations.py", "attention.py", "compiled.py", "gptq.py", "graphs.py", "int8.py", "passes.py"),
-    *("quantize.py", "ragged.py", "runner.py"),
+    *("activations.py", "attention.py", "compiled.py", "gptq.py", "graphs.py", "int8.py", "load.py"),
+    *("passes.py", "quantize.py", "ragged.py", "runner.py"),
     *("kernels/__init__.py", "kernels/int8_linear.cpp", "kernels/ragged_attention.cpp"),
 )
 

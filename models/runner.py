@@ -212,8 +212,9 @@ def machine_of(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _name_of_machine_code(loaded: LoadedModel) -> str:
-    """Return a digest of all that compiled passes depend on."""
-    depends = [loaded.fingerprint, machine_of(loaded), processor(), code_digest()]
+    """Return a digest of all that compiled passes depend on, the type of keys and values among it."""
+    kept_as = str(loaded.kv_dtype(packed=True))
+    depends = [loaded.fingerprint, machine_of(loaded), kept_as, processor(), code_digest()]
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 
