@@ -96,7 +96,10 @@ def load_model(model: str, quantize: str, device: str, home: Path) -> LoadedMode
 
 @contextmanager
 def engine_held(device: str, home: Path) -> Iterator[None]:
-    """Have a device to oneself: engines that share one take each other's memory and processors.
+    """Have a device to oneself for writing: engines that share one take each other's memory and processors.
+
+    Models are loaded without it, since only one that is loaded tells whether any text is missing. Keys and
+    values, which take most of the memory, are allocated with the first text.
 
     Raises:
         SourceError: There is no such device.
