@@ -291,16 +291,21 @@ def short_of_memory(monkeypatch):
 
 
 def test_out_of_memory_begins_again_with_half_the_rows_and_says_so(
-    repository, instruct, docmill, tmp_path, short_of_memory
+    repository, model, docmill, tmp_path, short_of_memory
 ):
+    asked_of_modules = tmp_path / "asked-of-modules"  # which wait for what is written of their functions
+    shutil.copytree(model, asked_of_modules)
+    described = json.loads((model / "docmill.json").read_text())
+    described["asks"]["module"] = {"summary": None}
+    (asked_of_modules / "docmill.json").write_text(json.dumps(described))
     short_of_memory(16, after=1)
-    status, report, printed = docmill(repository, "--model", str(instruct))
+    status, report, printed = docmill(repository, "--model", str(asked_of_modules))
     assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 4, [64, 32])
     assert report["engine"]["profile"]["buckets"]["decode"][0][0] == 16
     assert "out of memory with 64 rows at a time: began again with half" in printed.out
     written = report["engine"]["output_tokens"]
     (cache_home() / "results.sqlite").unlink()
-    status, report, _ = docmill(repository, "--model", str(instruct), out=tmp_path / "again")
+    status, report, _ = docmill(repository, "--model", str(asked_of_modules), out=tmp_path / "again")
     assert (status, report["engine"]["rows_given_up"]) == (0, [])  # what fits is remembered
     assert report["engine"]["output_tokens"] == written
     assert tree_bytes(tmp_path / "again") == tree_bytes(tmp_path / "site")  # of one profile, all of it
