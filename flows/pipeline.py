@@ -261,30 +261,35 @@ class Pipeline:
         from tasks.generate import generate
         from tasks.generate.writer import engine_held
 
-        spending = Spending(parse_budget(settings.budget) if settings.budget is not None else Budget())
+        budget = parse_budget(settings.budget) if settings.budget is not None else Budget()
         given_up: list[int] = []
+        rows: int | None = None  # at a time, in place of what is tuned
         while True:
-            answers, writer = self._asking(snapshot, parsed)
+            answers, writer = self._asking(snapshot, parsed, rows)
             held = engine_held(settings.device, cache_home()) if answers.missing else nullcontext()
             try:
                 with held:
+                    spending = Spending(budget)  # neither for a model that is loaded nor for a wait
                     generated = generate(answers, writer, settings.model, spending, self.cache, self.tell)
             except OutOfMemoryError as error:
                 # All over again with half the rows: texts of two profiles are not mixed in one site.
-                rows = writer.shrink()
+                rows = writer.fewer_rows
                 if rows is None:
                     raise DocmillError(f"model: {error}, even with the fewest rows at a time") from error
-                given_up.append(2 * rows)
+                given_up.append(writer.engine.decode_rows)
                 del answers, writer
             else:
+                if rows is not None:
+                    writer.remember_rows()
                 return replace(generated, engine={**(generated.engine or {}), "rows_given_up": given_up})
 
-    def _asking(self, snapshot: Snapshot, parsed: Parsed) -> tuple[Answers, Writer]:
+    def _asking(self, snapshot: Snapshot, parsed: Parsed, rows: int | None = None) -> tuple[Answers, Writer]:
         from tasks.chunk import load_outlines
         from tasks.generate.questions import plan_asking
         from tasks.generate.writer import Writer
 
-        writer = Writer(self.settings.model, self.settings.quantize, self.settings.device, cache_home())
+        settings = self.settings
+        writer = Writer(settings.model, settings.quantize, settings.device, cache_home(), rows)
         outlines = load_outlines(self.cache, parsed.chunks)
         chunks, links = parsed.chunks, parsed.links
         return plan_asking(snapshot, chunks, links, outlines, writer, self.cache, self.workers), writer

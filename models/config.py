@@ -37,6 +37,17 @@ class OutOfMemoryError(ModelError):
     """The device has not the memory for a forward pass of this shape: run under a smaller policy."""
 
 
+class NotANumberError(ModelError):
+    """A model computed no number for a request: it is damaged, or computes in too narrow a type."""
+
+    def __init__(self, request: str) -> None:
+        super().__init__(
+            f"what the model computes for {request!r} is no number (NaN): "
+            "use another model, or another form of it (--quantize)"
+        )
+        self.request = request
+
+
 Device = Literal["auto", "cpu", "cuda"]
 Compute = Literal["auto", "float32", "bfloat16", "int8"]
 

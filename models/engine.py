@@ -10,6 +10,7 @@ memory (OutOfMemoryError reaches the caller), several processes or devices.
 """
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,13 @@ from models.batching import (
     Scheduler,
     in_order,
 )
-from models.config import ExecutionProfile, GenerationConfig, ModelError, PromptTooLongError
+from models.config import (
+    ExecutionProfile,
+    GenerationConfig,
+    ModelError,
+    NotANumberError,
+    PromptTooLongError,
+)
 from models.load import LoadedModel
 from models.runner import PackedRunner, PaddedRunner, Runner
 
@@ -87,7 +94,10 @@ class Completion:
 
 @dataclass(slots=True)
 class EngineStats:
-    """Totals since the engine was made; seconds are time in the engine, not in its caller."""
+    """Totals since the engine was made; seconds are time in the engine, not in its caller.
+
+    Tokenizing counts as prefill, finding the text of tokens as decoding.
+    """
 
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -97,7 +107,7 @@ class EngineStats:
 
     @property
     def seconds(self) -> float:
-        """Time in forward passes and with what comes of them."""
+        """Time in forward passes, and with what goes into them and comes of them."""
         return self.prefill_seconds + self.decode_seconds
 
     @property
@@ -169,8 +179,9 @@ class Engine:
         """Yield completions as they finish, taking requests in as there is room for them.
 
         An iterator whose next request waits for an earlier completion yields None meanwhile. Raises
-        PromptTooLongError for a request that no bucket holds, and ModelError for an empty one, for a None
-        while nothing is being computed, and for a second stream beside a running one.
+        PromptTooLongError for a request that no bucket holds, NotANumberError for one that the model has no
+        number for, and ModelError for an empty one, for a None while nothing is being computed, and for a
+        second stream beside a running one.
         """
         for _, completion in self._stream(requests):
             yield completion
@@ -193,9 +204,11 @@ class Engine:
         scheduler = Scheduler(self._table, self.stats.accounting)
         sequences: dict[int, _Sequence] = {}
         while True:
+            started = time.perf_counter()
             for ticket, request in arrivals.take(_LOOK_AHEAD - len(sequences)):
                 sequences[ticket] = sequence = self._admit(request)
                 scheduler.add(ticket, sequence.bucket, len(sequence.prompt) - 1)
+            self.stats.prefill_seconds += time.perf_counter() - started - arrivals.waited
             started = time.perf_counter()
             finished: list[int] = []
             match scheduler.next_step(more_may_come=arrivals.open):
@@ -246,6 +259,8 @@ class Engine:
             sequence = sequences[ticket]
             if sequence.feed:
                 continue  # forced tokens are left: what the model would have chosen does not matter
+            if math.isnan(logprobs[slot]):
+                raise NotANumberError(sequence.request.id)
             self.stats.output_tokens += 1
             sequence.choose(tokens[slot], logprobs[slot], self._ends)
             if sequence.is_complete:
@@ -381,21 +396,29 @@ class _Sequence:
 
 
 class _Arrivals:
-    """The requests of a stream, numbered as they come; `open` until the last one has."""
+    """The requests of a stream, numbered as they come; `open` until the last one has.
+
+    `waited` are the seconds that the caller took to make what was last taken.
+    """
 
     def __init__(self, requests: Iterable[Request | None]) -> None:
         self._requests = iter(requests)
         self._tickets = itertools.count()
         self.open = True
+        self.waited = 0.0
 
     def take(self, room: int) -> Iterator[tuple[int, Request]]:
         """Yield at most `room` requests, fewer if the next one is not ready or there is none."""
+        self.waited = 0.0
         for _ in range(room):
+            asked = time.perf_counter()
             try:
                 request = next(self._requests)
             except StopIteration:
                 self.open = False
                 return
+            finally:
+                self.waited += time.perf_counter() - asked
             if request is None:
                 return
             yield next(self._tickets), request

@@ -32,6 +32,7 @@ from models.config import (
     UnsupportedModelError,
 )
 from models.limits import PromptLimit
+from models.memory import memory_errors_named
 from models.prompts import SLOT_MARKS, SLOT_TOKENS
 
 META_FILE = "docmill.json"
@@ -178,8 +179,8 @@ class LoadedModel:
 def load(config: ModelConfig) -> LoadedModel:
     """Return the model that `config` names, on its device and in its compute type, ready for the engine.
 
-    Raises BundledModelMissingError, UnsupportedModelError, CorruptModelError, or ModelError for what else
-    is wrong.
+    Raises BundledModelMissingError, UnsupportedModelError, CorruptModelError, OutOfMemoryError, or ModelError
+    for what else is wrong.
     """
     from models.quantize import load_quantized, method_of  # it reads models through this module
 
@@ -196,11 +197,12 @@ def load(config: ModelConfig) -> LoadedModel:
         raise ModelError(
             f"{config.model} is stored as {method} only: use --quantize auto, or the model that it came from"
         )
-    if method:
-        model = load_quantized(folder, compute)
-    else:
-        model = load_weights(folder, torch.bfloat16 if compute == "bfloat16" else torch.float32)
-    model.to(device).eval().requires_grad_(False)
+    with memory_errors_named():
+        if method:
+            model = load_quantized(folder, compute)
+        else:
+            model = load_weights(folder, torch.bfloat16 if compute == "bfloat16" else torch.float32)
+        model.to(device).eval().requires_grad_(False)
     return LoadedModel(model, load_tokenizer(folder), fingerprint(folder), _meta(folder), compute)
 
 

@@ -22,8 +22,8 @@ _VARIABLES = (
 )
 # Whose code decides the bits that come out of a forward pass.
 _COMPUTING = (
-    *("activations.py", "attention.py", "compiled.py", "gptq.py", "graphs.py", "int8.py", "passes.py"),
-    *("quantize.py", "ragged.py", "runner.py"),
+    *("activations.py", "attention.py", "compiled.py", "gptq.py", "graphs.py", "int8.py", "load.py"),
+    *("passes.py", "quantize.py", "ragged.py", "runner.py"),
     *("kernels/__init__.py", "kernels/int8_linear.cpp", "kernels/ragged_attention.cpp"),
 )
 
@@ -42,14 +42,15 @@ def machine_digest(model: str, home: Path) -> str | None:
     folder = BUNDLED if model == "bundled" else Path(model).expanduser()
     if not folder.is_dir():
         return None
-    files, tuned = _files(folder), _files(home / "tuned")
+    files, tuned = files_in(folder), files_in(home / "tuned")
     libraries = [version(name) for name in _LIBRARIES]
     variables = [os.environ.get(name) for name in _VARIABLES]
     parts = [files, tuned, libraries, variables, len(os.sched_getaffinity(0)), processor(), _accelerators()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _files(folder: Path) -> list[tuple[str, int, int]]:
+def files_in(folder: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of each file in a folder."""
     if not folder.is_dir():
         return []
     return sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())

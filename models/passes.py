@@ -94,10 +94,10 @@ class RaggedPass(torch.nn.Module):
 
 
 def _likeliest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the likeliest token of each row, and its log-probability."""
+    """Return the likeliest token of each row, and its log-probability: NaN where a logit is none."""
     logits = logits.float()
     highest = logits.amax(-1, keepdim=True)
-    # argmax, which takes far longer: the first of the highest.
+    # argmax, which takes far longer: the first of the highest. A row without one, of NaN, gives some token.
     places = torch.arange(logits.shape[1], device=logits.device, dtype=torch.int32)
-    likeliest = torch.where(logits == highest, places, logits.shape[1]).amin(-1)
+    likeliest = torch.where(logits == highest, places, logits.shape[1] - 1).amin(-1)
     return likeliest, -(logits - highest).exp().sum(-1).log()

@@ -35,6 +35,7 @@ from models.load import (
     load_weights,
     locate,
 )
+from models.machine import files_in
 from models.staging import appearing, discard
 
 _log = logging.getLogger(__name__)
@@ -142,7 +143,20 @@ def prepared(model: str, method: str, home: Path) -> Path:
 
 def _place(model: str, source: Path, method: str, home: Path) -> Path:
     name = re.sub(r"[^\w.-]+", "-", Path(model).name)
-    return home / "models" / f"{name}-{method}-{fingerprint(source)[:16]}"
+    return home / "models" / f"{name}-{method}-{_known_fingerprint(source, home)[:16]}"
+
+
+def _known_fingerprint(source: Path, home: Path) -> str:
+    """Return the fingerprint of a model, remembered as long as its files keep sizes and times."""
+    of = json.dumps([str(source.resolve()), files_in(source)])
+    file = home / "fingerprints" / hashlib.sha256(of.encode()).hexdigest()[:32]
+    try:
+        return file.read_text(encoding="ascii")
+    except FileNotFoundError:
+        found = fingerprint(source)
+    with appearing(file) as staged:
+        staged.write_text(found, encoding="ascii")
+    return found
 
 
 def load_quantized(folder: Path, compute: str) -> PreTrainedModel:
@@ -195,9 +209,11 @@ def verify(folder: Path) -> dict[str, Any]:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+        found: Any = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
         raise CorruptModelError(f"{folder.name} is incomplete ({error}): {_AGAIN}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise CorruptModelError(f"{folder.name}/{MANIFEST} lists no files: {_AGAIN}")
     return found
 
 
@@ -209,7 +225,7 @@ def _read_back(source: Path, folder: Path) -> None:
 
 
 def _kept(source: Path, target: Path, method: str) -> Path:
-    if method_of(target) != method or verify(target)["source"] != fingerprint(source):
+    if method_of(target) != method or verify(target).get("source") != fingerprint(source):
         raise ModelError(
             f"{target} exists and was not made from {source.name}: remove it, or name another folder"
         )

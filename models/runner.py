@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from collections.abc import Sequence
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 import transformers
@@ -24,42 +24,14 @@ from models.activations import settle
 from models.attention import ATTENTION
 from models.batching import Bucket, BucketTable
 from models.compiled import CompiledPass
-from models.config import ExecutionProfile, OutOfMemoryError
+from models.config import ExecutionProfile
 from models.graphs import FixedStep, graph_memory
 from models.load import LoadedModel
 from models.machine import KERNEL_LIMITS, code_digest, processor
+from models.memory import memory_errors_named
 from models.passes import DecodePass, PrefillPass, RaggedPass
 
 _FILLER = 0  # a token that pads prompts and idle rows; nothing ever sees what it computes
-
-
-# How torch's allocator for the CPU says it, how compiled code does, and how CUDA's driver.
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "aoti_torch_empty",
-    "aoti_torch_proxy_executor_call_function",  # by a kernel, which else fails at its first call if it does
-    "CUDA error: out of memory",
-)
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _memory_errors_named(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Raise OutOfMemoryError for what torch raises where an allocation fails."""
-
-    @wraps(function)
-    def named(*arguments: _P.args, **keywords: _P.kwargs) -> _R:
-        try:
-            return function(*arguments, **keywords)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemoryError("the device is out of memory") from error
-        except RuntimeError as error:
-            if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
-                raise
-            raise OutOfMemoryError("this machine is out of memory") from error
-
-    return named
 
 
 class Runner(ABC):
@@ -70,7 +42,7 @@ class Runner(ABC):
 
     machine_code = ""  # a digest of compiled passes
 
-    @_memory_errors_named
+    @memory_errors_named()
     def __init__(self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int]) -> None:
         loaded.model.set_attn_implementation(ATTENTION)
         settle(loaded.model)
@@ -134,7 +106,7 @@ class PaddedRunner(Runner):
         self._decodings: dict[int, FixedStep] = {}  # by KV length
 
     @torch.inference_mode()
-    @_memory_errors_named
+    @memory_errors_named()
     def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
         """Pad the prompts and fill the group with dummies."""
         if bucket not in self._prefills:
@@ -147,7 +119,7 @@ class PaddedRunner(Runner):
         self._prefills[bucket](padded, [*slots, *[self._table.spare_slot] * dummies])
 
     @torch.inference_mode()
-    @_memory_errors_named
+    @memory_errors_named()
     def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
         """Decode all slots of the pool."""
         if kv_length not in self._decodings:
@@ -180,7 +152,7 @@ def _fill(
 class PackedRunner(Runner):
     """Runs a pass compiled into the folder `compiled`, on prompts one behind the other."""
 
-    @_memory_errors_named
+    @memory_errors_named()
     def __init__(
         self, loaded: LoadedModel, table: BucketTable, prefix: Sequence[int], compiled: Path
     ) -> None:
@@ -192,7 +164,7 @@ class PackedRunner(Runner):
         self._all = torch.arange(table.decode_rows)
 
     @torch.inference_mode()
-    @_memory_errors_named
+    @memory_errors_named()
     def prefill(self, bucket: Bucket, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> None:
         """Compute the prompts in one row; their keys and values go to the pool by themselves."""
         start = self._table.prefix_length
@@ -205,7 +177,7 @@ class PackedRunner(Runner):
         self._run(bucket.kv_length, tokens, places, self._all[:2])  # no fewer can be wanted
 
     @torch.inference_mode()
-    @_memory_errors_named
+    @memory_errors_named()
     def decode(self, kv_length: int, fed: dict[int, tuple[int, int]]) -> tuple[list[int], list[float]]:
         """Decode all slots of the pool."""
         tokens, positions = zip(*self._fed(fed), strict=True)
@@ -240,8 +212,9 @@ def machine_of(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _name_of_machine_code(loaded: LoadedModel) -> str:
-    """Return a digest of all that compiled passes depend on."""
-    depends = [loaded.fingerprint, machine_of(loaded), processor(), code_digest()]
+    """Return a digest of all that compiled passes depend on, the type of keys and values among it."""
+    kept_as = str(loaded.kv_dtype(packed=True))
+    depends = [loaded.fingerprint, machine_of(loaded), kept_as, processor(), code_digest()]
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -71,11 +71,20 @@ class Tuning(BaseModel):
 
 
 def tuned_engine(
-    loaded: LoadedModel, generation: GenerationConfig, home: Path, *, prefix: str = ""
+    loaded: LoadedModel,
+    generation: GenerationConfig,
+    home: Path,
+    *,
+    prefix: str = "",
+    rows: int | None = None,
 ) -> Engine:
-    """Return an engine for a model, run as `tune` found best; `home` is where that and compiled code lie."""
+    """Return an engine for a model, run as `tune` found best, or with so many `rows` at a time.
+
+    `home` is where what was found and compiled code lie.
+    """
     tuning = remembered(loaded, home)
-    return _engine(loaded, generation, home, prefix, tuning.policy, tuning.compiled)
+    policy = replace(tuning.policy, decode_rows=rows) if rows else tuning.policy
+    return _engine(loaded, generation, home, prefix, policy, tuning.compiled)
 
 
 def remembered(loaded: LoadedModel, home: Path) -> Tuning:
@@ -89,16 +98,14 @@ def remembered(loaded: LoadedModel, home: Path) -> Tuning:
         raise ModelError(f"{file} is damaged: remove it, or tune the model again") from error
 
 
-def shrink(loaded: LoadedModel, home: Path, rows: int) -> BucketPolicy | None:
-    """Have engines for a model run with half of `rows` from now on; return that policy, None if none is less.
+def remember_rows(loaded: LoadedModel, home: Path, rows: int) -> None:
+    """Have engines for a model run with so many rows from now on.
 
-    For when a device ran out of memory. What was measured no longer holds, and is dropped.
+    For when a device had no memory for more. What was measured no longer holds, and is dropped.
     """
     tuning = remembered(loaded, home)
-    policy = replace(tuning.policy, decode_rows=rows).smaller()
-    if policy is not None:
-        _keep(Tuning(policy=policy, compiled=tuning.compiled), _file(loaded, home))
-    return policy
+    policy = replace(tuning.policy, decode_rows=rows)
+    _keep(Tuning(policy=policy, compiled=tuning.compiled), _file(loaded, home))
 
 
 def tune(
@@ -124,7 +131,6 @@ def tune(
     except ModelError:  # damaged, and about to be written anew
         before = Tuning()
     search = _Search(before.policy, before.compiled)
-    fault: Exception = ModelError("there was nothing to try")
     tried: list[dict[str, Any]] = []
     counts: dict[bool, int] = {}  # of requests in a trial, by whether it is compiled
     for policy, compiled in search.candidates():
@@ -140,7 +146,7 @@ def tune(
             sample = list(islice(cycle(requests), count))
             trial = Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
         except (ModelError, RuntimeError) as error:
-            fault = error
+            # Its words alone are kept: the error holds frames, and these all that the engine allocated.
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             trial = Trial(policy=policy, compiled=compiled, failure=reason)
         search.add(trial)
@@ -149,7 +155,7 @@ def tune(
             break
     best = search.best
     if best.speed is None:
-        raise fault
+        raise ModelError(search.trials[-1].failure)
     tuning = Tuning(policy=best.policy, compiled=best.compiled, speed=best.speed, trials=tuple(search.trials))
     _keep(tuning, file)
     return tuning

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from models.config import NotANumberError
 from tasks.budget import Spending
-from tasks.documents import Generated
+from tasks.documents import DocmillError, Generated
 from tasks.generate.answers import Answers, Rendered, Wanted, symbols_by_path
 from tasks.generate.asking import SlotFrame
 from tasks.result_cache import ResultCache
@@ -43,6 +44,10 @@ def generate(
         spending: What may still be sent to the model.
         cache: Where texts are put.
         tell: Told, as the work goes on, how many texts of how many are written.
+
+    Raises:
+        DocmillError: The model computes what is no number.
+        OutOfMemoryError: The device has not the memory; what was written is in the cache.
     """
     sent = _write(answers, writer, spending, cache, tell)
     symbols = {w.id for w in sent}
@@ -75,6 +80,8 @@ def _write(
                 fresh.clear()
                 tell(total - answers.open, total)
             stream.add(answers.look_up(freed))
+    except NotANumberError as error:
+        raise DocmillError(f"model: {NotANumberError(stream.symbol(error.request))}") from error
     finally:
         cache.put_many(fresh)  # what is written is not lost, whatever ends the build
     tell(total - answers.open, total)
@@ -117,6 +124,10 @@ class _Stream:
                 yield rendered.key, rendered.prompt, rendered.wanted.asked.frames
             else:
                 del self._same[rendered.key]
+
+    def symbol(self, text_key: str) -> str:
+        """The id of a symbol that a request under way is for."""
+        return self._same[text_key][0].wanted.id
 
     def arrived(self, text_key: str) -> list[Rendered]:
         """All requests that an answer is for."""

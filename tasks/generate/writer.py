@@ -14,14 +14,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.config import GenerationConfig, ModelConfig, ModelError
+from models.batching import BucketPolicy
+from models.config import GenerationConfig, ModelConfig, ModelError, OutOfMemoryError
 from models.engine import Frame, Request
 from models.limits import PromptLimit
 from models.load import LoadedModel, device_of, load
 from models.prompts import OPENING_TOKENS, SLOT_TOKENS, slot_opening
 from models.quantize import METHODS, prepared
-from models.tuning import remembered, shrink, tuned_engine
-from tasks.documents import SourceError, TextOrigin, first_line
+from models.tuning import remember_rows, remembered, tuned_engine
+from tasks.documents import DocmillError, SourceError, TextOrigin, first_line
 from tasks.files import locked
 from tasks.generate.answers import Rendered
 from tasks.generate.asking import (
@@ -56,7 +57,7 @@ def brief_of(loaded: LoadedModel) -> Brief:
     Raises:
         SourceError: Its context is too short, or its template cannot be used.
     """
-    with _as_source_error():
+    with _as_docmill_error():
         return _brief_of(loaded)
 
 
@@ -84,8 +85,9 @@ def load_model(model: str, quantize: str, device: str, home: Path) -> LoadedMode
 
     Raises:
         SourceError: It cannot be loaded, or is not one that the engine serves.
+        DocmillError: There is no memory for it.
     """
-    with _as_source_error():
+    with _as_docmill_error():
         config = ModelConfig.model_validate({"model": model, "quantize": quantize, "device": device})
         if quantize in METHODS:
             config = config.model_copy(update={"model": str(prepared(model, quantize, home))})
@@ -94,12 +96,15 @@ def load_model(model: str, quantize: str, device: str, home: Path) -> LoadedMode
 
 @contextmanager
 def engine_held(device: str, home: Path) -> Iterator[None]:
-    """Have a device to oneself: engines that share one take each other's memory and processors.
+    """Have a device to oneself for writing: engines that share one take each other's memory and processors.
+
+    Models are loaded without it, since only one that is loaded tells whether any text is missing. Keys and
+    values, which take most of the memory, are allocated with the first text.
 
     Raises:
         SourceError: There is no such device.
     """
-    with _as_source_error():
+    with _as_docmill_error():
         kind = device_of(device).type
     with locked(home / f"engine-{kind}.lock", _say_that_it_waits):
         yield
@@ -110,23 +115,24 @@ def _say_that_it_waits() -> None:
 
 
 class Writer:
-    """A loaded model.
+    """A loaded model, run as it was tuned, or with so many `rows` at a time.
 
     Raises:
         SourceError: The model cannot be loaded or is not one that the engine serves.
+        DocmillError: There is no memory for it.
     """
 
     manner: Manner
     fits: PromptLimit
 
-    def __init__(self, model: str, quantize: str, device: str, home: Path) -> None:
+    def __init__(self, model: str, quantize: str, device: str, home: Path, rows: int | None = None) -> None:
         self._loaded = loaded = load_model(model, quantize, device, home)
         self._home = home
         self.meta = loaded.meta
         brief = brief_of(loaded)
-        with _as_source_error():
+        with _as_docmill_error():
             self.speed = remembered(loaded, home).speed
-            self.engine = tuned_engine(loaded, brief.generation, home, prefix=brief.prefix)
+            self.engine = tuned_engine(loaded, brief.generation, home, prefix=brief.prefix, rows=rows)
         self.manner = brief.manner
         self.fits = loaded.limit(brief.room)  # a prompt, with what is forced after it
         self.identity: dict[str, Any] = {
@@ -136,10 +142,15 @@ class Writer:
             "profile": self.engine.profile.as_key(),
         }
 
-    def shrink(self) -> int | None:
-        """Have writers made from now on run with half the rows; how many, None if there is no less."""
-        policy = shrink(self._loaded, self._home, self.engine.decode_rows)
+    @property
+    def fewer_rows(self) -> int | None:
+        """Half the rows that this one runs with; None if there is no less."""
+        policy = BucketPolicy(decode_rows=self.engine.decode_rows).smaller()
         return policy.decode_rows if policy else None
+
+    def remember_rows(self) -> None:
+        """Have writers made from now on run with the rows that this one runs with."""
+        remember_rows(self._loaded, self._home, self.engine.decode_rows)
 
     @property
     def origin(self) -> TextOrigin:
@@ -183,12 +194,16 @@ class Writer:
 
 
 @contextmanager
-def _as_source_error() -> Iterator[None]:
+def _as_docmill_error() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise SourceError(f"{where}: {first['msg']}, not {first['input']!r}") from error
+    except OutOfMemoryError as error:  # with no text under way, so that fewer rows would not help
+        raise DocmillError(
+            f"model: {error}, with nothing but the model in it: use a smaller one, or a quantized form"
+        ) from error
     except (ModelError, ValueError) as error:
         raise SourceError(f"model: {first_line(error)}") from error

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from flows import pipeline
 from flows.settings import cache_home
 from flows.workers import Workers
 from models.config import OutOfMemoryError
 from models.prompts import SUMMARY_SEPARATOR
 from models.runner import PaddedRunner
+from tasks.budget import Spending
+from tasks.generate import _Stream, writer
 from tests.conftest import tree_bytes
 from tests.models.conftest import code, random_model  # noqa: F401 - code is a fixture
 
@@ -174,6 +180,20 @@ def test_human_slots_stay_and_model_slots_are_marked(repository, model, docmill,
     assert origins <= {"human", "derived", "model"}
 
 
+def test_a_model_that_computes_no_numbers_is_told_of_by_symbol_and_touches_nothing(
+    repository, model, docmill, tmp_path
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    status, _, printed = docmill(repository, "--model", str(broken))
+    assert status == 1
+    assert re.search(r"model: what the model computes for '\w+\.py::\w+(\.\w+)?' is no number", printed.err)
+    assert not (tmp_path / "site").exists()
+
+
 def test_a_budget_degrades_and_the_next_build_goes_on(repository, model, docmill):
     status, report, _ = docmill(repository, "--model", str(model), "--budget", "1")
     assert (status, report["degraded"], report["generated"]) == (3, True, 1)
@@ -205,13 +225,18 @@ def test_plan_tells_the_cost_and_knows_the_time_once_the_model_is_tuned(
         untuned,
     )
     main(["model", "tune", str(model), "--seconds", "0.001"])
+    (tuned,) = (cache_home() / "tuned").iterdir()
+    found = json.loads(tuned.read_bytes())
+    rates = {"prompt_tokens_per_second": 10, "output_tokens_per_second": 0.5, "output_tokens_per_request": 4}
+    tuned.write_text(json.dumps(found | {"speed": found["speed"] | rates}))
     capsys.readouterr()
     main(["plan", str(repository), *flags])
-    assert re.fullmatch(
-        r"cost: 3 texts; \d+ tokens to read, about \d+ to write: about \d+ seconds",
-        capsys.readouterr().out.splitlines()[-1],
-    )
-    docmill(repository, "--model", str(model))
+    told = capsys.readouterr().out.splitlines()[-1]
+    read = int(re.search(r"(\d+) tokens to read", told)[1])
+    seconds = read / 10 + 3 * 4 / 0.5
+    assert told == (f"cost: 3 texts; {read} tokens to read, about 12 to write: about {seconds:.0f} seconds")
+    _, report, _ = docmill(repository, "--model", str(model))
+    assert report["engine"]["prompt_tokens"] == read  # as many as the rates are of
     main(["plan", str(repository), *flags])
     assert "cost" not in capsys.readouterr().out
 
@@ -242,38 +267,106 @@ def test_an_unusable_model_touches_nothing(repository, docmill, tmp_path):
     assert tree_bytes(tmp_path / "site") == before
 
 
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """Have a device run out of memory with more than some rows, as soon as it has finished so many texts."""
+    decode, arrived = PaddedRunner.decode, _Stream.arrived
+    finished = []
+
+    def note(self, text_key):
+        finished.append(text_key)
+        return arrived(self, text_key)
+
+    def begin(most_rows, after):
+        def fail(self, kv_length, fed):
+            if self._table.decode_rows > most_rows and len(finished) >= after:
+                finished.clear()
+                raise OutOfMemoryError("the device is out of memory")
+            return decode(self, kv_length, fed)
+
+        monkeypatch.setattr(PaddedRunner, "decode", fail)
+        monkeypatch.setattr(_Stream, "arrived", note)
+
+    return begin
+
+
 def test_out_of_memory_begins_again_with_half_the_rows_and_says_so(
-    repository, model, docmill, tmp_path, monkeypatch
+    repository, model, docmill, tmp_path, short_of_memory
 ):
-    decode = PaddedRunner.decode
-
-    def short_of_memory(self, kv_length, fed):
-        if self._table.decode_rows > 16:
-            raise OutOfMemoryError("the device is out of memory")
-        return decode(self, kv_length, fed)
-
-    monkeypatch.setattr(PaddedRunner, "decode", short_of_memory)
-    status, report, printed = docmill(repository, "--model", str(model))
-    assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 3, [64, 32])
+    asked_of_modules = tmp_path / "asked-of-modules"  # which wait for what is written of their functions
+    shutil.copytree(model, asked_of_modules)
+    described = json.loads((model / "docmill.json").read_text())
+    described["asks"]["module"] = {"summary": None}
+    (asked_of_modules / "docmill.json").write_text(json.dumps(described))
+    short_of_memory(16, after=1)
+    status, report, printed = docmill(repository, "--model", str(asked_of_modules))
+    assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 4, [64, 32])
     assert report["engine"]["profile"]["buckets"]["decode"][0][0] == 16
     assert "out of memory with 64 rows at a time: began again with half" in printed.out
-    status, report, _ = docmill(repository, "--model", str(model), out=tmp_path / "again")
-    assert (status, report["reused"]) == (0, 3)  # what fits is remembered
+    written = report["engine"]["output_tokens"]
+    (cache_home() / "results.sqlite").unlink()
+    status, report, _ = docmill(repository, "--model", str(asked_of_modules), out=tmp_path / "again")
+    assert (status, report["engine"]["rows_given_up"]) == (0, [])  # what fits is remembered
+    assert report["engine"]["output_tokens"] == written
+    assert tree_bytes(tmp_path / "again") == tree_bytes(tmp_path / "site")  # of one profile, all of it
+
+
+def test_a_budget_is_not_spent_on_what_is_begun_again(
+    repository, model, docmill, tmp_path, capsys, short_of_memory
+):
+    from infra.cli import main
+
+    main(["plan", str(repository), "--model", str(model), "--out", str(tmp_path / "site")])
+    cost = re.search(r"(\S+) tokens to read, at most (\S+) to write", capsys.readouterr().out)
+    tokens = sum(int(number.replace(",", "")) for number in cost.groups())
+    short_of_memory(32, after=0)
+    status, report, _ = docmill(repository, "--model", str(model), "--budget", f"{tokens} tokens")
+    assert (status, report["generated"], report["engine"]["rows_given_up"]) == (0, 3, [64])
+
+
+def test_a_budget_of_minutes_is_neither_for_loading_the_model_nor_for_waiting(
+    repository, model, docmill, monkeypatch
+):
+    now = [0.0]
+
+    def later(function):
+        def call(*arguments):
+            now[0] += 3600
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(pipeline, "Spending", lambda budget: Spending(budget, lambda: now[0]))
+    monkeypatch.setattr(writer, "load_model", later(writer.load_model))
+    monkeypatch.setattr(writer, "locked", later(writer.locked))
+    status, report, _ = docmill(repository, "--model", str(model), "--budget", "5 minutes")
+    assert now[0] >= 2 * 3600
+    assert (status, report["generated"]) == (0, 3)
+
+
+@pytest.mark.parametrize("part", ["models.runner.PrefillPass.forward", "torch.nn.Module.to"])
+def test_no_memory_for_the_model_alone_is_told_and_touches_nothing(
+    repository, model, docmill, tmp_path, monkeypatch, part
+):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(part, fail)
+    status, _, printed = docmill(repository, "--model", str(model))
+    assert status == 1 and "out of memory, with nothing but the model in it" in printed.err
+    assert not (tmp_path / "site").exists()
 
 
 def test_out_of_memory_with_the_fewest_rows_fails_and_touches_nothing(
-    repository, model, docmill, tmp_path, monkeypatch
+    repository, model, docmill, tmp_path, short_of_memory
 ):
     docmill(repository, "--model", "none")
     before = tree_bytes(tmp_path / "site")
-
-    def fail(*_):
-        raise OutOfMemoryError("the device is out of memory")
-
-    monkeypatch.setattr(PaddedRunner, "prefill", fail)
+    short_of_memory(1, after=0)
     status, _, printed = docmill(repository, "--model", str(model))
     assert status == 1 and "even with the fewest rows" in printed.err
     assert tree_bytes(tmp_path / "site") == before
+    assert not (cache_home() / "tuned").exists()  # nothing smaller has worked, to be remembered
 
 
 def test_a_prepared_model_is_found_by_the_method(repository, model, docmill, capsys):

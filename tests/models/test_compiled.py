@@ -100,6 +100,17 @@ def test_without_a_compiler_one_line_says_so(loaded, tmp_path):
     assert not list(tmp_path.rglob("*.pt2"))
 
 
+def test_a_kernel_that_refuses_what_it_is_given_is_not_taken_for_one_without_memory(
+    loaded, home, three_threads
+):
+    engine = Engine(loaded("llama", "code", "bfloat16", intermediate_size=200), compiled=home)
+    engine.generate_all(asked()[:2])
+    for pool in engine._runner._pools.values():
+        pool[:] = [part.transpose(1, 2).contiguous().transpose(1, 2) for part in pool]
+    with pytest.raises(RuntimeError, match="ragged_attention"):
+        engine.generate_all(asked()[:2])
+
+
 # Every limit that is too small lies a little above what the process holds; some stop torch, some a kernel.
 _RUNS_OUT = """
 import json, resource, sys

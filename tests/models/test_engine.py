@@ -1,6 +1,7 @@
 """The engine against transformers' own generate, and against itself in other company."""
 
 import shutil
+import time
 from dataclasses import replace
 from random import Random
 
@@ -9,9 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from models.batching import BucketTable
-from models.config import GenerationConfig, ModelError, PromptTooLongError
+from models.config import GenerationConfig, ModelError, NotANumberError, PromptTooLongError
 from models.engine import Engine, Frame, Request
-from models.load import SERVED
+from models.load import SERVED, LoadedModel
 
 from .conftest import ARCHITECTURES, END, VOCABULARY, code_prompts, number_prompts
 
@@ -251,6 +252,19 @@ def test_an_empty_request_is_an_error_and_a_prefix_makes_it_none(loaded):
     assert Engine(loaded(), buckets=table()).generate_all([framed])[0].prompt_tokens == 1
 
 
+def test_what_is_no_number_ends_a_stream_by_the_name_of_its_request(loaded, compiled):
+    model = loaded()
+    model.model.get_input_embeddings().weight.data[77] = float("nan")
+    asked = [Request("good", "5 6", frames(("", 1))), Request("bad", "5 77", frames(("8", 4), ("9", 4)))]
+    engines = [Engine(model, NO_STOP, buckets=table())]
+    if compiled:
+        engines.append(Engine(model, NO_STOP, compiled=compiled))
+    for engine in engines:
+        assert engine.generate_all(asked[:1])[0].output_tokens == 1
+        with pytest.raises(NotANumberError, match="'bad' is no number"):
+            engine.generate_all(asked)
+
+
 def test_a_prefix_that_the_table_is_not_for_is_an_error(loaded):
     with pytest.raises(ModelError, match="a prefix of 2 tokens, but this one has 3"):
         Engine(loaded(), prefix="1 2 3", buckets=table(prefix=2))
@@ -321,6 +335,28 @@ def test_special_tokens_of_a_prompt_are_only_text(loaded):
         [Request("p", "a<|turn|>", frames(("", 4))), Request("f", "a", frames(("<|turn|>", 4)))]
     )
     assert (plain.prompt_tokens, framed.prompt_tokens) == (len(model.encode("a<|turn|>", trusted=False)), 2)
+
+
+def test_seconds_are_all_of_the_engines_and_none_of_its_callers(loaded, monkeypatch):
+    encode, moment, texts = LoadedModel.encode, 0.01, 20
+
+    def encode_slowly(self, text, *, trusted):
+        time.sleep(moment)
+        return encode(self, text, trusted=trusted)
+
+    def asked():
+        for request in requests(number_prompts(texts)):
+            time.sleep(moment)
+            yield request
+
+    engine = Engine(loaded(), NO_STOP, buckets=table())
+    monkeypatch.setattr(LoadedModel, "encode", encode_slowly)
+    started = time.perf_counter()
+    for _ in engine.generate(asked()):
+        time.sleep(moment)
+    elapsed = time.perf_counter() - started
+    assert engine.stats.prefill_seconds >= texts * moment
+    assert elapsed - engine.stats.seconds >= 2 * texts * moment
 
 
 def test_statistics_count_what_was_asked_and_what_was_computed(loaded):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM, ByT5Tokenizer
 
 import models.load
+from models import machine
 from models.config import (
     BundledModelMissingError,
     CorruptModelError,
@@ -16,7 +18,8 @@ from models.config import (
     ModelError,
     UnsupportedModelError,
 )
-from models.load import fingerprint, load
+from models.load import LoadedModel, fingerprint, load
+from models.runner import _name_of_machine_code
 
 from .conftest import random_model
 
@@ -239,3 +242,22 @@ def test_a_tokenizer_that_only_python_runs_is_refused(tmp_path):
     ByT5Tokenizer().save_pretrained(folder)
     with pytest.raises(UnsupportedModelError, match=r"the tokenizer of model has no tokenizer\.json"):
         load(ModelConfig(model=str(folder)))
+
+
+@pytest.mark.parametrize("name", ["load.py", "passes.py", "kernels/ragged_attention.cpp"])
+def test_code_that_decides_bits_is_part_of_every_key(tmp_path, monkeypatch, name):
+    folder = tmp_path / "models"
+    shutil.copytree(
+        Path(machine.__file__).parent, folder, ignore=shutil.ignore_patterns("bundled", "training")
+    )
+    before = machine.code_digest()
+    monkeypatch.setattr(machine, "__file__", str(folder / "machine.py"))
+    assert machine.code_digest() == before
+    (folder / name).write_text((folder / name).read_text() + "\n")
+    assert machine.code_digest() != before
+
+
+def test_passes_compiled_for_keys_of_another_type_have_another_name(loaded, monkeypatch):
+    before = _name_of_machine_code(loaded())
+    monkeypatch.setattr(LoadedModel, "kv_dtype", lambda self, *, packed: torch.bfloat16)
+    assert _name_of_machine_code(loaded()) != before

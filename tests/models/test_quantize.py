@@ -168,11 +168,31 @@ def test_a_model_is_prepared_once_for_each_revision(saved, tmp_path, method):
     assert prepare(str(source), method, tmp_path) != folder
 
 
-@pytest.mark.parametrize("damage", ["model.safetensors", "manifest.json"])
-def test_a_damaged_one_is_made_again(saved, tmp_path, damage):
+def test_a_prepared_model_is_found_without_reading_the_weights_it_came_from(saved, tmp_path, monkeypatch):
+    source = shutil.copytree(saved("llama"), tmp_path / "source")
+    folder = prepare(str(source), "int8", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(models.quantize, "fingerprint", None)
+        assert prepared(str(source), "int8", tmp_path) == folder
+    weights = source / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    with pytest.raises(ModelError, match="is not there as int8"):
+        prepared(str(source), "int8", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", lambda whole: whole[:100]),
+        ("manifest.json", lambda whole: whole[:100]),
+        *(("manifest.json", lambda _, text=text: text) for text in (b"null", b"[]", b"{}", b'{"files": []}')),
+    ],
+)
+def test_a_damaged_one_is_made_again(saved, tmp_path, name, damage):
     folder = prepare(str(saved("llama")), "int8", tmp_path)
-    whole = (folder / damage).read_bytes()
-    (folder / damage).write_bytes(whole[:100])
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
     assert prepare(str(saved("llama")), "int8", tmp_path) == folder
     load_cpu(folder)
 

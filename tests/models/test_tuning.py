@@ -1,13 +1,17 @@
 """What tuning tries, keeps and remembers, on tiny models."""
 
+import gc
+import weakref
+
 import pytest
 import torch._inductor.config as inductor
 
 from models import tuning
 from models.batching import BucketPolicy
-from models.config import GenerationConfig, ModelError
+from models.config import GenerationConfig, ModelError, OutOfMemoryError
 from models.engine import Frame, Request
 from models.machine import machine_digest
+from models.runner import PaddedRunner
 from models.tuning import Speed, Trial, Tuning, remembered, tune, tuned_engine
 
 from .conftest import number_prompts
@@ -72,6 +76,45 @@ def test_no_trial_is_so_short_that_the_last_texts_decide(loaded, tmp_path, monke
     for count, (texts, occupancy) in zip(rows, occupied, strict=True):
         assert texts >= 4 * count
         assert occupancy > 0.5
+
+
+def test_a_trial_without_enough_memory_leaves_it_to_the_next(loaded, tmp_path, monkeypatch):
+    runners, make, decode = [], tuning._engine, PaddedRunner.decode
+
+    def fail(self, kv_length, fed):
+        if self._table.decode_rows >= 64:
+            raise OutOfMemoryError("the device is out of memory")
+        return decode(self, kv_length, fed)
+
+    def noted(*arguments):
+        assert not any(runner() for runner in runners)
+        engine = make(*arguments)
+        runners.append(weakref.ref(engine._runner))
+        return engine
+
+    monkeypatch.setattr(PaddedRunner, "decode", fail)
+    monkeypatch.setattr(tuning, "_engine", noted)
+    told = []
+    gc.disable()  # it would come too late
+    try:
+        with inductor.patch({"cpp.cxx": ("no-such-compiler",)}):
+            found = tuned(loaded(), tmp_path, 600, told)
+    finally:
+        gc.enable()
+    assert told[0].failure == "the device is out of memory" and len(runners) > 3
+    assert found.policy.decode_rows < 64
+
+
+def test_if_no_trial_can_run_one_line_says_why(loaded, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no step can be taken\nat all")
+
+    monkeypatch.setattr(PaddedRunner, "decode", fail)
+    with (
+        inductor.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(ModelError, match=r"no step can be taken$"),
+    ):
+        tuned(loaded(), tmp_path, 600)
 
 
 def test_engines_follow_what_was_kept(loaded, tmp_path):
