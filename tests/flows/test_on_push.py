@@ -161,7 +161,7 @@ def between(server) -> Iterator[Between]:
 PUSHED = "from flows.on_push import on_push; print(on_push('workshop', return_state=True))"
 
 
-def test_a_server_that_fails_for_a_while_ends_no_run(git_repository, site, between):
+def test_a_server_that_fails_for_a_while_ends_no_run(git_repository, site, between, request):
     """While it waits, when its turn comes, in the middle of the build, and at the end of its turn."""
     from prefect.client.orchestration import get_client
     from prefect.concurrency.sync import concurrency
@@ -190,6 +190,7 @@ def test_a_server_that_fails_for_a_while_ends_no_run(git_repository, site, betwe
             stdout=subprocess.PIPE,
             text=True,
         )
+        request.addfinalizer(run.kill)
         (waiting,) = comes_true(lambda: [one for one in client.read_flow_runs() if one.state.name == WAITING])
         between.fails = lambda sent: b"/increment-with-lease" in sent
         comes_true(lambda: between.refused >= 2)
