@@ -1,22 +1,24 @@
 """How near the bundled model's texts come to a human's, beside what needs no language model.
 
-    python benchmarks/quality.py [--work DIR]
+    python benchmarks/quality.py [--work DIR] [--forms]
 
 On the packages that were held out of training. DIR is the folder of `python -m models.training`; packages,
 pairs and baselines that are not there are made, which takes ten minutes and 1.5 GB. Intervals are 95 %, by
-paired bootstrap. Texts are computed in float32, as in the card; what int8 loses is shown beside that, of the
-weights (where DIR holds the model as it was trained) and of the products (where a CPU has VNNI).
+paired bootstrap. Texts are computed in float32, as in the card; beside that stands what int8 loses, of the
+weights (where DIR holds the model as it was trained) and of the products (where a CPU has VNNI), and what a
+build shows of each: with VNNI, that of the products. `--forms` measures only this.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from build import machine
 
 from models.config import BUNDLED, Compute, ModelConfig
@@ -37,19 +39,34 @@ LABELS = {
     "model": "bundled model",
 }
 
+AS_SHIPPED = "as shipped, computed in float32"
+
 Rows = Iterator[str]
 
 
-def prepared(work: Path) -> tuple[list[Pair], Path]:
-    """The held-out pairs, and the file of what the baselines answer."""
-    others = work / "baselines-test.json"
+class Form(NamedTuple):
+    """What a form of the model writes: by task, the BLEU of each text, with the names as they are and masked,
+    and what a build shows of it.
+    """
+
+    bleu: dict[str, list[list[float]]]
+    said: dict[str, dict[str, float]]
+
+
+def held_out(work: Path) -> list[Pair]:
+    """The held-out pairs."""
     if not (work / "pairs" / "test.jsonl").exists():
         corpus.download(corpus.packages(), work / "packages")
         pairs.prepare(work / "packages", work / "pairs")
-    test = pairs.load(work / "pairs" / "test.jsonl")
+    return pairs.load(work / "pairs" / "test.jsonl")
+
+
+def baselines(work: Path, test: list[Pair]) -> Path:
+    """The file of what the baselines answer."""
+    others = work / "baselines-test.json"
     if not others.exists():
         evaluate.baselines(pairs.load(work / "pairs" / "train.jsonl"), test, others)
-    return test, others
+    return others
 
 
 def floors_of(meta: ModelMeta) -> dict[Task, float]:
@@ -69,16 +86,20 @@ def forms(work: Path) -> dict[str, tuple[Path, Compute]]:
     return {name: form for name, form in found.items() if form[0].exists()}
 
 
-def bleu_of(folder: Path, compute: Compute, test: list[Pair]) -> dict[str, list[list[float]]]:
-    """By task, the BLEU of each text of a form, with the names as they are and masked."""
+def form_of(folder: Path, compute: Compute, test: list[Pair], floors: Mapping[Task, float]) -> Form:
+    """What a form of the model writes."""
     loaded = load(ModelConfig(model=str(folder), device="cpu", dtype=compute))
     written = [evaluate.write(loaded, Encoder(folder), test, masked=masked) for masked in (False, True)]
-    found = {}
+    found = Form({}, {})
     for task in TASKS:
         places = list(evaluate.places_of(task, test))
         human = [test[i].texts[slot] for i, slot in places]
         texts = [[w[i][slot].text if slot in w[i] else "" for i, slot in places] for w in written]
-        found[str(task)] = [scores("bleu", mine, human).tolist() for mine in texts]
+        bleu = [scores("bleu", mine, human) for mine in texts]
+        found.bleu[str(task)] = [of_setting.tolist() for of_setting in bleu]
+        if task in floors:
+            certainty = np.array([evaluate.certainty_of(written[0], place) for place in places])
+            found.said[str(task)] = evaluate.said_of(certainty, bleu[0], floors[task])
     return found
 
 
@@ -109,8 +130,12 @@ def table(task: str, found: dict[str, Any]) -> Rows:
     for other in ("name", "neighbour"):
         intervals = (found["lead"][other][m][n] for m in METRICS for n in (0, 1))
         yield f"{'lead over the ' + other:<50}" + "".join(f"{a:+8.1f} …{b:+6.1f}" for a, b in intervals)
-    said = found["said"]
-    yield f"said: {said['share']:.0%} of the texts, BLEU {said['bleu']:.1f}"
+    yield f"said: {shown(found['said'])}"
+
+
+def shown(said: Mapping[str, float]) -> str:
+    """What a build shows."""
+    return f"{said['share']:.1%} of the texts, BLEU {said['bleu']:.1f}"
 
 
 def difference(setting: str, found: dict[str, Any]) -> str:
@@ -123,20 +148,30 @@ def main() -> None:
     """Measure, print the tables, and keep the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache/docmill/training")
-    work: Path = parser.parse_args().work
-    test, others = prepared(work)
+    parser.add_argument(
+        "--forms", action="store_true", help="only what forms of the model write, no baselines"
+    )
+    arguments = parser.parse_args()
+    work: Path = arguments.work
+    test = held_out(work)
     floors = floors_of(evaluate.load_exactly(BUNDLED).meta)
-    figures = evaluate.run(BUNDLED, others, test, floors, work / "quality.json")
-    shipped = bleu_of(BUNDLED, "float32", test)
-    compared = {n: differences(shipped, bleu_of(*form, test)) for n, form in forms(work).items()}
-    for task in TASKS:
-        if figures["tasks"][str(task)]["texts"]:
-            print("\n".join(table(str(task), figures["tasks"][str(task)])))
+    figures: dict[str, Any] = {}
+    if not arguments.forms:
+        figures = evaluate.run(BUNDLED, baselines(work, test), test, floors, work / "quality.json")
+    shipped = form_of(BUNDLED, "float32", test, floors)
+    others = {name: form_of(*form, test, floors) for name, form in forms(work).items()}
+    compared = {name: differences(shipped.bleu, other.bleu) for name, other in others.items()}
+    for task, found in figures.get("tasks", {}).items():
+        if found["texts"]:
+            print("\n".join(table(task, found)))
     for name, by_task in compared.items():
         print(f"\n{name}, against int8 weights computed in float32, BLEU")
-        for said, found in by_task.items():
-            print(f"  {said:<20}" + "  ".join(map(difference, SETTINGS, found)))
-    results = {"machine": machine(), **figures, "forms": compared}
+        for task, of_settings in by_task.items():
+            print(f"  {task:<20}" + "  ".join(map(difference, SETTINGS, of_settings)))
+    said_by = {name: form.said for name, form in {AS_SHIPPED: shipped, **others}.items()}
+    for name, of_form in said_by.items():
+        print("\n".join(f"{name}, what a build shows of {task}: {shown(of)}" for task, of in of_form.items()))
+    results = {"machine": machine(), **figures, "forms": compared, "said by forms": said_by}
     file = HERE / "results" / f"quality-{datetime.now(UTC):%Y-%m-%d}.json"
     file.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results))

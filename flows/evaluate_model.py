@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -18,6 +19,7 @@ from flows.settings import cache_home
 from models.baselines import Neighbours
 from models.checks import checked
 from models.metrics import METRICS, lead, scores
+from models.prompts import NEUTRAL_NAME
 from models.words import sentence_of
 from tasks.chunk import Chunk, chunks_of
 from tasks.chunk.docstrings import split_summary
@@ -32,6 +34,7 @@ from tasks.ingest.tree import Selection
 from tasks.resolve import is_private, is_test
 
 _OVERVIEWS = ("class", "module", "package")
+_BASELINES = ("name", "neighbour")
 
 
 class Hidden(Struct, frozen=True):
@@ -54,21 +57,19 @@ class Written(Struct, frozen=True):
 class Measured(Struct, frozen=True):
     """One kind of text: how many, the share that is shown, and means of each metric, from 0 to 100.
 
-    `all` is of every text, `shown` of those that a build would show, `masked` of every text with the names
-    hidden. `name` is of the name split into words; `neighbour` of what humans say of the most similar code
+    `scores` are by writer and metric, with the names as they are and with them hidden: of every text of the
+    `model`; of the `name`, split into words; and of the `neighbour`, what humans say of the most similar code
     among the rest of what was drawn, which knows how this very project words things. `lead` are the 95 %
-    intervals, by paired bootstrap, of how much better every text is than these two.
+    intervals, by paired bootstrap, of how much better the model is than these two. `shown` is of the texts
+    that a build would show.
     """
 
     what: str
     texts: int
     share_shown: float
-    all: dict[str, float]
     shown: dict[str, float]
-    masked: dict[str, float]
-    name: dict[str, float]
-    neighbour: dict[str, float]
-    lead: dict[str, dict[str, tuple[float, float]]]
+    scores: dict[str, dict[str, tuple[float, float]]]
+    lead: dict[str, dict[str, tuple[tuple[float, float], tuple[float, float]]]]
 
 
 class Evaluation(Struct, frozen=True):
@@ -184,7 +185,7 @@ class _Exam:
     def __init__(self, writer: Writer, inside: Mapping[str, list[Member]]) -> None:
         self.writer, self.inside = writer, inside
         self.written: dict[tuple[bool, str, str, str], Written] = {}
-        self.read: dict[tuple[str, str], str] = {}  # the prompts, by path and symbol
+        self.read: dict[tuple[bool, str, str], str] = {}  # the prompts; masked or not, by path and symbol
         self.count = self.dropped = 0
 
     def take(self, drawn: list[_Documented], masked: bool, tell: Callable[[int, int], None]) -> None:
@@ -204,8 +205,7 @@ class _Exam:
         requests = ((key, prompt, request.frames) for key, (_, request, prompt) in asked.items())
         for done, (key, raw) in enumerate(self.writer.write(requests), 1):
             path, request, prompt = asked[key]
-            if not masked:
-                self.read.setdefault((path, request.symbol), prompt)
+            self.read.setdefault((masked, path, request.symbol), prompt)
             self._mark(masked, path, request, prompt, raw)
             tell(done, len(asked))
 
@@ -238,42 +238,48 @@ def _by_kind(hidden: Iterable[Hidden]) -> Iterator[tuple[str, list[Hidden]]]:
 
 
 def _measured(what: str, texts: list[Hidden], exam: _Exam) -> Measured:
-    given = [exam.answer(text, masked=False) for text in texts]
     references = [text.text for text in texts]
-    shown = [(answer.shown, text) for answer, text in zip(given, references, strict=True) if answer.shown]
-    candidates = {
-        "model": [answer.text for answer in given],
-        "masked": [exam.answer(text, masked=True).text for text in texts],
-        "name": [_sentence(text) for text in texts],
-        "neighbour": _neighbours(texts, exam),
-    }
-    of_each = {who: {m: scores(m, some, references) for m in METRICS} for who, some in candidates.items()}
-    means = {
-        who: {m: float(found.mean()) for m, found in by_metric.items()} for who, by_metric in of_each.items()
-    }
+    answers = [exam.answer(text, masked=False) for text in texts]
+    shown = [(answer.shown, text) for answer, text in zip(answers, references, strict=True) if answer.shown]
+    named, masked = (_scores(texts, exam, references, is_masked) for is_masked in (False, True))
     return Measured(
         what,
         len(texts),
         len(shown) / len(texts),
-        means["model"],
         {m: float(scores(m, *zip(*shown, strict=True)).mean()) for m in METRICS} if shown else {},
-        means["masked"],
-        means["name"],
-        means["neighbour"],
         {
-            other: {m: lead(of_each["model"][m], of_each[other][m]) for m in METRICS}
-            for other in ("name", "neighbour")
+            who: {m: (float(named[who][m].mean()), float(masked[who][m].mean())) for m in METRICS}
+            for who in named
+        },
+        {
+            other: {
+                m: (lead(named["model"][m], named[other][m]), lead(masked["model"][m], masked[other][m]))
+                for m in METRICS
+            }
+            for other in _BASELINES
         },
     )
 
 
-def _neighbours(texts: list[Hidden], exam: _Exam) -> list[str]:
+def _scores(
+    texts: list[Hidden], exam: _Exam, references: list[str], masked: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """By writer and metric, the scores of each text."""
+    candidates = {
+        "model": [exam.answer(text, masked).text for text in texts],
+        "name": [_sentence(text, masked) for text in texts],
+        "neighbour": _neighbours(texts, exam, masked),
+    }
+    return {who: {m: scores(m, some, references) for m in METRICS} for who, some in candidates.items()}
+
+
+def _neighbours(texts: list[Hidden], exam: _Exam, masked: bool) -> list[str]:
     """What humans say of the code that is most similar to each text's."""
     said: dict[tuple[str, str], dict[str, str]] = {}
     for text in texts:
         said.setdefault((text.path, text.symbol), {})[text.slot] = text.text
     places = {of: place for place, of in enumerate(said)}
-    codes = [exam.read.get(of, "") for of in said]
+    codes = [exam.read.get((masked, *of), "") for of in said]
     neighbours = Neighbours(list(zip(codes, said.values(), strict=True)))
     found = [
         neighbours.nearest(code, slots, places[of])
@@ -282,11 +288,7 @@ def _neighbours(texts: list[Hidden], exam: _Exam) -> list[str]:
     return [found[places[text.path, text.symbol]][text.slot] for text in texts]
 
 
-def _sentence(text: Hidden) -> str:
-    """The name of what is described, as a sentence."""
-    name = (
-        text.slot.partition(".")[2]
-        or text.symbol.rpartition(".")[2]
-        or PurePosixPath(text.path.removesuffix("/__init__.py")).stem
-    )
-    return sentence_of(name)
+def _sentence(text: Hidden, masked: bool) -> str:
+    """The name of what is described, as a sentence; that of a parameter or an exception is never masked."""
+    own = text.symbol.rpartition(".")[2] or PurePosixPath(text.path.removesuffix("/__init__.py")).stem
+    return sentence_of(text.slot.partition(".")[2] or (NEUTRAL_NAME if masked else own))

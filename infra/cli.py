@@ -10,11 +10,12 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from flows.evaluate_model import Measured
     from flows.report import Report
     from flows.settings import Service, Settings
     from models.batching import BucketPolicy
@@ -567,21 +568,29 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     if arguments.json is not None:
         write_whole(arguments.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    print(f"{'':<26}" + "".join(f"{label:^27}" for label in ("BLEU", "chrF", "ROUGE-L")).rstrip())
-    print(f"{'':<21}texts" + "   name  near   all  masked" * 3 + "   shown  BLEU")
     for one in found.measured:
-        scores = "".join(
-            f"{one.name[m]:7.1f}{one.neighbour[m]:6.1f}{one.all[m]:6.1f}{one.masked[m]:8.1f}" for m in one.all
-        )
-        shown = f"{one.share_shown:6.0%}" + (f"{one.shown['bleu']:6.1f}" if one.shown else "     -")
-        print(f"{one.what:<20}{one.texts:6,}{scores}  {shown}")
-    for one in found.measured:
-        name, near = (
-            f"{low:+.1f} to {high:+.1f}" for low, high in (lead["bleu"] for lead in one.lead.values())
-        )
-        print(f"{one.what}: {name} BLEU over the name, {near} over the nearest neighbour here (95 %)")
+        print("\n".join(_measured(one)))
     print(f"{1000 * found.seconds:.1f} ms a text; {found.dropped:,} sentences dropped by the checks")
     return 0
+
+
+def _measured(one: Measured) -> Iterator[str]:
+    """A table of one kind of text."""
+    labels = {
+        "name": "the name, split into words",
+        "neighbour": "nearest neighbour among these texts",
+        "model": "the model",
+    }
+    metrics = {"bleu": "BLEU", "chrf": "chrF", "rouge_l": "ROUGE-L"}
+    title = f"{one.what}, {one.texts:,} texts"
+    yield f"{title:<40}" + "".join(f"{name:>14}{'masked':>14}" for name in metrics.values())
+    for who, label in labels.items():
+        yield f"  {label:<38}" + "".join(f"{score:14.1f}" for m in metrics for score in one.scores[who][m])
+    for other, lead in one.lead.items():
+        intervals = (f"{low:+.1f}…{high:+.1f}" for m in metrics for low, high in lead[m])
+        yield f"  {f'lead over the {other}, 95 %':<38}" + "".join(f"{text:>14}" for text in intervals)
+    bleu = f", BLEU {one.shown['bleu']:.1f}" if one.shown else ""
+    yield f"  shown: {one.share_shown:.0%} of the texts{bleu}"
 
 
 class _Trials:

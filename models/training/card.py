@@ -94,7 +94,8 @@ exceptions with weight {slot_weight}, and on a random {code_share:.0%} of the co
 {code_weight}. Muon for the matrices in the layers, AdamW for the rest, learning rates falling to zero;
 matrices are multiplied in {products}.
 It took {minutes:.0f} minutes on {workers} cores; seed {seed}; the checkpoint with the lowest loss on
-{validation_names} was kept. The test packages took no part in any choice.
+{validation_names} was kept. The test packages took no part in training, the checkpoint or the
+floors; that a rule for words was needed was seen on them.
 
 | minutes | step | tokens | validation loss | name masked | further slots |
 |---|---|---|---|---|---|

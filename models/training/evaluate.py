@@ -231,7 +231,7 @@ def figures_of(
         for n, setting in enumerate(SETTINGS)
     }
     certainty = np.array([certainty_of(written, place) for place in places])
-    bleu, stands, said = of_each["model", "bleu", "named"], np.isfinite(certainty), certainty >= floor
+    bleu, stands = of_each["model", "bleu", "named"], np.isfinite(certainty)
     return {
         "texts": len(places),
         "scores": {
@@ -245,8 +245,14 @@ def figures_of(
         },
         "stands": float(stands.mean()),
         "curve": curve(certainty[stands], bleu[stands]),
-        "said": {"share": float(said.mean()), "bleu": float(bleu[said].mean()) if said.any() else 0.0},
+        "said": said_of(certainty, bleu, floor),
     }
+
+
+def said_of(certainty: np.ndarray, bleu: np.ndarray, floor: float) -> dict[str, float]:
+    """What a build would show: which share of texts, and their mean BLEU."""
+    said = certainty >= floor
+    return {"share": float(said.mean()), "bleu": float(bleu[said].mean()) if said.any() else 0.0}
 
 
 def certainty_of(written: Texts, place: tuple[int, str]) -> float:

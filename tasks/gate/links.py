@@ -148,10 +148,10 @@ def _llms(data: bytes) -> Iterator[str]:
 
 
 def _search(data: bytes) -> Iterator[str]:
-    """`[module, page, summary, [[name, kind, summary], …], [[name, kind, href], …]]` each."""
-    for _module, page, _summary, rows, offered in _script(data):
+    """`[module, page, [[name, kind, summary …], …], [[name, kind, href], …], summary …]` each."""
+    for _module, page, rows, offered, *_summary in _script(data):
         yield page
-        yield from (f"{page}#{name}" for name, _kind, _text in rows)
+        yield from (f"{page}#{name}" for name, *_shown in rows)
         yield from (href for _name, _kind, href in offered)
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from models.checks import checked
 from tasks.documents import TextEntry
-from tasks.generate.asking import Asked, Member, RawText
+from tasks.generate.asking import Asked, Member, RawText, quotable
 from tasks.keys import digest, key
 from tasks.result_cache import ResultCache
 
@@ -117,8 +117,8 @@ class Answers:
             if kept and (floor is None or logprob >= floor):
                 symbols = self.completions.setdefault(wanted.path, {})
                 symbols.setdefault(wanted.asked.symbol, {})[frame.slot] = kept
-                if frame.slot == "summary":
-                    self._summaries[wanted.id] = kept
+                if frame.slot == "summary" and (quoted := quotable(kept)) is not None:
+                    self._summaries[wanted.id] = quoted
         if "summary" not in wanted.asked.slots:
             return []
         self._awaited.discard(wanted.id)

@@ -227,11 +227,11 @@ class _Reader:
 
 
 def quotable(text: str) -> str | None:
-    """A human's text, to be shown where others are described; None where it holds a secret or orders.
+    """A text, to be shown where others are described; None where it holds a secret or orders.
 
     What speaks to a model would speak on behalf of every symbol that it is a part of. Such texts are told by
     phrases, so that this keeps out the clumsy ones only: what a model that obeys can do with the others is
-    to write prose in a slot that it was asked for.
+    to write prose in a slot that it was asked for. A model's own text may repeat what its code says.
     """
     return None if _ORDERS.search(text) or has_secret(text) else text
 

@@ -102,29 +102,30 @@ def _counts(symbol: Symbol, doc: Mapping[str, Slot]) -> SlotCounts:
 def _search_entry(
     inputs: PageInputs, module: Module, links: Links, docs: Mapping[str, Mapping[str, Slot]]
 ) -> Any:
-    """`[module, page, summary, [[qualified name, kind's initial, summary], …], offered]`.
+    """`[module, page, [[qualified name, kind's initial, summary …], …], offered, summary …]`.
 
-    What a module offers of others is `[[name, kind's initial, href], …]`.
+    A summary is its text, and its origin where no human wrote it; neither where there is none. What a module
+    offers of others is `[[name, kind's initial, href], …]`.
     """
     public = set(links.public)
     rows = [
-        [symbol.name, symbol.kind[0], _short_summary(docs[symbol.name])]
+        [symbol.name, symbol.kind[0], *_short_summary(docs[symbol.name])]
         for symbol in module.symbols
         if symbol.name and symbol.name in public
     ]
     offered = [[name, r.kind[0], r.href] for name, r in links.reexports.items()]
-    return [module.name, quote(inputs.page), _short_summary(docs[""]), rows, offered]
+    return [module.name, quote(inputs.page), rows, offered, *_short_summary(docs[""])]
 
 
-def _short_summary(doc: Mapping[str, Slot]) -> str:
-    """A summary without markup, cut at a word where it is long."""
+def _short_summary(doc: Mapping[str, Slot]) -> Iterator[str]:
+    """A summary without markup, cut at a word where it is long, and whose it is if not a human's."""
     slot = doc.get("summary")
     if slot is None:
-        return ""
+        return
     text = plain_text(slot.text)
-    if len(text) <= _LONGEST_SUMMARY:
-        return text
-    return text[:_LONGEST_SUMMARY].rpartition(" ")[0] + " …"
+    yield text if len(text) <= _LONGEST_SUMMARY else text[:_LONGEST_SUMMARY].rpartition(" ")[0] + " …"
+    if slot.origin != "human":
+        yield slot.origin
 
 
 def _inventory(inputs: PageInputs, module: Module, links: Links) -> Iterator[str]:

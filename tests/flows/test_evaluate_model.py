@@ -72,19 +72,47 @@ def test_a_model_that_repeats_the_humans_scores_100(source, tmp_path, monkeypatc
     monkeypatch.setattr(Writer, "write", repeating)
     found = {one["what"]: one for one in evaluate(source, tmp_path, model=asked_for_all)["measured"]}
     assert {what: one["texts"] for what, one in found.items()} == {"function summary": 2, "class summary": 1}
-    assert found["function summary"]["all"] == pytest.approx({"bleu": 100, "chrf": 100, "rouge_l": 100})
-    assert found["function summary"]["masked"]["rouge_l"] == 0
-    assert found["function summary"]["name"]["rouge_l"] > 0
+    functions = found["function summary"]["scores"]
+    for score, (named, masked) in functions["model"].items():
+        assert named == pytest.approx(100) and masked < 50, score
+    assert functions["name"]["rouge_l"][0] > 0 == functions["name"]["rouge_l"][1]
     assert found["function summary"]["share_shown"] == 1
     assert len(prompts) == 6 and not any("settings" in prompt for prompt in prompts)
-    table = capsys.readouterr().out.splitlines()
-    (row,) = (line for line in table if line.startswith("function summary "))
-    assert row.split()[2] == "2" and row.endswith("100% 100.0")
     # The nearest neighbour of each function is the other one: there are but two.
-    assert found["function summary"]["neighbour"]["rouge_l"] == 0
-    assert found["function summary"]["lead"]["neighbour"]["rouge_l"] == [100, 100]
-    assert found["class summary"]["neighbour"]["bleu"] == 0  # there is but one
-    assert any(line.startswith("function summary: +") and line.endswith("(95 %)") for line in table)
+    assert functions["neighbour"]["rouge_l"] == [0, 0]
+    assert found["function summary"]["lead"]["neighbour"]["rouge_l"] == [[100, 100], [0, 0]]
+    assert found["class summary"]["scores"]["neighbour"]["bleu"] == [0, 0]  # there is but one
+    table = capsys.readouterr().out.splitlines()
+    start = table.index(next(line for line in table if line.startswith("function summary, 2 texts")))
+    rows = {line[2:40].strip(): line[40:].split() for line in table[start + 1 : start + 6]}
+    assert rows["the model"][0] == "100.0"
+    assert rows["nearest neighbour among these texts"][4:] == ["0.0", "0.0"]
+    assert rows["lead over the neighbour, 95 %"][4:] == ["+100.0…+100.0", "+0.0…+0.0"]
+    assert table[start + 6] == "  shown: 100% of the texts, BLEU 100.0"
+
+
+def test_baselines_are_told_with_names_masked_too(tmp_path, monkeypatch, asked_for_all):
+    """Without names, code that is nearest by its name alone is not, and the name says nothing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    source = tmp_path / "functions"
+    source.mkdir()
+    functions = {"find_open_orders": ("items", "Find it."), "keep_open_orders": ("values", "Keep it.")}
+    functions["read"] = ("items", "Find it.")
+    (source / "m.py").write_text(
+        "\n\n".join(
+            f'def {name}(x):\n    """{text}"""\n    return x.{part}'
+            for name, (part, text) in functions.items()
+        )
+    )
+    (one,) = (
+        one
+        for one in evaluate(source, tmp_path, model=asked_for_all)["measured"]
+        if one["what"] == "function summary"
+    )
+    named, masked = one["scores"]["neighbour"]["rouge_l"]
+    assert masked > named
+    named, masked = one["scores"]["name"]["rouge_l"]
+    assert named > 0 == masked
 
 
 def test_the_bundled_model_on_a_real_package(source, tmp_path):
@@ -92,9 +120,10 @@ def test_the_bundled_model_on_a_real_package(source, tmp_path):
     found = evaluate(click, tmp_path, "--symbols", "60")
     (functions,) = (one for one in found["measured"] if one["what"] == "function summary")
     assert 20 < functions["texts"] <= 60
-    assert functions["all"]["bleu"] > functions["name"]["bleu"] > 0 < functions["neighbour"]["bleu"]
-    low, high = functions["lead"]["name"]["bleu"]
-    assert low < functions["all"]["bleu"] - functions["name"]["bleu"] < high
+    model, name = (functions["scores"][who]["bleu"] for who in ("model", "name"))
+    assert model[0] > name[0] > name[1] and min(functions["scores"]["neighbour"]["bleu"]) > 0
+    for setting, (low, high) in enumerate(functions["lead"]["name"]["bleu"]):
+        assert low < model[setting] - name[setting] < high
     assert 0 < functions["share_shown"] < 1 and functions["shown"]["bleu"] > 0
     assert evaluate(click, tmp_path, "--symbols", "60")["measured"] == found["measured"]
     assert 0 < found["seconds"] < 1

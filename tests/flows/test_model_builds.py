@@ -24,7 +24,7 @@ from models.runner import PaddedRunner
 from tasks.budget import Spending
 from tasks.generate import _Stream, writer
 from tests.conftest import tree_bytes
-from tests.models.conftest import code, random_model  # noqa: F401 - code is a fixture
+from tests.models.conftest import code, instruct, random_model  # noqa: F401 - two are fixtures
 
 SOURCE = '''
 """A module."""
@@ -69,20 +69,6 @@ def model(tmp_path_factory, code) -> Path:  # noqa: F811
     return folder
 
 
-@pytest.fixture(scope="module")
-def instruct(tmp_path_factory, code) -> Path:  # noqa: F811
-    """A folder with a tiny model that has a chat template and says nothing of its training."""
-    folder = tmp_path_factory.mktemp("instruct")
-    random_model("qwen2", folder, max_position_embeddings=1024, vocab_size=len(code))
-    code.chat_template = (
-        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
-        "{% if add_generation_prompt %}<assistant>{% endif %}"
-    )
-    code.save_pretrained(folder)
-    code.chat_template = None  # the tokenizer is shared by the session
-    return folder
-
-
 @pytest.fixture
 def repository(tmp_path) -> Path:
     folder = tmp_path / "project"
@@ -103,7 +89,7 @@ def test_a_model_writes_what_is_missing_and_nothing_twice(repository, model, doc
     assert "model: asked for 1 symbols, 3 as before; " in printed.out
 
 
-def test_an_instruct_model_is_asked_for_everything(repository, instruct, docmill, tmp_path, monkeypatch):
+def test_an_instruct_model_is_asked_for_everything(repository, instruct, docmill, tmp_path, monkeypatch):  # noqa: F811
     (repository / "half.py").write_text('"""Half."""\ndef half(a, b):\n    """Halve it."""\n    return a\n')
     _, report, _ = docmill(repository, "--model", str(instruct))
     # plain, corners, helper, the module other; a, b and what is returned of half
@@ -141,7 +127,7 @@ def test_an_incremental_build_with_a_model_equals_a_clean_one(
     assert tree_bytes(tmp_path / "site") == tree_bytes(tmp_path / "clean")
 
 
-def test_processes_ask_what_one_asks(model, instruct, docmill, tmp_path, monkeypatch):
+def test_processes_ask_what_one_asks(model, instruct, docmill, tmp_path, monkeypatch):  # noqa: F811
     source = tmp_path / "many"
     source.mkdir()
     for number in range(60):

@@ -140,6 +140,20 @@ def saved(tmp_path_factory, numbers, code):
     return folder
 
 
+@pytest.fixture(scope="session")
+def instruct(tmp_path_factory, code) -> Path:
+    """Give the folder of a tiny model that has a chat template and says nothing of its training."""
+    folder = tmp_path_factory.mktemp("instruct")
+    random_model("qwen2", folder, max_position_embeddings=1024, vocab_size=len(code))
+    code.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    code.save_pretrained(folder)
+    code.chat_template = None  # the tokenizer is shared by the session
+    return folder
+
+
 @pytest.fixture
 def loaded(saved, numbers, code):
     """Give a freshly loaded tiny model on the CPU."""

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -429,6 +430,13 @@ def test_the_card_carries_the_measured_figures(trained):
     assert "`python -m models.training --tokens 0.06 --bfloat16` makes it again" in text
     assert "- django " in text and "- networkx " not in text
     load(ModelConfig(model=str(folder / "model")))  # the card is none of the files that must not change
+
+
+def test_the_shipped_card_says_what_the_recipe_writes():
+    shipped = (BUNDLED / card.CARD).read_text(encoding="utf-8")
+    written = [part.strip() for part in re.split(r"\{\w+(?::\S+?)?\}", card._TEXT)]
+    assert len(written) > 30 and all(part in shipped for part in written)
+    assert "took no part in training, the checkpoint or the\nfloors" in shipped
 
 
 def test_a_task_that_loses_to_a_baseline_by_any_metric_is_not_asked_for():

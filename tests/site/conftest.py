@@ -18,8 +18,11 @@ _WORKSHOP = Path(__file__).parent.parent / "testdata" / "workshop"
 
 
 @pytest.fixture(scope="session")
-def sites(tmp_path_factory) -> Path:
-    """A folder with the sites of click and of the test repository, the latter also with a source URL."""
+def sites(tmp_path_factory, asked_for_all) -> Path:
+    """A folder with the sites of click and of the test repository, the latter also with a source URL.
+
+    In `written` a model has written the summaries that the test repository lacks.
+    """
     folder = tmp_path_factory.mktemp("sites")
     click = Path(find_spec("click").origin).parent
     with pytest.MonkeyPatch.context() as patch:
@@ -27,6 +30,8 @@ def sites(tmp_path_factory) -> Path:
         patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         for source, name in ((click, "click"), (_WORKSHOP, "workshop")):
             assert main(["build", str(source), "--model", "none", "--out", str(folder / name)]) == 0
+        model = ["--model", str(asked_for_all)]
+        assert main(["build", str(_WORKSHOP), *model, "--out", str(folder / "written")]) == 0
         patch.setenv("DOCMILL_SOURCE_URL", "https://code.example/{revision}/{path}#L{line}")
         assert main(["build", str(_WORKSHOP), "--model", "none", "--out", str(folder / "hosted")]) == 0
     return folder

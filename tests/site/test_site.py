@@ -92,6 +92,29 @@ def test_search_finds_by_kind_path_part_and_summary(opened, disk):
     assert search_for(page, "no such thing") == []
 
 
+@pytest.mark.parametrize("device", [{}, PHONE], ids=["desktop", "phone"])
+def test_search_marks_what_no_human_wrote(opened, server, device):
+    page = opened(server + "written/index.html", **device)
+    page.focus("#dm-search")
+    assert search_for(page, "undocumented") == ["undocumented"]
+    where = page.locator(".result .where")
+    mark = where.locator(".mark.model")
+    assert mark.inner_text() == "model"
+    assert where.inner_text().partition("model")[2].strip()  # what it wrote stands behind
+    inside, around = mark.bounding_box(), where.bounding_box()
+    assert inside["x"] + inside["width"] <= around["x"] + around["width"]
+    assert search_for(page, "sharpen")[0] == "sharpen"
+    assert page.locator("#dm-option-0 .mark").count() == 0  # a human's
+    assert search_for(page, "Tool.__init__")[0] == "Tool.__init__"
+    assert page.locator("#dm-option-0 .mark.derived").count() == 1
+
+
+def test_search_shows_the_characters_of_a_text(opened, disk):
+    page = opened(disk + "workshop/index.html")
+    assert search_for(page, "class:plan")[0] == "Plan"
+    assert "</script><script>alert(1)</script>" in page.inner_text("#dm-option-0 .where")
+
+
 def test_escape_empties_then_leaves_the_search(opened, disk):
     page = opened(disk + "workshop/index.html")
     page.keyboard.press("s")
@@ -260,10 +283,11 @@ def test_axe_finds_nothing_on_pages(opened, server, address, theme):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("device", [{}, PHONE], ids=["desktop", "phone"])
-def test_axe_finds_nothing_in_search_results(opened, server, theme, device):
-    page = opened(server + "click/index.html", color_scheme=theme, **device)
+@pytest.mark.parametrize(("site", "text"), [("click", "option"), ("written", "undocumented")])
+def test_axe_finds_nothing_in_search_results(opened, server, theme, device, site, text):
+    page = opened(f"{server}{site}/index.html", color_scheme=theme, **device)
     page.focus("#dm-search")
-    page.keyboard.type("option")
+    page.keyboard.type(text)
     page.wait_for_selector(".result")
     assert violations(page) == []
 

@@ -41,11 +41,11 @@
   };
   const flatten = () => {
     const found = [];
-    const add = (kind, path, name, module, page, anchor, summary, test, offered = false) => {
+    const add = (kind, path, name, module, page, anchor, summary, origin, test, offered = false) => {
       const low = path.toLowerCase();
       const last = low.length - lastOf(name).length;
       found.push({
-        kind, path, low, name, module, page, anchor, summary, test, offered, last,
+        kind, path, low, name, module, page, anchor, summary, origin, test, offered, last,
         length: low.length - last,
         depth: low.split(".").length,
         bare: low.slice(last).replaceAll("_", ""),
@@ -53,17 +53,19 @@
       });
     };
     const lastOf = (name) => name.slice(Math.max(name.lastIndexOf("."), name.lastIndexOf("/")) + 1);
-    for (const [module, page, summary, symbols, offered] of window.docmillSearch) {
+    for (const [module, page, symbols, offered, summary = "", origin = ""] of window.docmillSearch) {
       const test = TEST.test(module);
-      add("M", module, module, "", page, "", summary, test);
-      for (const [name, kind, text] of symbols) add(kind, `${module}.${name.replace(/#\d+$/, "")}`, name, module, page, name, text, test);
+      add("M", module, module, "", page, "", summary, origin, test);
+      for (const [name, kind, text = "", by = ""] of symbols) {
+        add(kind, `${module}.${name.replace(/#\d+$/, "")}`, name, module, page, name, text, by, test);
+      }
       for (const [name, kind, href] of offered) {
         const [at, anchor] = href.split("#");
-        add(kind, `${module}.${name}`, name, module, at, decodeURIComponent(anchor), "", test, true);
+        add(kind, `${module}.${name}`, name, module, at, decodeURIComponent(anchor), "", "", test, true);
       }
     }
     for (const [title, page] of window.docmillSite?.pages || []) {
-      add("d", title.replaceAll("/", "."), title, "", page, "", "", false);
+      add("d", title.replaceAll("/", "."), title, "", page, "", "", "", false);
     }
     entries = found;
     names = corpus("low");
@@ -211,6 +213,7 @@
       code.textContent = entry.module;
       where.append(code);
     }
+    if (entry.origin) where.append(span(`mark ${entry.origin}`, entry.origin)); // a long text's end is cut off
     if (entry.summary) where.append(entry.summary);
     element.append(span(`kind k-${KINDS[entry.kind]}`, KINDS[entry.kind]), span("what", ...marked(entry.name.replace(/#\d+$/, ""), terms)), where);
     return element;
