@@ -10,8 +10,8 @@ import torch
 
 from models.config import OutOfMemoryError
 
-# How torch's allocator for the CPU says it, how C++ does, and how CUDA's driver. Compiled code repeats what the
-# kernel or the allocation in it said that failed.
+# How torch's allocator for the CPU says it, how C++ does, and how CUDA's driver.
+# Compiled code repeats what failed in it said.
 _SIGNS = ("can't allocate memory", "std::bad_alloc", "CUDA error: out of memory")
 
 
