@@ -11,7 +11,6 @@ In scope: export, compilation, the folders where the results lie. Not in scope: 
 Format: https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 
-import ctypes
 import hashlib
 import json
 import logging
@@ -50,10 +49,6 @@ _OPTIONS = {
     "aot_inductor.package_constants_in_so": False,
     "aot_inductor.precompile_headers": False,  # in a folder that others can foresee, and to be used but once
 }
-# Compiled code says which of its calls into torch failed; why, torch keeps for the thread that called.
-_CALL_INTO_TORCH = "aoti_torch_"
-_why = ctypes.CDLL(torch._C.__file__).torch_exception_get_what_without_backtrace
-_why.restype = ctypes.c_char_p
 
 
 class CompiledPass:
@@ -93,17 +88,9 @@ class CompiledPass:
     def __call__(
         self, tokens: torch.Tensor, places: torch.Tensor, wanted: torch.Tensor, pool: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Do as RaggedPass does, for two or more tokens, two or more of them wanted.
-
-        Raises RuntimeError with what a kernel or an allocation failed for.
-        """
+        """Do as RaggedPass does, for two or more tokens, two or more of them wanted."""
         # Not by calling the package, which parses its description, as JSON, at every step.
-        try:
-            likeliest, logprobs = self._package.loader.boxed_run([tokens, places, wanted, *pool])
-        except RuntimeError as error:
-            if _CALL_INTO_TORCH not in str(error):
-                raise
-            raise RuntimeError(f"{error}: {_why().decode(errors='replace')}") from error
+        likeliest, logprobs = self._package.loader.boxed_run([tokens, places, wanted, *pool])
         return likeliest, logprobs
 
     def digest(self) -> str:

@@ -11,6 +11,7 @@ import torch
 from models.config import OutOfMemoryError
 
 # How torch's allocator for the CPU says it, how C++ does, and how CUDA's driver.
+# Compiled code repeats what failed in it said.
 _SIGNS = ("can't allocate memory", "std::bad_alloc", "CUDA error: out of memory")
 
 
