@@ -99,6 +99,7 @@ ON_CPU: dict[str, Contender] = {
     "generate_batch": Continuous(5),
     "docmill, float32, not compiled": Docmill(2, "float32", compiled=False),
     "docmill, float32": Docmill(2, "float32"),
+    "docmill, bfloat16, not compiled": Docmill(2, "bfloat16", compiled=False),
     "docmill, int8, not compiled": Docmill(2, compiled=False),
     "docmill, int8": Docmill(),
     "OpenVINO GenAI, int8": Peer("openvino"),

@@ -40,18 +40,22 @@ def tune_model(
         raise SourceError("no model is set: name one to tune")
     if source is not None and not source.is_dir():
         raise SourceError(f"{source}: no such folder")
-    loaded = load_model(model, quantize, device, cache_home())
-    brief = brief_of(loaded)
-    requests = _requests(loaded, brief, sorted(source.rglob("*.py")) if source else own_files())
+
+    def load_for(compiled: bool) -> LoadedModel:
+        return load_model(model, quantize, device, cache_home(), compiled=compiled)
+
+    files = sorted(source.rglob("*.py")) if source else own_files()
+    brief, requests = _asked(load_for(False), files)
     if len(requests) < _FEWEST:
         raise SourceError(f"{source}: holds {len(requests)} functions, too few to measure with")
     try:
-        return tune(loaded, brief.generation, cache_home(), requests, seconds, tell, prefix=brief.prefix)
+        return tune(load_for, brief.generation, cache_home(), requests, seconds, tell, prefix=brief.prefix)
     except ModelError as error:
         raise DocmillError(f"model: {error}") from error
 
 
-def _requests(loaded: LoadedModel, brief: Brief, files: Iterable[Path]) -> list[Request]:
+def _asked(loaded: LoadedModel, files: Iterable[Path]) -> tuple[Brief, list[Request]]:
+    brief = brief_of(loaded)
     frames = (Frame(brief.opening, brief.generation.max_new_tokens),)
 
     def fits(text: str) -> bool:
@@ -59,4 +63,4 @@ def _requests(loaded: LoadedModel, brief: Brief, files: Iterable[Path]) -> list[
 
     shown = list(prompts(files, fits))
     random.Random(0).shuffle(shown)
-    return [Request(str(number), prompt, frames) for number, prompt in enumerate(shown)]
+    return brief, [Request(str(number), prompt, frames) for number, prompt in enumerate(shown)]

@@ -17,13 +17,14 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.batching import BucketPolicy
-from models.config import GenerationConfig, ModelError
+from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Engine, EngineStats, Request
-from models.load import LoadedModel
-from models.runner import machine_of
+from models.load import LoadedModel, load
+from models.runner import machine_with
 from models.staging import appearing
 
 _GAIN = 1.03  # what a trial must do better than the best before it: less may be noise
@@ -70,6 +71,14 @@ class Tuning(BaseModel):
     trials: tuple[Trial, ...] = ()
 
 
+def load_tuned(config: ModelConfig, home: Path) -> LoadedModel:
+    """Return the model that `config` names, in the type that is the fastest as `tune` found it runs best.
+
+    Raises as `models.load.load` does.
+    """
+    return load(config, lambda fingerprint, device: _read(_place(fingerprint, device, home)).compiled)
+
+
 def tuned_engine(
     loaded: LoadedModel, generation: GenerationConfig, home: Path, *, prefix: str = ""
 ) -> Engine:
@@ -80,7 +89,10 @@ def tuned_engine(
 
 def remembered(loaded: LoadedModel, home: Path) -> Tuning:
     """Return what was found for a model on this machine, or the defaults. Raises ModelError."""
-    file = _file(loaded, home)
+    return _read(_file(loaded, home))
+
+
+def _read(file: Path) -> Tuning:
     try:
         return Tuning.model_validate_json(file.read_bytes())
     except FileNotFoundError:
@@ -102,7 +114,7 @@ def shrink(loaded: LoadedModel, home: Path, rows: int) -> BucketPolicy | None:
 
 
 def tune(
-    loaded: LoadedModel,
+    load_for: Callable[[bool], LoadedModel],
     generation: GenerationConfig,
     home: Path,
     requests: Sequence[Request],
@@ -114,31 +126,28 @@ def tune(
     """Try policies on `requests` until `seconds` have passed, keep the best, and return it.
 
     What was found before is tried first, so that little time makes nothing worse. A trial that has begun is
-    finished, and one always is. `tell` is told of each. Raises ModelError if none can run.
+    finished, and one always is. `load_for` loads the model for passes that are compiled (True) or are not;
+    `tell` is told of each trial. Raises ModelError if none can run.
     """
     deadline = time.monotonic() + seconds
-    file = _file(loaded, home)
+    bench = _Bench(load_for, generation, home, requests, prefix)
+    file = _file(bench.model(compiled=False), home)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        before = remembered(loaded, home)
+        before = _read(file)
     except ModelError:  # damaged, and about to be written anew
         before = Tuning()
     search = _Search(before.policy, before.compiled)
     fault: Exception = ModelError("there was nothing to try")
     tried: list[dict[str, Any]] = []
-    counts: dict[bool, int] = {}  # of requests in a trial, by whether it is compiled
     for policy, compiled in search.candidates():
         engine = None  # its memory is the next one's
         try:
-            engine = _engine(loaded, generation, home, prefix, policy, compiled)
+            engine = bench.engine(policy, compiled)
             if engine.profile.buckets in tried:
                 continue
             tried.append(engine.profile.buckets)
-            if compiled not in counts:
-                counts[compiled] = _count(engine, requests)
-            count = max(counts[compiled], _FILLINGS * policy.decode_rows)
-            sample = list(islice(cycle(requests), count))
-            trial = Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
+            trial = bench.trial(engine, policy, compiled)
         except (ModelError, RuntimeError) as error:
             fault = error
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -153,6 +162,42 @@ def tune(
     tuning = Tuning(policy=best.policy, compiled=best.compiled, speed=best.speed, trials=tuple(search.trials))
     _keep(tuning, file)
     return tuning
+
+
+class _Bench:
+    """What trials take: requests, and a model that is loaded for the passes of each, one at a time."""
+
+    def __init__(
+        self,
+        load_for: Callable[[bool], LoadedModel],
+        generation: GenerationConfig,
+        home: Path,
+        requests: Sequence[Request],
+        prefix: str,
+    ) -> None:
+        self._load_for, self._generation, self._home = load_for, generation, home
+        self._requests, self._prefix = requests, prefix
+        self._loaded: dict[bool, LoadedModel] = {}
+        self._counts: dict[bool, int] = {}  # of requests in a trial, by whether it is compiled
+
+    def model(self, compiled: bool) -> LoadedModel:
+        """Return the model as such passes want it; two would take twice the memory."""
+        if compiled not in self._loaded:
+            self._loaded.clear()
+            self._loaded[compiled] = self._load_for(compiled)
+        return self._loaded[compiled]
+
+    def engine(self, policy: BucketPolicy, compiled: bool) -> Engine:
+        """Return an engine under a policy."""
+        return _engine(self.model(compiled), self._generation, self._home, self._prefix, policy, compiled)
+
+    def trial(self, engine: Engine, policy: BucketPolicy, compiled: bool) -> Trial:
+        """Measure such an engine."""
+        if compiled not in self._counts:
+            self._counts[compiled] = _count(engine, self._requests)
+        count = max(self._counts[compiled], _FILLINGS * policy.decode_rows)
+        sample = list(islice(cycle(self._requests), count))
+        return Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
 
 
 class _Search:
@@ -235,5 +280,9 @@ def _keep(tuning: Tuning, file: Path) -> None:
 
 
 def _file(loaded: LoadedModel, home: Path) -> Path:
-    name = json.dumps([_FORMAT, loaded.fingerprint, machine_of(loaded)], sort_keys=True)
+    return _place(loaded.fingerprint, loaded.device, home)
+
+
+def _place(fingerprint: str, device: torch.device, home: Path) -> Path:
+    name = json.dumps([_FORMAT, fingerprint, machine_with(device)], sort_keys=True)
     return home / "tuned" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"

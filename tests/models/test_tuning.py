@@ -1,14 +1,20 @@
 """What tuning tries, keeps and remembers, on tiny models."""
 
+import json
+import shutil
+
 import pytest
+import torch
 import torch._inductor.config as inductor
 
-from models import tuning
+from models import int8, tuning
 from models.batching import BucketPolicy
-from models.config import GenerationConfig, ModelError
+from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Frame, Request
+from models.load import META_FILE
 from models.machine import machine_digest
-from models.tuning import Speed, Trial, Tuning, remembered, tune, tuned_engine
+from models.quantize import quantize_folder
+from models.tuning import Speed, Trial, Tuning, load_tuned, remembered, tune, tuned_engine
 
 from .conftest import number_prompts
 
@@ -22,7 +28,9 @@ def short_trials(monkeypatch):
 
 
 def tuned(loaded, home, seconds, told=None):
-    return tune(loaded, GENERATION, home, ASKED, seconds, (told if told is not None else []).append)
+    return tune(
+        lambda compiled: loaded, GENERATION, home, ASKED, seconds, (told if told is not None else []).append
+    )
 
 
 def test_without_time_the_default_is_measured_and_kept(loaded, tmp_path):
@@ -83,6 +91,40 @@ def test_engines_follow_what_was_kept(loaded, tmp_path):
     assert all(rows == 16 for rows, _ in engine.profile.buckets["decode"])
     assert engine.profile.as_key() != plain.profile.as_key()
     assert tuned_engine(loaded("gemma"), GENERATION, tmp_path).profile.buckets == plain.profile.buckets
+
+
+@pytest.fixture
+def meant_for_int8(saved, tmp_path, monkeypatch):
+    """Give the folder of a tiny model that is meant for int8, on what seems to be a processor with AMX."""
+    source = shutil.copytree(saved(), tmp_path / "source")
+    (source / META_FILE).write_text(json.dumps({"int8_products": True}))
+    monkeypatch.setattr(int8, "_is_exact", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True, "avx512_vnni": True})
+    return quantize_folder(source, tmp_path / "int8")
+
+
+def test_a_model_is_loaded_in_the_type_that_what_was_kept_is_fastest_in(meant_for_int8, tmp_path):
+    config = ModelConfig(model=str(meant_for_int8), device="cpu")
+    plain = load_tuned(config, tmp_path)
+    assert plain.compute == "bfloat16"
+    file = tuning._file(plain, tmp_path)
+    file.parent.mkdir()
+    file.write_text(Tuning(compiled=True).model_dump_json())
+    compiled = load_tuned(config, tmp_path)
+    assert compiled.compute == "int8"
+    assert tuning._file(compiled, tmp_path) == file
+
+
+def test_every_trial_has_the_model_as_its_passes_want_it(loaded, tmp_path):
+    asked = []
+
+    def load_for(compiled):
+        asked.append(compiled)
+        return loaded()
+
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}):
+        tune(load_for, GENERATION, tmp_path, ASKED, 600, lambda trial: None)
+    assert asked == [False, True, False]
 
 
 def test_a_trial_replaces_the_best_only_if_it_is_clearly_faster():
