@@ -102,9 +102,10 @@ class BucketTable:
 
         `context` is the number of positions the model has; a table never exceeds it. `kv_bytes_per_token`
         is the size of the keys and values of one token in all layers; fewer rows are decoded at once where
-        all pools together would outgrow a fixed budget. The budget is a constant and not the free memory of
-        the moment, because the row count decides the bits. Raises ValueError when not even one prompt token
-        fits.
+        all pools together would outgrow a fixed budget, and in one pool where the fewest rows still would.
+        That is the least there is, and not refused if it is more than the budget. The budget is a constant
+        and not the free memory of the moment, because shapes decide the bits. Raises ValueError when not
+        even one prompt token fits.
         """
         room = context - prefix
         lengths = _ladder(max_prompt, 8, policy.prompts_per_doubling)
@@ -115,8 +116,11 @@ class BucketTable:
         pools = (longest,) if packed else _ladder(longest, 64, per_doubling=1)
         pools = tuple(prefix + min(length, longest) for length in pools)
         rows = policy.decode_rows
-        while rows > _PREFILL_ROWS[1] and (rows + 1) * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
+        most = _KV_BUDGET // kv_bytes_per_token  # tokens
+        while rows > _PREFILL_ROWS[1] and (rows + 1) * sum(pools) > most:
             rows //= 2
+        if (rows + 1) * sum(pools) > most:
+            pools = pools[-1:]
         if packed:
             prompts = _groups(min(policy.prefill_tokens, _PACKED_PER_ROW * rows), prompts[-1])
         return cls(prompts, pools, rows, prefix, policy.prefill_tokens, packed)

@@ -234,8 +234,8 @@ def test_under_every_policy_a_table_holds_what_it_was_made_for_in_its_memory(
         packed=policy[1],
     )
     assert table.bucket(prompt, new) is not None
-    slots = table.decode_rows + table.packed
-    assert table.decode_rows == 8 or slots * sum(table.kv_lengths) * kv_bytes <= 4 << 30
+    least = table.decode_rows == 8 and len(table.kv_lengths) == 1
+    assert least or table.slots * sum(table.kv_lengths) * kv_bytes <= 4 << 30
     assert not table.packed or len(table.kv_lengths) == 1
 
 
@@ -271,6 +271,8 @@ def test_a_table_stays_within_the_context_and_the_memory():
     assert max(small.prompt_lengths) < 280
     heavy = fitting(prefix=0, context=4096, kv_bytes_per_token=200_000)
     assert heavy.decode_rows < small.decode_rows
+    huge = fitting(prefix=0, context=4096, kv_bytes_per_token=500_000)
+    assert (huge.decode_rows, huge.kv_lengths) == (8, (576,))
     with pytest.raises(ValueError, match="leaves no room"):
         fitting(prefix=295, context=300, kv_bytes_per_token=1000)
 
