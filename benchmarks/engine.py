@@ -475,6 +475,13 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return run | rates | {"range": [round(min(speeds)), round(max(speeds))]}
 
 
+def with_ratios(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows, each with how many times as fast it is as one request at a time, or as the first row."""
+    speeds = {name: row["output"] / row["seconds"] for name, row in rows.items()}
+    base = speeds.get(BASE, next(iter(speeds.values())))
+    return {name: row | {"ratio": round(speeds[name] / base, 2)} for name, row in rows.items()}
+
+
 def line(model: str, name: str, row: dict[str, Any]) -> str:
     """One row of the table."""
     speeds = f"{row['output_per_s']:8,.0f} out/s {row['prompt_per_s']:8,.0f} in/s {row['ratio']:7.2f}×"
@@ -516,10 +523,8 @@ def main() -> None:
     results: dict[str, Any] = {"machine": machine(arguments.device)}
     for model in arguments.models:
         rounds, most = arguments.rounds, arguments.prompts
-        results[model] = rows = measure(model, arguments.device, rounds, most, arguments.only)
-        base = rows.get(BASE, next(iter(rows.values())))["output_per_s"]
+        results[model] = rows = with_ratios(measure(model, arguments.device, rounds, most, arguments.only))
         for name, row in rows.items():
-            row["ratio"] = round(row["output_per_s"] / base, 2)
             print(line(model, name, row), flush=True)
         if not arguments.only:
             before = json.loads(kept.read_text()) if kept.exists() else {}  # of the day's other models
