@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -87,11 +87,12 @@ class Peer:
 
 Contender = Stock | Continuous | Docmill | Peer
 
+WITHOUT_CACHE = Stock(40, cache=False, ordered=True, sizes=(2, 4, 8, 16))
 ON_CPU: dict[str, Contender] = {
     "one by one, no KV cache": Stock(150, alone=True, cache=False),
     "one by one, no KV cache, quanto int8": Stock(150, alone=True, cache=False, quantized=True),
-    "batches, no KV cache": Stock(80, cache=False, sizes=(8,)),
-    "batches, no KV cache, quanto int8": Stock(80, cache=False, quantized=True, sizes=(8,)),
+    "batches, sorted, no KV cache": WITHOUT_CACHE,
+    "batches, sorted, no KV cache, quanto int8": replace(WITHOUT_CACHE, quantized=True),
     "one by one": Stock(30, alone=True),
     "batches": Stock(5),
     "batches, sorted": Stock(5, ordered=True),
@@ -267,7 +268,7 @@ def stock(folder: Path, prompts: list[str], dtype: str, device: Device) -> tuple
 def run_stock(
     how: Stock, folder: Path, prompts: list[str], new: int, sample: int, device: Device
 ) -> dict[str, Any]:
-    """transformers' `generate`, alone or in batches of the best of a few sizes."""
+    """transformers' `generate`, alone or in batches of the best of a few sizes, all of them full."""
     import torch
 
     model, rows = stock(folder, prompts, how.dtype, device)
@@ -277,6 +278,8 @@ def run_stock(
 
         quantize(model, weights=qint8)
         freeze(model)
+    if not how.alone and len(rows) > max(how.sizes):
+        del rows[len(rows) - len(rows) % max(how.sizes) :]
     if how.ordered:
         rows.sort(key=len)
 
@@ -305,7 +308,8 @@ def run_stock(
         some = rows[:: max(1, len(rows) // sample)]
         size = min(how.sizes, key=lambda size: run(size, some)[1])
     written, seconds = run(size, rows)
-    return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "batch": size}
+    figures = {"requests": len(rows), "output": written, "prompt": sum(map(len, rows))}
+    return figures | {"seconds": seconds, "batch": size}
 
 
 def run_continuous(
@@ -399,7 +403,7 @@ def contend(
         case Docmill() as how:
             folder = forms.int8 if how.compute == "int8" else forms.whole
             found = run_docmill(how, folder, prompts, new, device)
-    return found | {"requests": len(prompts), "peak_mb": peak_mb(device)}
+    return {"requests": len(prompts), "peak_mb": peak_mb(device)} | found
 
 
 def peak_mb(device: Device = "cpu") -> int:
