@@ -223,6 +223,7 @@ padded = st.builds(
     decode_rows=rows,
     prefill_tokens=st.sampled_from([1024, 2048]),
     prompts_per_doubling=st.sampled_from([4, 8]),
+    edges=st.sets(st.integers(1, 700), max_size=20).map(lambda edges: tuple(sorted(edges))),
 )
 packed = st.builds(BucketPolicy, decode_rows=rows, prefill_tokens=st.sampled_from([64, 256, 1000]))
 policies = st.tuples(padded, st.just(False)) | st.tuples(packed, st.just(True))
@@ -259,6 +260,12 @@ def test_under_every_policy_every_request_is_computed_exactly_once(workload, arr
         tokens = sum(workload[ticket][0] for ticket in step.tickets)
         assert tokens <= table.prefill_rows(step.bucket.prompt_length) * step.bucket.prompt_length
         assert len(set(step.slots)) == len(step.tickets) <= table.decode_rows
+
+
+def test_prompts_are_padded_to_the_edges_that_a_policy_names():
+    policy = BucketPolicy(edges=(9, 40, 130, 300))
+    table = BucketTable.fitting(policy, packed=False, **SIZES)
+    assert table.prompt_lengths == (16, 40, 144, 256)  # whole vectors, up to the longest prompt
 
 
 def test_policies_get_smaller_and_end():
