@@ -17,7 +17,7 @@ from models.engine import Frame, Request
 from models.load import LoadedModel
 from models.tuning import Trial, Tuning, tune
 from tasks.documents import DocmillError, SourceError
-from tasks.generate.writer import Brief, brief_of, load_model
+from tasks.generate.writer import Brief, brief_of, engine_held, load_model
 
 _FEWEST = 20
 
@@ -30,7 +30,7 @@ def tune_model(
     Args:
         model: As in the settings, like `quantize` and `device`.
         source: A folder whose functions are like those that will be documented; docmill's own without it.
-        seconds: No trial begins later than this.
+        seconds: Nothing else is tried later than this; then the best is, again, and what was kept before.
         tell: Told of each trial.
 
     Raises:
@@ -45,13 +45,16 @@ def tune_model(
         return load_model(model, quantize, device, cache_home(), compiled=compiled)
 
     files = sorted(source.rglob("*.py")) if source else own_files()
-    brief, requests = _asked(load_for(False), files)
-    if len(requests) < _FEWEST:
-        raise SourceError(f"{source}: holds {len(requests)} functions, too few to measure with")
-    try:
-        return tune(load_for, brief.generation, cache_home(), requests, seconds, tell, prefix=brief.prefix)
-    except ModelError as error:
-        raise DocmillError(f"model: {error}") from error
+    with engine_held(device, cache_home()):  # beside a build, trials would measure what it leaves
+        brief, requests = _asked(load_for(False), files)
+        if len(requests) < _FEWEST:
+            raise SourceError(f"{source}: holds {len(requests)} functions, too few to measure with")
+        try:
+            return tune(
+                load_for, brief.generation, cache_home(), requests, seconds, tell, prefix=brief.prefix
+            )
+        except ModelError as error:
+            raise DocmillError(f"model: {error}") from error
 
 
 def _asked(loaded: LoadedModel, files: Iterable[Path]) -> tuple[Brief, list[Request]]:

@@ -27,13 +27,15 @@ from models.load import LoadedModel, load
 from models.runner import machine_with
 from models.staging import appearing
 
-_GAIN = 1.03  # what a trial must do better than the best before it: less may be noise
+_GAIN = 1.03  # what a trial must do better than the best before it: less is not worth other texts
+_REPEATS = 2  # more trials, each, of the best and of what was kept before: one may be noise
 _TRIAL_SECONDS = 4.0  # of generation, roughly, in each trial
 _WARM_UP = 32  # requests
 # A trial fills all rows this often: of fewer texts, the last few decide, which leave most rows idle.
 _FILLINGS = 4
 _ROWS = (8, 16, 32, 128)  # beside the default
 _PACKED_TOKENS = (256, 1024)  # likewise
+_EDGES = 24  # of buckets for padded prompts, by the lengths of those at hand
 _FORMAT = 2  # of the file
 
 
@@ -126,8 +128,9 @@ def tune(
     """Try policies on `requests` until `seconds` have passed, keep the best, and return it.
 
     What was found before is tried first, so that little time makes nothing worse. A trial that has begun is
-    finished, and one always is. `load_for` loads the model for passes that are compiled (True) or are not;
-    `tell` is told of each trial. Raises ModelError if none can run.
+    finished, and one always is. In the end the best and what was found before are tried in turn, and that
+    stays unless it is slower by more than the trials of either differ. `load_for` loads the model for passes
+    that are compiled (True) or are not; `tell` is told of each trial. Raises ModelError if none can run.
     """
     deadline = time.monotonic() + seconds
     bench = _Bench(load_for, generation, home, requests, prefix)
@@ -137,7 +140,7 @@ def tune(
         before = _read(file)
     except ModelError:  # damaged, and about to be written anew
         before = Tuning()
-    search = _Search(before.policy, before.compiled)
+    search = _Search(before.policy, before.compiled, bench.edges())
     fault: Exception = ModelError("there was nothing to try")
     tried: list[dict[str, Any]] = []
     for policy, compiled in search.candidates():
@@ -156,12 +159,39 @@ def tune(
         tell(trial)
         if search.best.speed is not None and time.monotonic() > deadline:
             break
-    best = search.best
-    if best.speed is None:
+    if search.best.speed is None:
         raise fault
+
+    def again(trial: Trial) -> Trial:
+        search.trials.append(repeated := bench.again(trial))
+        tell(repeated)
+        return repeated
+
+    engine = None
+    best = _kept_of(search.trials[0], search.best, again)
     tuning = Tuning(policy=best.policy, compiled=best.compiled, speed=best.speed, trials=tuple(search.trials))
     _keep(tuning, file)
     return tuning
+
+
+def _kept_of(before: Trial, best: Trial, again: Callable[[Trial], Trial]) -> Trial:
+    """Return a trial of what is to be kept, when both were tried again: with the median speed of them."""
+    if best is before or before.speed is None:
+        return best
+    of_each = [before], [best]
+    for _ in range(_REPEATS):
+        for trials in of_each:
+            trials.append(again(trials[0]))
+    for trials in of_each:
+        trials.sort(key=_rate)
+    before, best = (trials[len(trials) // 2] for trials in of_each)
+    noise = max(_rate(trials[-1]) - _rate(trials[0]) for trials in of_each)
+    needed = max(noise, (_GAIN - 1) * _rate(before))
+    return best if _rate(best) - _rate(before) > needed else before
+
+
+def _rate(trial: Trial) -> float:
+    return trial.speed.requests_per_second if trial.speed else 0.0
 
 
 class _Bench:
@@ -187,6 +217,16 @@ class _Bench:
             self._loaded[compiled] = self._load_for(compiled)
         return self._loaded[compiled]
 
+    def edges(self) -> tuple[int, ...]:
+        """Return lengths that part the prompts of the requests into groups of about the same size."""
+        encode = self.model(compiled=False).encode
+        lengths = sorted(
+            len(encode(request.prompt, trusted=False)) + len(encode(request.frames[0].text, trusted=True)) - 1
+            for request in self._requests
+        )
+        places = (len(lengths) * part // _EDGES - 1 for part in range(1, _EDGES + 1))
+        return tuple(sorted({max(lengths[place], 1) for place in places}))
+
     def engine(self, policy: BucketPolicy, compiled: bool) -> Engine:
         """Return an engine under a policy."""
         return _engine(self.model(compiled), self._generation, self._home, self._prefix, policy, compiled)
@@ -199,12 +239,17 @@ class _Bench:
         sample = list(islice(cycle(self._requests), count))
         return Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
 
+    def again(self, trial: Trial) -> Trial:
+        """Repeat a trial. Raises what an engine raises."""
+        return self.trial(self.engine(trial.policy, trial.compiled), trial.policy, trial.compiled)
+
 
 class _Search:
-    """Which trials come next, given those before; `policy` and `compiled` are the first."""
+    """Which trials come next, given those before: first `policy`, `compiled` or not; `edges` are for one."""
 
-    def __init__(self, policy: BucketPolicy, compiled: bool) -> None:
+    def __init__(self, policy: BucketPolicy, compiled: bool, edges: tuple[int, ...]) -> None:
         self.trials: list[Trial] = []
+        self._edges = edges
         self.best = Trial(policy=policy, compiled=compiled)
 
     def candidates(self) -> Iterator[tuple[BucketPolicy, bool]]:
@@ -219,7 +264,8 @@ class _Search:
                 yield replace(self.best.policy, prefill_tokens=tokens), True
         else:
             yield replace(self.best.policy, prefill_tokens=2 * self.best.policy.prefill_tokens), False
-            yield replace(self.best.policy, prompts_per_doubling=4), False
+            yield replace(self.best.policy, prompts_per_doubling=4, edges=()), False
+            yield replace(self.best.policy, edges=self._edges), False
 
     def add(self, trial: Trial) -> None:
         """Note a trial, and whether it is the best by far enough."""
