@@ -1,36 +1,59 @@
 """Rows per batch against speed and delay, as `docmill model tune` measured them: a figure for the docs.
 
-    python benchmarks/curve.py [--model M] [--seconds N]
+    python benchmarks/curve.py [--model M] [--seconds N] [--rounds N]
 
-Tunes the model on this machine, in a cache of its own, and draws docs/images/rows.svg.
+Tunes the model on this machine, some times in a cache of its own, and draws docs/images/rows.svg.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import statistics
 import tempfile
+from dataclasses import replace
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine import machine
+
+if TYPE_CHECKING:
+    from models.tuning import Speed
 
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "rows.svg"
 WIDTH, HEIGHT, MARGIN = 640, 320, 56
 INK, RATE, DELAY = "#57606a", "#0969da", "#bc4c00"
 
 
-def measured(model: str, seconds: float) -> list[tuple[int, float, float]]:
-    """Rows, texts a second and milliseconds a token, by rows, of the trials that differ in rows alone."""
+def measured(model: str, seconds: float, rounds: int) -> list[tuple[int, float, float]]:
+    """Rows, texts a second and milliseconds a token, by rows: medians of trials that differ in rows alone."""
+    found: dict[int, list[Speed]] = {}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
+        from flows.settings import cache_home
         from flows.tune_model import tune_model
+        from models.batching import BucketPolicy
 
-        tuning = tune_model(model, "auto", "auto", None, seconds, print)
-    found = {}
-    for trial in tuning.trials:
-        if trial.compiled == tuning.compiled and trial.speed and trial.policy.decode_rows not in found:
-            speed = trial.speed
-            found[trial.policy.decode_rows] = (speed.requests_per_second, speed.step_seconds * 1000)
-    return [(rows, *found[rows]) for rows in sorted(found)]
+        for _ in range(rounds):
+            shutil.rmtree(cache_home() / "tuned", ignore_errors=True)  # or else it would decide what is tried
+            tuning = tune_model(model, "auto", "auto", None, seconds, print)
+            default = BucketPolicy.for_packing() if tuning.compiled else BucketPolicy()
+            for trial in tuning.trials:
+                rows = trial.policy.decode_rows
+                alike = trial.compiled == tuning.compiled and trial.policy == replace(
+                    default, decode_rows=rows
+                )
+                if alike and trial.speed:
+                    found.setdefault(rows, []).append(trial.speed)
+    return [(rows, *medians(found[rows])) for rows in sorted(found)]
+
+
+def medians(speeds: list[Speed]) -> tuple[float, float]:
+    """Texts a second and milliseconds a token."""
+    rate = statistics.median(speed.requests_per_second for speed in speeds)
+    return rate, 1000 * statistics.median(speed.step_seconds for speed in speeds)
 
 
 def drawn(points: list[tuple[int, float, float]], caption: str) -> str:
@@ -82,9 +105,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    points = measured(arguments.model, arguments.seconds)
-    FIGURE.write_text(drawn(points, f"rows decoded at once, {arguments.model} model, {os.cpu_count()} cores"))
+    points = measured(arguments.model, arguments.seconds, arguments.rounds)
+    FIGURE.write_text(drawn(points, f"rows decoded at once, {arguments.model} model, {machine('cpu')}"))
     print(points)
 
 

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -87,11 +87,12 @@ class Peer:
 
 Contender = Stock | Continuous | Docmill | Peer
 
+WITHOUT_CACHE = Stock(40, cache=False, ordered=True, sizes=(2, 4, 8, 16))
 ON_CPU: dict[str, Contender] = {
     "one by one, no KV cache": Stock(150, alone=True, cache=False),
     "one by one, no KV cache, quanto int8": Stock(150, alone=True, cache=False, quantized=True),
-    "batches, no KV cache": Stock(80, cache=False, sizes=(8,)),
-    "batches, no KV cache, quanto int8": Stock(80, cache=False, quantized=True, sizes=(8,)),
+    "batches, sorted, no KV cache": WITHOUT_CACHE,
+    "batches, sorted, no KV cache, quanto int8": replace(WITHOUT_CACHE, quantized=True),
     "one by one": Stock(30, alone=True),
     "batches": Stock(5),
     "batches, sorted": Stock(5, ordered=True),
@@ -99,6 +100,7 @@ ON_CPU: dict[str, Contender] = {
     "generate_batch": Continuous(5),
     "docmill, float32, not compiled": Docmill(2, "float32", compiled=False),
     "docmill, float32": Docmill(2, "float32"),
+    "docmill, bfloat16, not compiled": Docmill(2, "bfloat16", compiled=False),
     "docmill, int8, not compiled": Docmill(2, compiled=False),
     "docmill, int8": Docmill(),
     "OpenVINO GenAI, int8": Peer("openvino"),
@@ -266,7 +268,7 @@ def stock(folder: Path, prompts: list[str], dtype: str, device: Device) -> tuple
 def run_stock(
     how: Stock, folder: Path, prompts: list[str], new: int, sample: int, device: Device
 ) -> dict[str, Any]:
-    """transformers' `generate`, alone or in batches of the best of a few sizes."""
+    """transformers' `generate`, alone or in batches of the best of a few sizes, all of them full."""
     import torch
 
     model, rows = stock(folder, prompts, how.dtype, device)
@@ -276,6 +278,8 @@ def run_stock(
 
         quantize(model, weights=qint8)
         freeze(model)
+    if not how.alone and len(rows) > max(how.sizes):
+        del rows[len(rows) - len(rows) % max(how.sizes) :]
     if how.ordered:
         rows.sort(key=len)
 
@@ -304,7 +308,8 @@ def run_stock(
         some = rows[:: max(1, len(rows) // sample)]
         size = min(how.sizes, key=lambda size: run(size, some)[1])
     written, seconds = run(size, rows)
-    return {"output": written, "prompt": sum(map(len, rows)), "seconds": seconds, "batch": size}
+    figures = {"requests": len(rows), "output": written, "prompt": sum(map(len, rows))}
+    return figures | {"seconds": seconds, "batch": size}
 
 
 def run_continuous(
@@ -398,7 +403,7 @@ def contend(
         case Docmill() as how:
             folder = forms.int8 if how.compute == "int8" else forms.whole
             found = run_docmill(how, folder, prompts, new, device)
-    return found | {"requests": len(prompts), "peak_mb": peak_mb(device)}
+    return {"requests": len(prompts), "peak_mb": peak_mb(device)} | found
 
 
 def peak_mb(device: Device = "cpu") -> int:
@@ -474,6 +479,13 @@ def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return run | rates | {"range": [round(min(speeds)), round(max(speeds))]}
 
 
+def with_ratios(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows, each with how many times as fast it is as one request at a time, or as the first row."""
+    speeds = {name: row["output"] / row["seconds"] for name, row in rows.items()}
+    base = speeds.get(BASE, next(iter(speeds.values())))
+    return {name: row | {"ratio": round(speeds[name] / base, 2)} for name, row in rows.items()}
+
+
 def line(model: str, name: str, row: dict[str, Any]) -> str:
     """One row of the table."""
     speeds = f"{row['output_per_s']:8,.0f} out/s {row['prompt_per_s']:8,.0f} in/s {row['ratio']:7.2f}×"
@@ -515,10 +527,8 @@ def main() -> None:
     results: dict[str, Any] = {"machine": machine(arguments.device)}
     for model in arguments.models:
         rounds, most = arguments.rounds, arguments.prompts
-        results[model] = rows = measure(model, arguments.device, rounds, most, arguments.only)
-        base = rows.get(BASE, next(iter(rows.values())))["output_per_s"]
+        results[model] = rows = with_ratios(measure(model, arguments.device, rounds, most, arguments.only))
         for name, row in rows.items():
-            row["ratio"] = round(row["output_per_s"] / base, 2)
             print(line(model, name, row), flush=True)
         if not arguments.only:
             before = json.loads(kept.read_text()) if kept.exists() else {}  # of the day's other models

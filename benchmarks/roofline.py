@@ -5,9 +5,11 @@
 A step cannot be faster than its bytes take at the machine's bandwidth, nor than its operations take at the
 machine's rate. The ceilings are measured in every round: how fast as many bytes are read over and over as a
 decoding step reads, which may all lie in a cache; products of large matrices in the type in which the model
-multiplies, and in that in which it attends. Bytes and operations are counted from the model's shape and from
-what was asked: no padding, no dummies, no more steps than there must be if every row is always taken. What
-activations move is left out. The round with the median share counts.
+multiplies, and in that in which it attends. The ceiling of products in int8 is that of the best code at hand,
+not of the processor: `torch._int_mm` or docmill's own kernel, which rounds and scales as well, whichever is
+faster. Bytes and operations are counted from the model's shape and from what was asked: no padding, no
+dummies, no more steps than there must be if every row is always taken. What activations move is left out. The
+round with the median share counts.
 
     decode:  bytes = steps × weights + tokens attended to × KV
     prefill: bytes = groups × weights + tokens × KV
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from models.load import LoadedModel
 
 COMPUTE: dict[Device, Compute] = {"cpu": "int8", "cuda": "bfloat16"}
-SIDE = 4096  # of the matrices that operations are measured with
+SIDES = (2048, 4096)  # of the matrices that operations are measured with; the best rate counts
 CALLS, TIMES = 8, 5  # the best of so many times so many calls
 
 
@@ -77,20 +79,38 @@ class Work:
 
 
 def ceilings(device: torch.device, compute: Compute, bytes_a_step: int) -> Ceilings:
-    """Measure all three."""
+    """Measure all three; docmill's kernels are loaded by then."""
     import torch
 
-    def matrix(dtype: torch.dtype) -> torch.Tensor:
-        return torch.randint(-100, 100, (SIDE, SIDE), device=device).to(dtype)
-
     read = torch.rand(bytes_a_step // 4, device=device)
-    floats = matrix(torch.bfloat16 if compute == "bfloat16" else torch.float32)
-    attention = products = best(lambda out: torch.mm(floats, floats.T, out=out), torch.empty_like(floats))
-    if compute == "int8":
-        whole, out = matrix(torch.int8), torch.empty(SIDE, SIDE, dtype=torch.int32, device=device)
-        products = best(lambda out: torch._int_mm(whole, whole.T, out=out), out)
     seconds = best(lambda out: torch.sum(read, 0, out=out), read.new_empty(()))
-    return Ceilings(read.nbytes / seconds, 2 * SIDE**3 / products, 2 * SIDE**3 / attention)
+    floats = torch.bfloat16 if compute == "bfloat16" else torch.float32
+    attention = products = max(2 * side**3 / of_floats(side, floats, device) for side in SIDES)
+    if compute == "int8":
+        products = max(2 * side**3 / in_int8(side) for side in SIDES)
+    return Ceilings(read.nbytes / seconds, products, attention)
+
+
+def of_floats(side: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Seconds that a product of square matrices takes."""
+    import torch
+
+    whole = torch.randint(-100, 100, (side, side), device=device).to(dtype)
+    return best(lambda out: torch.mm(whole, whole.T, out=out), torch.empty_like(whole))
+
+
+def in_int8(side: int) -> float:
+    """The same in int8, by torch or by docmill's kernel."""
+    import torch
+
+    from models.int8 import Int8Linear, PackedLinear, Shared
+
+    whole = torch.randint(-100, 100, (side, side), dtype=torch.int8)
+    out, floats = torch.empty(side, side, dtype=torch.int32), whole.float()
+    layer = PackedLinear([Int8Linear(whole, torch.ones(side), None, Shared())])
+    by_torch = best(lambda out: torch._int_mm(whole, whole.T, out=out), out)
+    by_kernel = best(lambda _: torch.ops.docmill.int8_linear(floats, layer.weight, layer.scale, None), out)
+    return min(by_torch, by_kernel)
 
 
 def best(function: Callable[[torch.Tensor], Any], out: torch.Tensor) -> float:

@@ -17,7 +17,7 @@ from models.engine import Frame, Request
 from models.load import LoadedModel
 from models.tuning import Trial, Tuning, tune
 from tasks.documents import DocmillError, SourceError
-from tasks.generate.writer import Brief, brief_of, load_model
+from tasks.generate.writer import Brief, brief_of, engine_held, load_model
 
 _FEWEST = 20
 
@@ -30,7 +30,7 @@ def tune_model(
     Args:
         model: As in the settings, like `quantize` and `device`.
         source: A folder whose functions are like those that will be documented; docmill's own without it.
-        seconds: No trial begins later than this.
+        seconds: Nothing else is tried later than this; then the best is, again, and what was kept before.
         tell: Told of each trial.
 
     Raises:
@@ -40,18 +40,25 @@ def tune_model(
         raise SourceError("no model is set: name one to tune")
     if source is not None and not source.is_dir():
         raise SourceError(f"{source}: no such folder")
-    loaded = load_model(model, quantize, device, cache_home())
+
+    def load_for(compiled: bool) -> LoadedModel:
+        return load_model(model, quantize, device, cache_home(), compiled=compiled)
+
+    files = sorted(source.rglob("*.py")) if source else own_files()
+    with engine_held(device, cache_home()):  # beside a build, trials would measure what it leaves
+        brief, requests = _asked(load_for(False), files)
+        if len(requests) < _FEWEST:
+            raise SourceError(f"{source}: holds {len(requests)} functions, too few to measure with")
+        try:
+            return tune(
+                load_for, brief.generation, cache_home(), requests, seconds, tell, prefix=brief.prefix
+            )
+        except ModelError as error:
+            raise DocmillError(f"model: {error}") from error
+
+
+def _asked(loaded: LoadedModel, files: Iterable[Path]) -> tuple[Brief, list[Request]]:
     brief = brief_of(loaded)
-    requests = _requests(loaded, brief, sorted(source.rglob("*.py")) if source else own_files())
-    if len(requests) < _FEWEST:
-        raise SourceError(f"{source}: holds {len(requests)} functions, too few to measure with")
-    try:
-        return tune(loaded, brief.generation, cache_home(), requests, seconds, tell, prefix=brief.prefix)
-    except ModelError as error:
-        raise DocmillError(f"model: {error}") from error
-
-
-def _requests(loaded: LoadedModel, brief: Brief, files: Iterable[Path]) -> list[Request]:
     frames = (Frame(brief.opening, brief.generation.max_new_tokens),)
 
     def fits(text: str) -> bool:
@@ -59,4 +66,4 @@ def _requests(loaded: LoadedModel, brief: Brief, files: Iterable[Path]) -> list[
 
     shown = list(prompts(files, fits))
     random.Random(0).shuffle(shown)
-    return [Request(str(number), prompt, frames) for number, prompt in enumerate(shown)]
+    return brief, [Request(str(number), prompt, frames) for number, prompt in enumerate(shown)]

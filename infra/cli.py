@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_seconds,
         default=300,
         metavar="S",
-        help="begin no trial later than this (default: 300); one takes 5 to 15, compiling 40 once",
+        help="try nothing else later than this (default: 300); a trial takes 5 to 15, compiling 40 once",
     )
     tune.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
     tune.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
@@ -615,7 +615,7 @@ class _Trials:
 
 
 def _way(policy: BucketPolicy, compiled: bool) -> str:
-    edges = "any" if compiled else policy.prompts_per_doubling
+    edges = "any" if compiled else "fit" if policy.edges else policy.prompts_per_doubling
     numbers = f"{policy.decode_rows:6}  {policy.prefill_tokens:5}  {edges:>5}"
     return f"{numbers}  {'compiled' if compiled else 'as it is'}"
 

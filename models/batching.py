@@ -14,7 +14,7 @@ Not in scope: what a step does (the engine), what a prompt is, out-of-memory han
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise
 from typing import NamedTuple, TypeVar
 
 _DECODE_ROWS = 64
@@ -40,13 +40,14 @@ class BucketPolicy:
     """How a bucket table is laid out: what `docmill model tune` finds for a machine.
 
     A prefill takes as many prompts as `prefill_tokens` hold; more would fill the machine no better and only
-    add dummies. Prompts are padded to one of `prompts_per_doubling` lengths per doubling, unless they are
-    packed.
+    add dummies. Prompts are padded to one of `prompts_per_doubling` lengths per doubling, or to the next of
+    `edges` where there are any, unless they are packed.
     """
 
     decode_rows: int = _DECODE_ROWS
     prefill_tokens: int = _PREFILL_TOKENS
     prompts_per_doubling: int = 8
+    edges: tuple[int, ...] = ()  # ascending, in tokens
 
     @classmethod
     def for_packing(cls) -> "BucketPolicy":
@@ -102,12 +103,13 @@ class BucketTable:
 
         `context` is the number of positions the model has; a table never exceeds it. `kv_bytes_per_token`
         is the size of the keys and values of one token in all layers; fewer rows are decoded at once where
-        all pools together would outgrow a fixed budget. The budget is a constant and not the free memory of
-        the moment, because the row count decides the bits. Raises ValueError when not even one prompt token
-        fits.
+        all pools together would outgrow a fixed budget, and in one pool where the fewest rows still would.
+        That is the least there is, and not refused if it is more than the budget. The budget is a constant
+        and not the free memory of the moment, because shapes decide the bits. Raises ValueError when not
+        even one prompt token fits.
         """
         room = context - prefix
-        lengths = _ladder(max_prompt, 8, policy.prompts_per_doubling)
+        lengths = _prompt_lengths(policy, max_prompt)
         prompts = tuple(length for length in lengths if length < room)
         if not prompts:
             raise ValueError(f"a context of {context} tokens leaves no room for prompts behind {prefix}")
@@ -115,8 +117,11 @@ class BucketTable:
         pools = (longest,) if packed else _ladder(longest, 64, per_doubling=1)
         pools = tuple(prefix + min(length, longest) for length in pools)
         rows = policy.decode_rows
-        while rows > _PREFILL_ROWS[1] and (rows + 1) * sum(pools) * kv_bytes_per_token > _KV_BUDGET:
+        most = _KV_BUDGET // kv_bytes_per_token  # tokens
+        while rows > _PREFILL_ROWS[1] and (rows + 1) * sum(pools) > most:
             rows //= 2
+        if (rows + 1) * sum(pools) > most:
+            pools = pools[-1:]
         if packed:
             prompts = _groups(min(policy.prefill_tokens, _PACKED_PER_ROW * rows), prompts[-1])
         return cls(prompts, pools, rows, prefix, policy.prefill_tokens, packed)
@@ -143,13 +148,7 @@ class BucketTable:
 
     def prefill_rows(self, prompt_length: int) -> int:
         """Return the fixed number of rows in a prefill of this length: one, or a power of two."""
-        if self.packed:
-            return 1
-        fewest, most = _PREFILL_ROWS
-        rows = most
-        while rows > fewest and rows * prompt_length > self.prefill_tokens:
-            rows //= 2
-        return rows
+        return 1 if self.packed else _prefill_rows(prompt_length, self.prefill_tokens)
 
     def as_key(self) -> dict[str, int | list[list[int]]]:
         """Return the table as plain values: what decides the shapes and therefore the bits."""
@@ -159,6 +158,27 @@ class BucketTable:
             "prefix_length": self.prefix_length,
             "packed": self.packed,
         }
+
+
+def _prefill_rows(length: int, tokens: int) -> int:
+    """Return how many prompts, padded to a length, take about so many tokens."""
+    fewest, rows = _PREFILL_ROWS
+    while rows > fewest and rows * length > tokens:
+        rows //= 2
+    return rows
+
+
+def _prompt_lengths(policy: BucketPolicy, longest: int) -> tuple[int, ...]:
+    """Return what prompts of up to `longest` tokens are padded to."""
+    if not policy.edges:
+        return _ladder(longest, 8, policy.prompts_per_doubling)
+    edges = (*(edge for edge in policy.edges if edge < longest), longest)
+    return tuple(sorted({_whole(edge, policy.prefill_tokens) for edge in edges}))
+
+
+def _whole(length: int, tokens: int) -> int:
+    """Return the least length from this on at which a group of prompts fills whole vectors."""
+    return next(n for n in count(length) if n * _prefill_rows(n, tokens) % _WHOLE_VECTORS == 0)
 
 
 def _groups(smallest: int, longest: int) -> tuple[int, ...]:

@@ -70,8 +70,9 @@ class ModelConfig(_Settings):
     dtype: Annotated[
         Compute,
         Field(
-            description="type of computation; `auto` is bfloat16 where that is fast (CUDA, AMX), else int8 "
-            "for a quantized model that is meant for it, where that is fast (VNNI), else float32"
+            description="type of computation; `auto` is int8 for a model that is stored so and meant for it, "
+            "where that is fast (with VNNI; with AMX once passes are compiled), else bfloat16 where that is "
+            "(CUDA, AMX), else float32"
         ),
     ] = "auto"
 

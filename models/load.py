@@ -9,6 +9,7 @@ Weights come from safetensors only and no code of a model is ever executed.
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -176,18 +177,21 @@ class LoadedModel:
         return before, after
 
 
-def load(config: ModelConfig) -> LoadedModel:
+def load(
+    config: ModelConfig, is_compiled: Callable[[str, torch.device], bool] = lambda *_: False
+) -> LoadedModel:
     """Return the model that `config` names, on its device and in its compute type, ready for the engine.
 
-    Raises BundledModelMissingError, UnsupportedModelError, CorruptModelError, OutOfMemoryError, or ModelError
-    for what else is wrong.
+    `is_compiled` tells of a fingerprint, on a device, whether passes of that model will be compiled: which
+    type is the fastest may depend on it. Raises BundledModelMissingError, UnsupportedModelError,
+    CorruptModelError, OutOfMemoryError, or ModelError for what else is wrong.
     """
     from models.quantize import load_quantized, method_of  # it reads models through this module
 
     device = device_of(config.device)
     folder = locate(config.model)
-    method = method_of(folder)
-    compute = _compute(config.dtype, device, method, _meta(folder).int8_products)
+    method, digest, meta = method_of(folder), fingerprint(folder), _meta(folder)
+    compute = _compute(config.dtype, device, method, meta.int8_products, is_compiled(digest, device))
     if config.quantize not in ("auto", "none", method):
         raise ModelError(
             f"{config.model} is not stored as {config.quantize}: run `docmill model prepare` on it, "
@@ -203,7 +207,7 @@ def load(config: ModelConfig) -> LoadedModel:
         else:
             model = load_weights(folder, torch.bfloat16 if compute == "bfloat16" else torch.float32)
         model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, load_tokenizer(folder), fingerprint(folder), _meta(folder), compute)
+    return LoadedModel(model, load_tokenizer(folder), digest, meta, compute)
 
 
 def locate(model: str) -> Path:
@@ -361,16 +365,20 @@ def device_of(wanted: str) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _compute(wanted: str, device: torch.device, method: str | None, meant_for_int8: bool) -> str:
+def _compute(
+    wanted: str, device: torch.device, method: str | None, meant_for_int8: bool, compiled: bool
+) -> str:
     if wanted == "int8" and not (method == "int8" and device.type == "cpu" and int8.is_fast()):
         raise ModelError("to compute in int8 takes a model stored as int8 and a CPU with AVX-512 VNNI")
     if wanted != "auto":
         return wanted
-    if device.type == "cpu" and method == "int8" and meant_for_int8 and int8.is_fast():
+    has_amx = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    # Of products in int8, only the kernel of compiled passes is ahead of AMX in bfloat16.
+    gains = device.type == "cpu" and (compiled or not has_amx)
+    if gains and method == "int8" and meant_for_int8 and int8.is_fast():
         return "int8"
     # Without AMX, products in bfloat16 are slower than in float32, even where AVX-512 has them natively.
-    fast = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16")
-    return "bfloat16" if fast else "float32"
+    return "bfloat16" if device.type == "cuda" or has_amx else "float32"
 
 
 def _context(config: PreTrainedConfig) -> int:

@@ -199,11 +199,15 @@ class PackedRunner(Runner):
 
 def machine_of(loaded: LoadedModel) -> dict[str, Any]:
     """Return the part of an execution profile that is not the engine's to choose."""
-    on_cpu = loaded.device.type == "cpu"
+    return {"dtype": loaded.compute, **machine_with(loaded.device)}
+
+
+def machine_with(device: torch.device) -> dict[str, Any]:
+    """Return what of `machine_of` is the same for all models on a device."""
+    on_cpu = device.type == "cpu"
     return {
-        "device": "cpu" if on_cpu else torch.cuda.get_device_name(loaded.device),
-        "instruction_set": _cpu_kernels() if on_cpu else _cuda_kernels(loaded.device),
-        "dtype": loaded.compute,
+        "device": "cpu" if on_cpu else torch.cuda.get_device_name(device),
+        "instruction_set": _cpu_kernels() if on_cpu else _cuda_kernels(device),
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
         "threads": torch.get_num_threads(),

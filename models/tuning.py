@@ -17,22 +17,25 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.batching import BucketPolicy
-from models.config import GenerationConfig, ModelError
+from models.config import GenerationConfig, ModelConfig, ModelError
 from models.engine import Engine, EngineStats, Request
-from models.load import LoadedModel
-from models.runner import machine_of
+from models.load import LoadedModel, load
+from models.runner import machine_with
 from models.staging import appearing
 
-_GAIN = 1.03  # what a trial must do better than the best before it: less may be noise
+_GAIN = 1.03  # what a trial must do better than the best before it: less is not worth other texts
+_REPEATS = 2  # more trials, each, of the best and of what was kept before: one may be noise
 _TRIAL_SECONDS = 4.0  # of generation, roughly, in each trial
 _WARM_UP = 32  # requests
 # A trial fills all rows this often: of fewer texts, the last few decide, which leave most rows idle.
 _FILLINGS = 4
 _ROWS = (8, 16, 32, 128)  # beside the default
 _PACKED_TOKENS = (256, 1024)  # likewise
+_EDGES = 24  # of buckets for padded prompts, by the lengths of those at hand
 _FORMAT = 2  # of the file
 
 
@@ -70,6 +73,14 @@ class Tuning(BaseModel):
     trials: tuple[Trial, ...] = ()
 
 
+def load_tuned(config: ModelConfig, home: Path) -> LoadedModel:
+    """Return the model that `config` names, in the type that is the fastest as `tune` found it runs best.
+
+    Raises as `models.load.load` does.
+    """
+    return load(config, lambda fingerprint, device: _read(_place(fingerprint, device, home)).compiled)
+
+
 def tuned_engine(
     loaded: LoadedModel,
     generation: GenerationConfig,
@@ -89,7 +100,10 @@ def tuned_engine(
 
 def remembered(loaded: LoadedModel, home: Path) -> Tuning:
     """Return what was found for a model on this machine, or the defaults. Raises ModelError."""
-    file = _file(loaded, home)
+    return _read(_file(loaded, home))
+
+
+def _read(file: Path) -> Tuning:
     try:
         return Tuning.model_validate_json(file.read_bytes())
     except FileNotFoundError:
@@ -109,7 +123,7 @@ def remember_rows(loaded: LoadedModel, home: Path, rows: int) -> None:
 
 
 def tune(
-    loaded: LoadedModel,
+    load_for: Callable[[bool], LoadedModel],
     generation: GenerationConfig,
     home: Path,
     requests: Sequence[Request],
@@ -121,30 +135,28 @@ def tune(
     """Try policies on `requests` until `seconds` have passed, keep the best, and return it.
 
     What was found before is tried first, so that little time makes nothing worse. A trial that has begun is
-    finished, and one always is. `tell` is told of each. Raises ModelError if none can run.
+    finished, and one always is. In the end the best and what was found before are tried in turn, and that
+    stays unless it is slower by more than the trials of either differ. `load_for` loads the model for passes
+    that are compiled (True) or are not; `tell` is told of each trial. Raises ModelError if none can run.
     """
     deadline = time.monotonic() + seconds
-    file = _file(loaded, home)
+    bench = _Bench(load_for, generation, home, requests, prefix)
+    file = _file(bench.model(compiled=False), home)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        before = remembered(loaded, home)
+        before = _read(file)
     except ModelError:  # damaged, and about to be written anew
         before = Tuning()
-    search = _Search(before.policy, before.compiled)
+    search = _Search(before.policy, before.compiled, bench.edges())
     tried: list[dict[str, Any]] = []
-    counts: dict[bool, int] = {}  # of requests in a trial, by whether it is compiled
     for policy, compiled in search.candidates():
         engine = None  # its memory is the next one's
         try:
-            engine = _engine(loaded, generation, home, prefix, policy, compiled)
+            engine = bench.engine(policy, compiled)
             if engine.profile.buckets in tried:
                 continue
             tried.append(engine.profile.buckets)
-            if compiled not in counts:
-                counts[compiled] = _count(engine, requests)
-            count = max(counts[compiled], _FILLINGS * policy.decode_rows)
-            sample = list(islice(cycle(requests), count))
-            trial = Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
+            trial = bench.trial(engine, policy, compiled)
         except (ModelError, RuntimeError) as error:
             # Its words alone are kept: the error holds frames, and these all that the engine allocated.
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -153,19 +165,97 @@ def tune(
         tell(trial)
         if search.best.speed is not None and time.monotonic() > deadline:
             break
-    best = search.best
-    if best.speed is None:
+    if search.best.speed is None:
         raise ModelError(search.trials[-1].failure)
+
+    def again(trial: Trial) -> Trial:
+        search.trials.append(repeated := bench.again(trial))
+        tell(repeated)
+        return repeated
+
+    engine = None
+    best = _kept_of(search.trials[0], search.best, again)
     tuning = Tuning(policy=best.policy, compiled=best.compiled, speed=best.speed, trials=tuple(search.trials))
     _keep(tuning, file)
     return tuning
 
 
-class _Search:
-    """Which trials come next, given those before; `policy` and `compiled` are the first."""
+def _kept_of(before: Trial, best: Trial, again: Callable[[Trial], Trial]) -> Trial:
+    """Return a trial of what is to be kept, when both were tried again: with the median speed of them."""
+    if best is before or before.speed is None:
+        return best
+    of_each = [before], [best]
+    for _ in range(_REPEATS):
+        for trials in of_each:
+            trials.append(again(trials[0]))
+    for trials in of_each:
+        trials.sort(key=_rate)
+    before, best = (trials[len(trials) // 2] for trials in of_each)
+    noise = max(_rate(trials[-1]) - _rate(trials[0]) for trials in of_each)
+    needed = max(noise, (_GAIN - 1) * _rate(before))
+    return best if _rate(best) - _rate(before) > needed else before
 
-    def __init__(self, policy: BucketPolicy, compiled: bool) -> None:
+
+def _rate(trial: Trial) -> float:
+    return trial.speed.requests_per_second if trial.speed else 0.0
+
+
+class _Bench:
+    """What trials take: requests, and a model that is loaded for the passes of each, one at a time."""
+
+    def __init__(
+        self,
+        load_for: Callable[[bool], LoadedModel],
+        generation: GenerationConfig,
+        home: Path,
+        requests: Sequence[Request],
+        prefix: str,
+    ) -> None:
+        self._load_for, self._generation, self._home = load_for, generation, home
+        self._requests, self._prefix = requests, prefix
+        self._loaded: dict[bool, LoadedModel] = {}
+        self._counts: dict[bool, int] = {}  # of requests in a trial, by whether it is compiled
+
+    def model(self, compiled: bool) -> LoadedModel:
+        """Return the model as such passes want it; two would take twice the memory."""
+        if compiled not in self._loaded:
+            self._loaded.clear()
+            self._loaded[compiled] = self._load_for(compiled)
+        return self._loaded[compiled]
+
+    def edges(self) -> tuple[int, ...]:
+        """Return lengths that part the prompts of the requests into groups of about the same size."""
+        encode = self.model(compiled=False).encode
+        lengths = sorted(
+            len(encode(request.prompt, trusted=False)) + len(encode(request.frames[0].text, trusted=True)) - 1
+            for request in self._requests
+        )
+        places = (len(lengths) * part // _EDGES - 1 for part in range(1, _EDGES + 1))
+        return tuple(sorted({max(lengths[place], 1) for place in places}))
+
+    def engine(self, policy: BucketPolicy, compiled: bool) -> Engine:
+        """Return an engine under a policy."""
+        return _engine(self.model(compiled), self._generation, self._home, self._prefix, policy, compiled)
+
+    def trial(self, engine: Engine, policy: BucketPolicy, compiled: bool) -> Trial:
+        """Measure such an engine."""
+        if compiled not in self._counts:
+            self._counts[compiled] = _count(engine, self._requests)
+        count = max(self._counts[compiled], _FILLINGS * policy.decode_rows)
+        sample = list(islice(cycle(self._requests), count))
+        return Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
+
+    def again(self, trial: Trial) -> Trial:
+        """Repeat a trial. Raises what an engine raises."""
+        return self.trial(self.engine(trial.policy, trial.compiled), trial.policy, trial.compiled)
+
+
+class _Search:
+    """Which trials come next, given those before: first `policy`, `compiled` or not; `edges` are for one."""
+
+    def __init__(self, policy: BucketPolicy, compiled: bool, edges: tuple[int, ...]) -> None:
         self.trials: list[Trial] = []
+        self._edges = edges
         self.best = Trial(policy=policy, compiled=compiled)
 
     def candidates(self) -> Iterator[tuple[BucketPolicy, bool]]:
@@ -180,7 +270,8 @@ class _Search:
                 yield replace(self.best.policy, prefill_tokens=tokens), True
         else:
             yield replace(self.best.policy, prefill_tokens=2 * self.best.policy.prefill_tokens), False
-            yield replace(self.best.policy, prompts_per_doubling=4), False
+            yield replace(self.best.policy, prompts_per_doubling=4, edges=()), False
+            yield replace(self.best.policy, edges=self._edges), False
 
     def add(self, trial: Trial) -> None:
         """Note a trial, and whether it is the best by far enough."""
@@ -241,5 +332,9 @@ def _keep(tuning: Tuning, file: Path) -> None:
 
 
 def _file(loaded: LoadedModel, home: Path) -> Path:
-    name = json.dumps([_FORMAT, loaded.fingerprint, machine_of(loaded)], sort_keys=True)
+    return _place(loaded.fingerprint, loaded.device, home)
+
+
+def _place(fingerprint: str, device: torch.device, home: Path) -> Path:
+    name = json.dumps([_FORMAT, fingerprint, machine_with(device)], sort_keys=True)
     return home / "tuned" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.json"

@@ -21,7 +21,7 @@ from models.limits import PromptLimit
 from models.load import LoadedModel, device_of, load
 from models.prompts import OPENING_TOKENS, SLOT_TOKENS, slot_opening
 from models.quantize import METHODS, prepared
-from models.tuning import remember_rows, remembered, tuned_engine
+from models.tuning import load_tuned, remember_rows, remembered, tuned_engine
 from tasks.documents import DocmillError, SourceError, TextOrigin, first_line
 from tasks.files import locked
 from tasks.generate.answers import Rendered
@@ -80,8 +80,15 @@ def _brief_of(loaded: LoadedModel) -> Brief:
     return Brief(manner, prefix, opening, generation, room - forced)
 
 
-def load_model(model: str, quantize: str, device: str, home: Path) -> LoadedModel:
-    """Load a model that the settings name, in the form that they name; `home` is where it is prepared.
+def load_model(
+    model: str, quantize: str, device: str, home: Path, *, compiled: bool | None = None
+) -> LoadedModel:
+    """Load a model that the settings name, in the form that they name.
+
+    Args:
+        model: As in the settings, like `quantize` and `device`.
+        home: Where models are prepared, and what was tuned is kept.
+        compiled: Whether its passes will be compiled; None if that is as it was tuned.
 
     Raises:
         SourceError: It cannot be loaded, or is not one that the engine serves.
@@ -91,7 +98,7 @@ def load_model(model: str, quantize: str, device: str, home: Path) -> LoadedMode
         config = ModelConfig.model_validate({"model": model, "quantize": quantize, "device": device})
         if quantize in METHODS:
             config = config.model_copy(update={"model": str(prepared(model, quantize, home))})
-        return load(config)
+        return load_tuned(config, home) if compiled is None else load(config, lambda *_: compiled)
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def test_what_optimum_writes_is_read_and_close(saved, tmp_path, method, close):
     requests = [Request(str(n), prompt, (Frame("", 8),)) for n, prompt in enumerate(number_prompts(20))]
     assert len({completion.texts for completion in Engine(loaded).generate_all(requests)}) > 15
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1])
-    with pytest.raises(CorruptModelError, match="quantize the model again"):
+    with pytest.raises(CorruptModelError, match="run `docmill model prepare` on"):
         load_cpu(folder)
 
 

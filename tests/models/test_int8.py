@@ -67,7 +67,7 @@ def test_extremes_neither_saturate_nor_divide_by_zero(weight, value):
 def test_where_kernels_are_kept_from_vnni_nothing_computes_in_int8():
     program = (
         "from models.config import ModelConfig; from models.load import load;"
-        "print(load(ModelConfig(device='cpu')).compute)"
+        "print(load(ModelConfig(device='cpu'), lambda *_: True).compute)"
     )
     for limit, expected in (("AVX512_CORE", False), ("AVX512_CORE_VNNI", True)):
         environment = os.environ | {"ONEDNN_MAX_CPU_ISA": limit}
@@ -179,17 +179,18 @@ def test_it_is_close_to_the_same_weights_in_float32(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("amx", "vnni", "meant", "expected"),
+    ("amx", "vnni", "meant", "compiled", "expected"),
     [
-        (True, True, True, "int8"),
-        (True, True, False, "bfloat16"),
-        (False, True, True, "int8"),
-        (False, True, False, "float32"),
-        (False, False, True, "float32"),
+        (True, True, True, True, "int8"),
+        (True, True, True, False, "bfloat16"),
+        (True, True, False, True, "bfloat16"),
+        (False, True, True, False, "int8"),
+        (False, True, False, False, "float32"),
+        (False, False, True, True, "float32"),
     ],
 )
 def test_the_type_follows_the_processor_and_the_model(
-    saved, tmp_path, monkeypatch, amx, vnni, meant, expected
+    saved, tmp_path, monkeypatch, amx, vnni, meant, compiled, expected
 ):
     source = shutil.copytree(saved("llama"), tmp_path / "source")
     (source / META_FILE).write_text(json.dumps({"int8_products": meant}))
@@ -197,7 +198,7 @@ def test_the_type_follows_the_processor_and_the_model(
     monkeypatch.setattr(int8, "_is_exact", lambda: True)
     capabilities = {"amx_bf16": amx, "avx512_vnni": vnni}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    loaded = load(ModelConfig(model=str(folder), device="cpu"))
+    loaded = load(ModelConfig(model=str(folder), device="cpu"), lambda *_: compiled)
     assert loaded.compute == expected
     assert any(isinstance(m, Int8Linear) for m in loaded.model.modules()) == (expected == "int8")
     assert Engine(loaded).profile.dtype == expected
