@@ -179,6 +179,18 @@ def number_prompts(count: int, longest: int = 60, seed: int = 0) -> list[str]:
     ]
 
 
+def check_any_company(engine, requests):
+    """Check that each text is the same alone, among others and in any order; return them all."""
+    together = engine.generate_all(requests)
+    assert len({completion.texts for completion in together}) > len(requests) // 2
+    shuffled = Random(1).sample(requests, len(requests))
+    assert sorted(engine.generate_all(shuffled), key=lambda c: int(c.id)) == together
+    for first in range(0, 30, 6):
+        assert engine.generate_all([requests[first]]) == [together[first]]
+        assert engine.generate_all(requests[first : first + 5]) == together[first : first + 5]
+    return together
+
+
 def code_prompts(count: int, longest: int = 100, seed: int = 0) -> list[str]:
     rng, text = Random(seed), "".join(sources())
     starts = [rng.randrange(len(text) - longest) for _ in range(count)]

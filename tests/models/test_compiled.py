@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from random import Random
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from models.engine import Engine, Frame, Request
 from models.load import load
 from models.quantize import quantize_folder
 
-from .conftest import NEEDS_CPP, NEEDS_VNNI, code_prompts, random_model
+from .conftest import NEEDS_CPP, NEEDS_VNNI, check_any_company, code_prompts, random_model
 
 pytestmark = NEEDS_CPP
 
@@ -45,24 +44,12 @@ def asked():
     return [Request(str(n), prompt, slots[n % 3]) for n, prompt in enumerate(code_prompts(120))]
 
 
-def check_any_company(engine):
-    requests = asked()
-    together = engine.generate_all(requests)
-    assert len({completion.texts for completion in together}) > 60
-    shuffled = Random(1).sample(requests, len(requests))
-    assert sorted(engine.generate_all(shuffled), key=lambda c: int(c.id)) == together
-    for first in range(0, 30, 6):
-        assert engine.generate_all([requests[first]]) == [together[first]]
-        assert engine.generate_all(requests[first : first + 5]) == together[first : first + 5]
-    return together
-
-
 def test_texts_are_those_of_the_plain_passes(loaded, tmp_path):
     plain = Engine(loaded("qwen2", "code"), prefix=PREFIX).generate_all(asked())
     depth = sys.getrecursionlimit()
     engine = Engine(loaded("qwen2", "code"), prefix=PREFIX, compiled=tmp_path)
     assert sys.getrecursionlimit() == depth  # how deep a file may be nested hangs on it
-    compiled = check_any_company(engine)
+    compiled = check_any_company(engine, asked())
     assert engine.profile.compiled
     same = sum(a.texts == b.texts for a, b in zip(plain, compiled, strict=True))
     assert same >= 118  # two choices of 120 may be tosses-up between equally likely tokens
@@ -80,7 +67,9 @@ def test_texts_are_those_of_the_plain_passes(loaded, tmp_path):
 
 
 def test_bfloat16_in_any_company(loaded, home, three_threads):
-    check_any_company(Engine(loaded("llama", "code", "bfloat16", intermediate_size=200), compiled=home))
+    check_any_company(
+        Engine(loaded("llama", "code", "bfloat16", intermediate_size=200), compiled=home), asked()
+    )
 
 
 @NEEDS_VNNI
@@ -89,7 +78,8 @@ def test_int8_in_any_company(tmp_path, home, code, three_threads):
     code.save_pretrained(source)
     quantized = quantize_folder(source, tmp_path / "int8")
     check_any_company(
-        Engine(load(ModelConfig(model=str(quantized), dtype="int8")), prefix=PREFIX, compiled=home)
+        Engine(load(ModelConfig(model=str(quantized), dtype="int8")), prefix=PREFIX, compiled=home),
+        asked(),
     )
 
 

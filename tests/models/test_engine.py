@@ -3,7 +3,6 @@
 import shutil
 import time
 from dataclasses import replace
-from random import Random
 
 import pytest
 import torch
@@ -15,7 +14,15 @@ from models.engine import Engine, Frame, Request
 from models.load import SERVED, LoadedModel, load
 from models.prompts import SUMMARY_SEPARATOR
 
-from .conftest import ARCHITECTURES, END, NEEDS_CPP, VOCABULARY, code_prompts, number_prompts
+from .conftest import (
+    ARCHITECTURES,
+    END,
+    NEEDS_CPP,
+    VOCABULARY,
+    check_any_company,
+    code_prompts,
+    number_prompts,
+)
 
 LIMIT = 12
 NO_STOP = GenerationConfig(stop=())
@@ -174,17 +181,7 @@ def test_a_text_is_the_same_bit_for_bit_in_any_company(loaded, architecture, dty
     engine = Engine(loaded(architecture, "code", dtype, intermediate_size=200), prefix="def f(x):\n")
     slots = [frames(("", 16)), frames(("x: ", 6), ("y: ", 6)), frames(("Returns", 3))]
     asked = [Request(str(n), prompt, slots[n % 3]) for n, prompt in enumerate(code_prompts(120))]
-    together = engine.generate_all(asked)
-    assert len({completion.texts for completion in together}) > 60
-    shuffled = Random(1).sample(asked, len(asked))
-    assert sorted(engine.generate_all(shuffled), key=by_number) == together
-    for first in range(0, 30, 6):
-        assert engine.generate_all([asked[first]]) == [together[first]]
-        assert engine.generate_all(asked[first : first + 5]) == together[first : first + 5]
-
-
-def by_number(completion):
-    return int(completion.id)
+    check_any_company(engine, asked)
 
 
 @pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=NEEDS_CPP)])
@@ -195,12 +192,7 @@ def test_the_bundled_model_writes_the_same_in_any_company(compiled, is_compiled)
     engine = Engine(loaded, NO_STOP, compiled=compiled if is_compiled else None)
     slots = frames((SUMMARY_SEPARATOR, 20)), frames((SUMMARY_SEPARATOR, 9))
     asked = [Request(str(n), prompt, slots[n % 2]) for n, prompt in enumerate(code_prompts(90, longest=400))]
-    together = engine.generate_all(asked)
-    assert len({completion.texts for completion in together}) > 45
-    assert sorted(engine.generate_all(Random(1).sample(asked, 90)), key=by_number) == together
-    for first in range(0, 24, 8):
-        assert engine.generate_all([asked[first]]) == [together[first]]
-        assert engine.generate_all(asked[first : first + 5]) == together[first : first + 5]
+    check_any_company(engine, asked)
 
 
 def test_tables_of_different_rows_are_different_profiles(loaded):

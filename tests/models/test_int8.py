@@ -7,7 +7,6 @@ import subprocess
 import sys
 import weakref
 from dataclasses import replace
-from random import Random
 
 import pytest
 import torch
@@ -19,8 +18,8 @@ from models.int8 import Int8Linear, PackedLinear, Shared, pack, unpack
 from models.load import META_FILE, load
 from models.quantize import quantize_folder
 
-from .conftest import ARCHITECTURES, NEEDS_CPP, NEEDS_VNNI, code_prompts
-from .test_engine import by_number, frames
+from .conftest import ARCHITECTURES, NEEDS_CPP, NEEDS_VNNI, check_any_company, code_prompts
+from .test_engine import frames
 
 NOT_QUANTIZED = {"gpt2", "gpt_neox"}  # no linear layer, and a head whose name in the file is another
 
@@ -157,12 +156,7 @@ def test_a_text_is_the_same_bit_for_bit_in_any_company(in_int8, code, architectu
     engine = Engine(loaded, prefix="def f(x):\n")
     slots = [frames(("", 16)), frames(("x: ", 6), ("y: ", 6)), frames(("Returns", 3))]
     asked = [Request(str(n), prompt, slots[n % 3]) for n, prompt in enumerate(code_prompts(90))]
-    together = engine.generate_all(asked)
-    assert len({completion.texts for completion in together}) > 45
-    assert sorted(engine.generate_all(Random(1).sample(asked, 90)), key=by_number) == together
-    for first in range(0, 30, 6):
-        assert engine.generate_all([asked[first]]) == [together[first]]
-        assert engine.generate_all(asked[first : first + 5]) == together[first : first + 5]
+    check_any_company(engine, asked)
 
 
 @NEEDS_VNNI
