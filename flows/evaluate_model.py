@@ -18,13 +18,14 @@ from msgspec.structs import replace
 from flows.settings import cache_home
 from models.baselines import Neighbours
 from models.checks import checked
+from models.config import NotANumberError, OutOfMemoryError
 from models.metrics import METRICS, lead, scores
 from models.prompts import NEUTRAL_NAME
 from models.words import sentence_of
 from tasks.chunk import Chunk, chunks_of
 from tasks.chunk.docstrings import split_summary
 from tasks.chunk.python import parse_module
-from tasks.documents import Module, SourceError, Symbol
+from tasks.documents import DocmillError, Module, SourceError, Symbol
 from tasks.files import read_text
 from tasks.generate.asking import Asked, Manner, Member, RawText, asked_of
 from tasks.generate.questions import modules_inside, whole_requests
@@ -93,6 +94,7 @@ def evaluate_model(
 
     Raises:
         SourceError: The model cannot be used, or the folder holds nothing that it could be asked about.
+        DocmillError: It computes no numbers, or the device has not the memory for it.
     """
     if model == "none":
         raise SourceError("no model is set: name one to evaluate")
@@ -189,7 +191,7 @@ class _Exam:
         self.count = self.dropped = 0
 
     def take(self, drawn: list[_Documented], masked: bool, tell: Callable[[int, int], None]) -> None:
-        """Ask for all texts."""
+        """Ask for all texts. Raises DocmillError if the model cannot answer."""
         manner, fits = self.writer.manner, self.writer.fits
         asked = {
             str(number): (module.path, request, request.prompt({}, fits))
@@ -203,11 +205,17 @@ class _Exam:
             )
         }
         requests = ((key, prompt, request.frames) for key, (_, request, prompt) in asked.items())
-        for done, (key, raw) in enumerate(self.writer.write(requests), 1):
-            path, request, prompt = asked[key]
-            self.read.setdefault((masked, path, request.symbol), prompt)
-            self._mark(masked, path, request, prompt, raw)
-            tell(done, len(asked))
+        try:
+            for done, (key, raw) in enumerate(self.writer.write(requests), 1):
+                path, request, prompt = asked[key]
+                self.read.setdefault((masked, path, request.symbol), prompt)
+                self._mark(masked, path, request, prompt, raw)
+                tell(done, len(asked))
+        except NotANumberError as error:
+            path, request, _ = asked[error.request]
+            raise DocmillError(f"model: {NotANumberError(f'{path}::{request.symbol}')}") from error
+        except OutOfMemoryError as error:
+            raise DocmillError(f"model: {error}; docmill model tune finds how many rows it is for") from error
 
     def _mark(self, masked: bool, path: str, request: Asked, prompt: str, raw: RawText) -> None:
         floors = self.writer.meta.asks.get(request.kind, {})

@@ -21,6 +21,8 @@ PARTIAL = "Partial"
 
 _AT_ONCE = 2
 _POLL_S = 2
+# How often the server is asked for a site's run while it answers with an error, and the time between.
+_ASKED, _BETWEEN_S = 3, 10
 
 
 @flow(name="nightly")
@@ -53,20 +55,25 @@ async def nightly(night: str = "", attempt: int = 1) -> State[Any]:
 async def _built(name: str, branch: str, night: str, turns: asyncio.Semaphore) -> State[Any]:
     """The state that a site's own run ends in; where there could be none, that of a failure.
 
-    There is one run of a site each night, whichever run of the night asks for it.
+    There is one run of a site each night, whichever run of the night asks for it, and however often.
     """
     async with turns:
-        try:
-            run = await arun_deployment(
-                ON_PUSH,
-                parameters={"repository": name, "branch": branch, "rebuild": True},
-                poll_interval=_POLL_S,
-                idempotency_key=f"{night}:{name}:{branch}",
-            )
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others are built
-            get_run_logger().error("%s %s: %s", name, branch, error)
-            return Failed(message=str(error))
-    return run.state or Failed(message="the run has no state")
+        for left in reversed(range(_ASKED)):
+            try:
+                run = await arun_deployment(
+                    ON_PUSH,
+                    parameters={"repository": name, "branch": branch, "rebuild": True},
+                    poll_interval=_POLL_S,
+                    idempotency_key=f"{night}:{name}:{branch}",
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others are built
+                get_run_logger().error("%s %s: %s", name, branch, error)
+                ended: State[Any] = Failed(message=str(error))
+                if left:  # the server may only have been busy: the run goes on
+                    await asyncio.sleep(_BETWEEN_S)
+            else:
+                return run.state or Failed(message="the run has no state")
+    return ended
 
 
 def _table(outcomes: dict[tuple[str, str], State[Any]]) -> str:

@@ -158,9 +158,7 @@ def tune(
             tried.append(engine.profile.buckets)
             trial = bench.trial(engine, policy, compiled)
         except (ModelError, RuntimeError) as error:
-            # Its words alone are kept: the error holds frames, and these all that the engine allocated.
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            trial = Trial(policy=policy, compiled=compiled, failure=reason)
+            trial = _failed(policy, compiled, error)
         search.add(trial)
         tell(trial)
         if search.best.speed is not None and time.monotonic() > deadline:
@@ -180,8 +178,17 @@ def tune(
     return tuning
 
 
+def _failed(policy: BucketPolicy, compiled: bool, error: ModelError | RuntimeError) -> Trial:
+    # Its words alone are kept: the error holds frames, and these all that the engine allocated.
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return Trial(policy=policy, compiled=compiled, failure=reason)
+
+
 def _kept_of(before: Trial, best: Trial, again: Callable[[Trial], Trial]) -> Trial:
-    """Return a trial of what is to be kept, when both were tried again: with the median speed of them."""
+    """Return a trial of what is to be kept, when both were tried again: with the median speed of them.
+
+    A trial that fails has no speed at all, which makes for much noise.
+    """
     if best is before or before.speed is None:
         return best
     of_each = [before], [best]
@@ -191,6 +198,8 @@ def _kept_of(before: Trial, best: Trial, again: Callable[[Trial], Trial]) -> Tri
     for trials in of_each:
         trials.sort(key=_rate)
     before, best = (trials[len(trials) // 2] for trials in of_each)
+    if before.speed is None:  # it failed more often than not
+        return best
     noise = max(_rate(trials[-1]) - _rate(trials[0]) for trials in of_each)
     needed = max(noise, (_GAIN - 1) * _rate(before))
     return best if _rate(best) - _rate(before) > needed else before
@@ -246,8 +255,12 @@ class _Bench:
         return Trial(policy=policy, compiled=compiled, speed=_speed(engine, sample))
 
     def again(self, trial: Trial) -> Trial:
-        """Repeat a trial. Raises what an engine raises."""
-        return self.trial(self.engine(trial.policy, trial.compiled), trial.policy, trial.compiled)
+        """Repeat a trial; it may fail this time."""
+        policy, compiled = trial.policy, trial.compiled
+        try:
+            return self.trial(self.engine(policy, compiled), policy, compiled)
+        except (ModelError, RuntimeError) as error:
+            return _failed(policy, compiled, error)
 
 
 class _Search:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from infra.cli import main
+from models.config import NotANumberError, OutOfMemoryError
 from tasks.generate.asking import RawText
 from tasks.generate.writer import Writer
 
@@ -127,6 +129,24 @@ def test_the_bundled_model_on_a_real_package(source, tmp_path):
     assert 0 < functions["share_shown"] < 1 and functions["shown"]["bleu"] > 0
     assert evaluate(click, tmp_path, "--symbols", "60")["measured"] == found["measured"]
     assert 0 < found["seconds"] < 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (NotANumberError, r"model: what the model computes for 'm\.py::\S+' is no number .NaN.: use another"),
+        (OutOfMemoryError, "model: 0; docmill model tune finds how many rows it is for"),
+    ],
+)
+def test_a_model_that_cannot_answer_is_told_in_one_line(source, monkeypatch, capsys, error, said):
+    def fail(self, requests):
+        yield from ()
+        raise error(next(iter(requests))[0])
+
+    monkeypatch.setattr(Writer, "write", fail)
+    assert main(["model", "eval", "bundled", "--source", str(source)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(f"docmill: {said}", line)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def worker(home, server, tmp_path) -> Iterator[None]:
     entry = '[[repositories]]\nname = "{0}"\nsource = "https://example.org/{0}"\nout = "/srv/{0}"\n'
     operator_file().write_text('work_pool = "sky"\n' + "".join(entry.format(name) for name in NAMES))
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name="sky", type="process"))
+        client.create_work_pool(WorkPoolCreate(name="sky", type="process"), overwrite=True)
     deploy(resolve_settings(None, {}).service)
     is_over = threading.Event()
 
@@ -54,7 +54,6 @@ def test_what_a_night_has_built_is_not_built_by_the_run_that_goes_on_with_it(wor
         with get_client(sync_client=True) as client:
             of_sites = [run.parameters.get("repository") for run in client.read_flow_runs()]
         return Counter(name for name in of_sites if name in NAMES)
-
     first = asyncio.run(nightly(return_state=True))
     assert (first.name, first.message, runs()) == ("Completed", "3 sites", Counter(NAMES))
     night = str(first.state_details.flow_run_id)
@@ -62,6 +61,29 @@ def test_what_a_night_has_built_is_not_built_by_the_run_that_goes_on_with_it(wor
     assert (again.message, runs()) == ("3 sites", Counter(NAMES))
     asyncio.run(nightly(return_state=True))  # the next night
     assert runs() == Counter(NAMES * 2)
+
+
+def test_a_server_that_answers_with_an_error_now_and_then_fails_no_site(worker, monkeypatch):
+    """While a run is followed, the server says 500 to the first question of each."""
+    import httpx
+    from prefect.client.orchestration import PrefectClient
+
+    from flows import nightly
+
+    monkeypatch.setattr(nightly, "_BETWEEN_S", 0)
+    read, failed = PrefectClient.read_flow_run, set()
+
+    async def failing(self, flow_run_id):
+        run = await read(self, flow_run_id)
+        if run.parameters.get("repository") in NAMES and run.id not in failed:
+            failed.add(run.id)
+            answer = httpx.Response(500, request=httpx.Request("GET", "http://prefect"))
+            raise httpx.HTTPStatusError("500 Internal Server Error", request=answer.request, response=answer)
+        return run
+
+    monkeypatch.setattr(PrefectClient, "read_flow_run", failing)
+    state = asyncio.run(nightly.nightly(return_state=True))
+    assert (state.name, state.message, len(failed)) == ("Completed", "3 sites", 3)
 
 
 def test_nights_that_die_one_after_the_other_come_to_an_end(server):

@@ -233,6 +233,32 @@ def test_noise_alone_changes_nothing_that_was_kept(loaded, tmp_path, monkeypatch
     assert found.trials == tuple(told)
 
 
+@pytest.mark.parametrize(
+    ("failing", "rows"),
+    [
+        (64, 16),  # what was kept before fails when it is tried again
+        (16, 64),  # what was faster does
+    ],
+)
+def test_what_fails_when_it_is_tried_again_is_not_kept(loaded, tmp_path, monkeypatch, failing, rows):
+    measured = []
+
+    def speed(engine, sample):
+        measured.append(rows := engine.decode_rows)
+        if rows == failing and measured.count(rows) > 1:
+            raise OutOfMemoryError("the device is out of memory")
+        return trial(200 if rows == 16 else 100).speed
+
+    monkeypatch.setattr(tuning, "_speed", speed)
+    told = []
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}):
+        found = tuned(loaded(), tmp_path, 600, told)
+    failed = [of.policy.decode_rows for of in told if of.failure == "the device is out of memory"]
+    assert failed == [failing] * 2
+    assert found.policy.decode_rows == rows
+    assert found.speed and remembered(loaded(), tmp_path) == found
+
+
 def test_a_damaged_file_is_refused_by_name(loaded, tmp_path):
     tuned(loaded(), tmp_path, 0)
     file = tuning._file(loaded(), tmp_path)
