@@ -269,7 +269,8 @@ def main() -> None:
         results[model] = measure(model, arguments.device, arguments.prompts, arguments.rounds)
         show(model, results[model])
     file = HERE / "results" / f"roofline-{arguments.device}-{datetime.now(UTC):%Y-%m-%d}.json"
-    file.write_text(json.dumps(results, indent=1) + "\n")
+    before = json.loads(file.read_text()) if file.exists() else {}  # of the day's other models
+    file.write_text(json.dumps(before | results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
