@@ -269,6 +269,7 @@ class Pipeline:
             held = engine_held(settings.device, cache_home()) if answers.missing else nullcontext()
             try:
                 with held:
+                    answers.look_again()  # another build may have had the engine until now
                     spending = Spending(budget)  # neither for a model that is loaded nor for a wait
                     generated = generate(answers, writer, settings.model, spending, self.cache, self.tell)
             except OutOfMemoryError as error:

@@ -387,8 +387,9 @@ def _summary(report: Report) -> str:
     memory = "".join(
         f"\n  out of memory with {rows} rows at a time: began again with half" for rows in given_up
     )
-    missing = f"{report.unwritten:,} texts are missing, which the next build writes"
-    budget = f"\n  degraded: the budget is used up, and {missing}" if report.degraded else ""
+    are = "text is" if report.unwritten == 1 else "texts are"
+    missing = f"{report.unwritten:,} {are} missing, which the next build writes"
+    budget = f"\n  degraded: the budget allows no more, and {missing}" if report.degraded else ""
     site = f"{report.published['target']}/index.html" if report.published else ""
     drawn = f"pages: {pages['total']}, {pages['written']} written, {pages['removed']} removed"
     done = f"{report.symbols} symbols; texts: {texts}; {drawn}{_of_model(report)}"
@@ -545,6 +546,8 @@ def _tune(arguments: argparse.Namespace) -> int:
     tuning = tune_model(
         settings.model, settings.quantize, settings.device, arguments.source, arguments.seconds, _Trials()
     )
+    if not any(trial.compiled for trial in tuning.trials):
+        print("the time was over before compiling was tried, which gains most: give it more --seconds")
     print(f"kept: {_way(tuning.policy, tuning.compiled)}")
     return 0
 

@@ -207,7 +207,19 @@ def load(
         else:
             model = load_weights(folder, torch.bfloat16 if compute == "bfloat16" else torch.float32)
         model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, load_tokenizer(folder), digest, meta, compute)
+    tokenizer = load_tokenizer(folder)
+    _check_that_all_tokens_are_embedded(folder.name, model, tokenizer)
+    return LoadedModel(model, tokenizer, digest, meta, compute)
+
+
+def _check_that_all_tokens_are_embedded(name: str, model: PreTrainedModel, tokenizer: Any) -> None:
+    # Special tokens do not count: no text has them, and models whose padding has no row are about.
+    ordinary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    tokens, rows = 1 + max(ordinary.values(), default=-1), model.get_input_embeddings().num_embeddings
+    if tokens > rows:
+        raise ModelError(
+            f"{name} embeds {rows:,} tokens, and its tokenizer has {tokens:,}: they are of two models"
+        )
 
 
 def locate(model: str) -> Path:

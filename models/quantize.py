@@ -126,7 +126,7 @@ def prepare(model: str, method: str, home: Path, samples: Iterable[str] = ()) ->
 def prepared(model: str, method: str, home: Path) -> Path:
     """Return the folder of a model in the form that `method` names: its own, or one that was prepared.
 
-    Raises ModelError if there is none.
+    Raises ModelError if there is none, CorruptModelError if files of it are missing.
     """
     source = locate(model)
     if method_of(source) == method:
@@ -138,6 +138,9 @@ def prepared(model: str, method: str, home: Path) -> Path:
         raise ModelError(
             f"{model} is not there as {method}: run `docmill model prepare --method {method}` on it"
         )
+    for name in _manifest(target)["files"]:  # before anything else is read of it
+        if not (target / name).is_file():
+            raise CorruptModelError(f"{target.name} is incomplete ({name} is missing): {_AGAIN}")
     return target
 
 

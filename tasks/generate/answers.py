@@ -95,6 +95,10 @@ class Answers:
             missing += self.look_up(freed) if freed else []
         return missing
 
+    def look_again(self) -> None:
+        """Answer from the cache what other builds have written meanwhile."""
+        self.missing = self.look_up(rendered.wanted for rendered in self.missing)
+
     def _rendered(self, wanted: Wanted) -> Rendered:
         prompt = wanted.asked.prompt(self._summaries, self._writer.fits)
         return Rendered(

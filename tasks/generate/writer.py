@@ -37,7 +37,7 @@ from tasks.keys import digest
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_PROMPT = 1024
+_SHORTEST_PROMPT, _LONGEST_PROMPT = 48, 1024  # tokens of code; less shows no function whole
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ def _brief_of(loaded: LoadedModel) -> Brief:
         room = min(
             _LONGEST_PROMPT, loaded.context - manner.answer_tokens - len(loaded.encode_opening(prefix))
         )
+        if room - forced < _SHORTEST_PROMPT:
+            raise ModelError(
+                f"a context of {loaded.context:,} tokens leaves {max(room - forced, 0)} for code beside the "
+                "instruction and the answer: use a model with a longer one"
+            )
     generation = GenerationConfig(max_prompt_tokens=room, max_new_tokens=manner.answer_tokens)
     # What is forced at the beginning of an answer counts as prompt.
     return Brief(manner, prefix, opening, generation, room - forced)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -355,6 +358,38 @@ def test_out_of_memory_with_the_fewest_rows_fails_and_touches_nothing(
     assert not (cache_home() / "tuned").exists()  # nothing smaller has worked, to be remembered
 
 
+def test_a_build_that_waited_for_another_writes_nothing_twice(repository, model, tmp_path, monkeypatch):
+    from infra.cli import main
+
+    def build(name: str) -> dict:
+        report = tmp_path / f"{name}.json"
+        flags = ["--model", str(model), "--out", str(tmp_path / name), "--report", str(report)]
+        assert main(["build", str(repository), *flags]) == 0
+        return json.loads(report.read_bytes())
+
+    waits, engine_held = threading.Event(), writer.engine_held
+    monkeypatch.setattr(writer, "_say_that_it_waits", waits.set)
+    with ThreadPoolExecutor(1) as pool:
+        with engine_held("cpu", cache_home()):
+            other = pool.submit(build, "second")
+            assert waits.wait(60)
+            with monkeypatch.context() as patch:  # this one has it
+                patch.setattr(writer, "engine_held", lambda *_: nullcontext())
+                assert build("first")["generated"] == 3
+        report = other.result()
+    assert (report["generated"], report["reused"]) == (0, 3)
+    assert tree_bytes(tmp_path / "first") == tree_bytes(tmp_path / "second")
+
+
+def test_a_context_that_holds_hardly_any_code_is_refused(repository, docmill, tmp_path, code):  # noqa: F811
+    folder = tmp_path / "short"
+    random_model("gpt2", folder, n_positions=512, vocab_size=len(code))
+    code.save_pretrained(folder)
+    status, _, printed = docmill(repository, "--model", str(folder))
+    assert status == 2
+    assert "a context of 512 tokens leaves 0 for code beside the instruction" in printed.err
+
+
 def test_a_prepared_model_is_found_by_the_method(repository, model, docmill, capsys):
     from infra.cli import main
 
@@ -364,8 +399,12 @@ def test_a_prepared_model_is_found_by_the_method(repository, model, docmill, cap
     folder = Path(capsys.readouterr().out.splitlines()[-1])
     status, report, _ = docmill(repository, "--model", str(model), "--quantize", "int4")
     assert (status, report["generated"]) == (0, 3)
-    (folder / "model.safetensors").write_bytes(b"damaged")
     (repository / "more.py").write_text("def more(x):\n    return x + 1\n")
+    (folder / "config.json").unlink()
+    status, _, printed = docmill(repository, "--model", str(model), "--quantize", "int4")
+    assert status == 2 and "is incomplete (config.json is missing): run `docmill model" in printed.err
+    assert main(["model", "prepare", str(model), "--method", "int4"]) == 0
+    (folder / "model.safetensors").write_bytes(b"damaged")
     status, _, printed = docmill(repository, "--model", str(model), "--quantize", "int4")
     assert status == 2 and "is not what was written" in printed.err
     assert main(["model", "prepare", str(model), "--method", "int4"]) == 0

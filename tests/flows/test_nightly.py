@@ -54,6 +54,7 @@ def test_what_a_night_has_built_is_not_built_by_the_run_that_goes_on_with_it(wor
         with get_client(sync_client=True) as client:
             of_sites = [run.parameters.get("repository") for run in client.read_flow_runs()]
         return Counter(name for name in of_sites if name in NAMES)
+
     first = asyncio.run(nightly(return_state=True))
     assert (first.name, first.message, runs()) == ("Completed", "3 sites", Counter(NAMES))
     night = str(first.state_details.flow_run_id)

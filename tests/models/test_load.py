@@ -237,6 +237,14 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(tmp_path, code):
+    folder = tmp_path / "mixed"
+    random_model("llama", folder, vocab_size=200)
+    code.save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"mixed embeds 200 tokens, and its tokenizer has 3\d\d: they are"):
+        load(ModelConfig(model=str(folder), device="cpu"))
+
+
 def test_a_tokenizer_that_only_python_runs_is_refused(tmp_path):
     folder = random_model("llama", tmp_path / "model")
     ByT5Tokenizer().save_pretrained(folder)
