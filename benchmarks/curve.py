@@ -2,17 +2,20 @@
 
     python benchmarks/curve.py [--model M] [--seconds N] [--rounds N]
 
-Tunes the model on this machine, some times in a cache of its own, and draws docs/images/rows.svg.
+Tunes the model on this machine, some times in a cache of its own, draws docs/images/rows.svg, and keeps its
+points in benchmarks/results.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
 import tempfile
 from dataclasses import replace
+from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +25,8 @@ from engine import machine
 if TYPE_CHECKING:
     from models.tuning import Speed
 
-FIGURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "rows.svg"
+RESULTS = Path(__file__).resolve().parent / "results"
+FIGURE = RESULTS.parents[1] / "docs" / "images" / "rows.svg"
 WIDTH, HEIGHT, MARGIN = 640, 320, 56
 INK, RATE, DELAY = "#57606a", "#0969da", "#bc4c00"
 
@@ -109,6 +113,9 @@ def main() -> None:
     arguments = parser.parse_args()
     points = measured(arguments.model, arguments.seconds, arguments.rounds)
     FIGURE.write_text(drawn(points, f"rows decoded at once, {arguments.model} model, {machine('cpu')}"))
+    figures = {rows: {"texts_per_s": round(rate, 1), "ms_a_token": round(ms, 3)} for rows, rate, ms in points}
+    file = RESULTS / f"rows-{datetime.now(UTC):%Y-%m-%d}.json"
+    file.write_text(json.dumps({"machine": machine("cpu"), arguments.model: figures}, indent=1) + "\n")
     print(points)
 
 
