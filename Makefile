@@ -12,8 +12,9 @@ READY := $(VENV)/.ready
 docs: $(READY)  ## build the documentation of REPO (a folder or a git address) into OUT
 	$(BIN)/docmill build "$(REPO)" --out "$(OUT)" --prefect
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+# Waits of one process for others take no core from them.
+test: $(READY)  ## run the tests, each file in one of some processes
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)  ## lint, types, the layer rule
 	$(BIN)/ruff check
