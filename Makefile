@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 docs: $(READY)  ## build the documentation of REPO (a folder or a git address) into OUT
 	$(BIN)/docmill build "$(REPO)" --out "$(OUT)" --prefect
 
-# Waits of one process for others take no core from them.
+# Threads of one process that wait sleep, and leave their core to the others.
 test: $(READY)  ## run the tests, each file in one of some processes
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 

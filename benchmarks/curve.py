@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine import machine
 
@@ -113,9 +113,13 @@ def main() -> None:
     arguments = parser.parse_args()
     points = measured(arguments.model, arguments.seconds, arguments.rounds)
     FIGURE.write_text(drawn(points, f"rows decoded at once, {arguments.model} model, {machine('cpu')}"))
-    figures = {rows: {"texts_per_s": round(rate, 1), "ms_a_token": round(ms, 3)} for rows, rate, ms in points}
+    figures: dict[str, Any] = {
+        str(rows): {"texts_per_s": round(rate, 1), "ms_a_token": round(ms, 3)} for rows, rate, ms in points
+    }
+    found = {"machine": machine("cpu"), arguments.model: {"rounds": arguments.rounds} | figures}
     file = RESULTS / f"rows-{datetime.now(UTC):%Y-%m-%d}.json"
-    file.write_text(json.dumps({"machine": machine("cpu"), arguments.model: figures}, indent=1) + "\n")
+    before = json.loads(file.read_text()) if file.exists() else {}  # of the day's other models
+    file.write_text(json.dumps(before | found, indent=1) + "\n")
     print(points)
 
 

@@ -215,7 +215,9 @@ class _Exam:
             path, request, _ = asked[error.request]
             raise DocmillError(f"model: {NotANumberError(f'{path}::{request.symbol}')}") from error
         except OutOfMemoryError as error:
-            raise DocmillError(f"model: {error}; docmill model tune finds how many rows it is for") from error
+            raise DocmillError(
+                f"model: {error}; docmill model tune, or a build, finds how many rows it is for"
+            ) from error
 
     def _mark(self, masked: bool, path: str, request: Asked, prompt: str, raw: RawText) -> None:
         floors = self.writer.meta.asks.get(request.kind, {})

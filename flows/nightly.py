@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
+from httpx import HTTPError
 from prefect import flow, get_run_logger
 from prefect.artifacts import acreate_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import arun_deployment
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
@@ -21,8 +25,7 @@ PARTIAL = "Partial"
 
 _AT_ONCE = 2
 _POLL_S = 2
-# How often the server is asked for a site's run while it answers with an error, and the time between.
-_ASKED, _BETWEEN_S = 3, 10
+_PATIENCE_S = 600  # with a server that answers nothing but errors
 
 
 @flow(name="nightly")
@@ -55,25 +58,35 @@ async def nightly(night: str = "", attempt: int = 1) -> State[Any]:
 async def _built(name: str, branch: str, night: str, turns: asyncio.Semaphore) -> State[Any]:
     """The state that a site's own run ends in; where there could be none, that of a failure.
 
-    There is one run of a site each night, whichever run of the night asks for it, and however often.
+    There is one run of a site each night, whichever run of the night asks for it.
     """
     async with turns:
-        for left in reversed(range(_ASKED)):
+        try:
+            run = await arun_deployment(
+                ON_PUSH,
+                parameters={"repository": name, "branch": branch, "rebuild": True},
+                timeout=0,  # it is waited for below
+                idempotency_key=f"{night}:{name}:{branch}",
+            )
+            return await _ended(run)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are built
+            get_run_logger().error("%s %s: %s", name, branch, error)
+            return Failed(message=str(error))
+
+
+async def _ended(run: FlowRun) -> State[Any]:
+    """The state that a run ends in. Raises what the server last answered if it fails for long."""
+    async with get_client() as client:
+        answered = time.monotonic()
+        while run.state is None or not run.state.is_final():
+            await asyncio.sleep(_POLL_S)
             try:
-                run = await arun_deployment(
-                    ON_PUSH,
-                    parameters={"repository": name, "branch": branch, "rebuild": True},
-                    poll_interval=_POLL_S,
-                    idempotency_key=f"{night}:{name}:{branch}",
-                )
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others are built
-                get_run_logger().error("%s %s: %s", name, branch, error)
-                ended: State[Any] = Failed(message=str(error))
-                if left:  # the server may only have been busy: the run goes on
-                    await asyncio.sleep(_BETWEEN_S)
-            else:
-                return run.state or Failed(message="the run has no state")
-    return ended
+                run = await client.read_flow_run(run.id)
+                answered = time.monotonic()
+            except HTTPError:  # the run goes on without the server's word
+                if time.monotonic() - answered > _PATIENCE_S:
+                    raise
+    return run.state
 
 
 def _table(outcomes: dict[tuple[str, str], State[Any]]) -> str:

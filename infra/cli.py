@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     build = commands.add_parser("build", help="build and publish the site of a source", epilog=_EPILOG)
     _add_source(build)
+    _add_budget(build)
     build.add_argument("--prefect", action="store_true", help="run as a Prefect flow")
     build.add_argument("--report", type=Path, metavar="FILE", help="write a JSON report, also on failure")
     build.set_defaults(run=_build)
@@ -124,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         "--update-baseline", action="store_true", help="with --baseline: write what there is into the file"
     )
     plan.add_argument("--since", metavar="R", help="with --lint: only what is new since this revision")
-    plan.set_defaults(run=_plan)
+    plan.set_defaults(run=_plan, budget=None)
     releases = commands.add_parser("releases", help="the releases of a site that can stand again")
     _add_target(releases)
     releases.set_defaults(run=_releases)
@@ -143,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     overrides.add_argument(
         "--accept", action="store_true", help="write down that all are of the code as it is now"
     )
-    overrides.set_defaults(run=_overrides)
+    overrides.set_defaults(run=_overrides, budget=None)
     model = commands.add_parser("model", help="models").add_subparsers(dest="action", required=True)
     prepare = model.add_parser("prepare", help="quantize a model for builds with --quantize METHOD")
     prepare.add_argument("model", type=_given, help="a folder or a hub id")
@@ -204,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     config = commands.add_parser("config", help="settings").add_subparsers(dest="action", required=True)
     show = config.add_parser("show", help="print each setting with where it comes from")
     _add_source(show, optional=True)
+    _add_budget(show)
     show.set_defaults(run=_show_config)
     return parser
 
@@ -221,6 +223,9 @@ def _add_source(parser: argparse.ArgumentParser, optional: bool = False) -> None
     parser.add_argument("--quantize", type=_given, metavar="METHOD", help="auto, none or a method")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where the model runs")
     parser.add_argument("--strict", action="store_true", default=None, help="a skipped file fails the build")
+
+
+def _add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget", metavar="N", help="send the model at most N symbols, 'N tokens' or 'N minutes'"
     )

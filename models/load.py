@@ -9,7 +9,7 @@ Weights come from safetensors only and no code of a model is ever executed.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,8 +141,33 @@ class LoadedModel:
         return frozenset({*declared, self.tokenizer.eos_token_id} - {None})
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
-        """Return the tokens of a text; special tokens in it count as such only if it is `trusted`."""
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not trusted)
+        """Return the tokens of a text; special tokens in it count as such only if it is `trusted`.
+
+        Raises ModelError for one that the model has no embedding of.
+        """
+        tokens: list[int] = self.tokenizer.encode(
+            text, add_special_tokens=False, split_special_tokens=not trusted
+        )
+        if trusted:  # of others, `load` knows
+            self.refuse_unembedded(tokens)
+        return tokens
+
+    @property
+    def ordinary_tokens(self) -> set[int]:
+        """The tokens that any text may have: not those that are special, of which a model may lack some."""
+        added = self.tokenizer.added_tokens_decoder
+        return set(self.tokenizer.get_vocab().values()) - {
+            number for number in added if added[number].special
+        }
+
+    def refuse_unembedded(self, tokens: Collection[int]) -> None:
+        """Raise ModelError if the model has no embedding of one of these tokens."""
+        rows = self.model.get_input_embeddings().num_embeddings
+        if max(tokens, default=0) >= rows:
+            raise ModelError(
+                f"the model embeds {rows:,} tokens, and its tokenizer makes number {max(tokens):,}: "
+                "they are of two models"
+            )
 
     def limit(self, tokens: int) -> PromptLimit:
         """Return what tells whether a prompt, which is not trusted, has at most so many tokens."""
@@ -207,19 +232,9 @@ def load(
         else:
             model = load_weights(folder, torch.bfloat16 if compute == "bfloat16" else torch.float32)
         model.to(device).eval().requires_grad_(False)
-    tokenizer = load_tokenizer(folder)
-    _check_that_all_tokens_are_embedded(folder.name, model, tokenizer)
-    return LoadedModel(model, tokenizer, digest, meta, compute)
-
-
-def _check_that_all_tokens_are_embedded(name: str, model: PreTrainedModel, tokenizer: Any) -> None:
-    # Special tokens do not count: no text has them, and models whose padding has no row are about.
-    ordinary = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
-    tokens, rows = 1 + max(ordinary.values(), default=-1), model.get_input_embeddings().num_embeddings
-    if tokens > rows:
-        raise ModelError(
-            f"{name} embeds {rows:,} tokens, and its tokenizer has {tokens:,}: they are of two models"
-        )
+    loaded = LoadedModel(model, load_tokenizer(folder), digest, meta, compute)
+    loaded.refuse_unembedded(loaded.ordinary_tokens)
+    return loaded
 
 
 def locate(model: str) -> Path:
@@ -258,6 +273,8 @@ def load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     transformers.utils.logging.disable_progress_bar()
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{folder.name} has no safetensors: docmill loads weights from nothing else")
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # what does not fit is said below, and in one line
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -266,16 +283,26 @@ def load_weights(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below
         )
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CorruptModelError(
             f"the weights of {folder.name} cannot be read: {_first_line(error)}"
         ) from error
-    if missing := sorted(report["missing_keys"]):
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+    if mismatched := sorted(name for name, *_ in report["mismatched_keys"]):
         raise CorruptModelError(
-            f"the weights of {folder.name} lack {missing[0]} and {len(missing) - 1} more: fetch them again"
+            f"the weights of {folder.name} have other shapes than its config.json says "
+            f"({_first_of(mismatched)}): fetch both again"
         )
+    if missing := sorted(report["missing_keys"]):
+        raise CorruptModelError(f"the weights of {folder.name} lack {_first_of(missing)}: fetch them again")
     return model
+
+
+def _first_of(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def halve_embeddings(model: PreTrainedModel) -> None:
@@ -326,10 +353,16 @@ def _supported(folder: Path) -> Path:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UnsupportedModelError(
-            f"{folder.name} holds no model that can be read: {_first_line(error)}"
+            f"{folder.name} holds no model that can be read: {_why(error)}"
         ) from error
     refuse_unsupported(config, folder.name)
     return folder
+
+
+def _why(error: Exception) -> str:
+    if "trust_remote_code" in str(error):  # transformers would have it set
+        return "it brings code of its own, which docmill never runs"
+    return _first_line(error).rstrip(": ")
 
 
 def _fetch(model: str, patterns: tuple[str, ...]) -> Path:
@@ -347,8 +380,7 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise CorruptModelError(
-            f"the tokenizer of {folder.name} cannot be read ({_first_line(error).rstrip(': ')}): "
-            "is its tokenizer.json there?"
+            f"the tokenizer of {folder.name} cannot be read ({_why(error)}): is its tokenizer.json there?"
         ) from error
     if not tokenizer.is_fast:
         raise UnsupportedModelError(f"the tokenizer of {folder.name} has no tokenizer.json: save it with one")

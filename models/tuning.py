@@ -187,7 +187,7 @@ def _failed(policy: BucketPolicy, compiled: bool, error: ModelError | RuntimeErr
 def _kept_of(before: Trial, best: Trial, again: Callable[[Trial], Trial]) -> Trial:
     """Return a trial of what is to be kept, when both were tried again: with the median speed of them.
 
-    A trial that fails has no speed at all, which makes for much noise.
+    What fails then is not kept, unless both do.
     """
     if best is before or before.speed is None:
         return best
@@ -195,12 +195,12 @@ def _kept_of(before: Trial, best: Trial, again: Callable[[Trial], Trial]) -> Tri
     for _ in range(_REPEATS):
         for trials in of_each:
             trials.append(again(trials[0]))
-    for trials in of_each:
-        trials.sort(key=_rate)
-    before, best = (trials[len(trials) // 2] for trials in of_each)
-    if before.speed is None:  # it failed more often than not
-        return best
-    noise = max(_rate(trials[-1]) - _rate(trials[0]) for trials in of_each)
+    worked = [sorted((t for t in trials if t.speed), key=_rate) for trials in of_each]
+    before_fails, best_fails = (len(some) <= _REPEATS for some in worked)
+    before, best = (trials[len(trials) // 2] for trials in worked)
+    if before_fails or best_fails:
+        return before if best_fails else best
+    noise = max(_rate(trials[-1]) - _rate(trials[0]) for trials in worked)
     needed = max(noise, (_GAIN - 1) * _rate(before))
     return best if _rate(best) - _rate(before) > needed else before
 

@@ -97,7 +97,14 @@ class Answers:
 
     def look_again(self) -> None:
         """Answer from the cache what other builds have written meanwhile."""
-        self.missing = self.look_up(rendered.wanted for rendered in self.missing)
+        found = self._cache.get_many(r.key for r in self.missing)
+        freed = [
+            wanted
+            for r in self.missing
+            if r.key in found
+            for wanted in self.answer(r, msgspec.json.decode(found[r.key], type=RawText))
+        ]
+        self.missing = [r for r in self.missing if r.key not in found] + self.look_up(freed)
 
     def _rendered(self, wanted: Wanted) -> Rendered:
         prompt = wanted.asked.prompt(self._summaries, self._writer.fits)

@@ -37,7 +37,7 @@ from tasks.keys import digest
 
 _log = logging.getLogger(__name__)
 
-_SHORTEST_PROMPT, _LONGEST_PROMPT = 48, 1024  # tokens of code; less shows no function whole
+_SHORTEST_PROMPT, _LONGEST_PROMPT = 48, 1024  # tokens of code; a few lines at least
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def test_the_bundled_model_on_a_real_package(source, tmp_path):
     ("error", "said"),
     [
         (NotANumberError, r"model: what the model computes for 'm\.py::\S+' is no number .NaN.: use another"),
-        (OutOfMemoryError, "model: 0; docmill model tune finds how many rows it is for"),
+        (OutOfMemoryError, "model: 0; docmill model tune, or a build, finds how many rows it is for"),
     ],
 )
 def test_a_model_that_cannot_answer_is_told_in_one_line(source, monkeypatch, capsys, error, said):

@@ -372,7 +372,7 @@ def test_a_build_that_waited_for_another_writes_nothing_twice(repository, model,
     with ThreadPoolExecutor(1) as pool:
         with engine_held("cpu", cache_home()):
             other = pool.submit(build, "second")
-            assert waits.wait(60)
+            assert waits.wait(250)
             with monkeypatch.context() as patch:  # this one has it
                 patch.setattr(writer, "engine_held", lambda *_: nullcontext())
                 assert build("first")["generated"] == 3
@@ -382,12 +382,17 @@ def test_a_build_that_waited_for_another_writes_nothing_twice(repository, model,
 
 
 def test_a_context_that_holds_hardly_any_code_is_refused(repository, docmill, tmp_path, code):  # noqa: F811
-    folder = tmp_path / "short"
-    random_model("gpt2", folder, n_positions=512, vocab_size=len(code))
-    code.save_pretrained(folder)
-    status, _, printed = docmill(repository, "--model", str(folder))
-    assert status == 2
-    assert "a context of 512 tokens leaves 0 for code beside the instruction" in printed.err
+    def of_context(positions: int) -> Path:
+        folder = tmp_path / str(positions)
+        random_model("gpt2", folder, n_positions=positions, vocab_size=1 + max(code.get_vocab().values()))
+        code.save_pretrained(folder)
+        return folder
+
+    long = writer.load_model(str(of_context(1024)), "none", "cpu", cache_home())
+    enough = 1024 - writer.brief_of(long).room + 48
+    assert docmill(repository, "--model", str(of_context(enough)))[0] == 0
+    status, _, printed = docmill(repository, "--model", str(of_context(enough - 1)))
+    assert status == 2 and f"a context of {enough - 1:,} tokens leaves 47 for code beside" in printed.err
 
 
 def test_a_prepared_model_is_found_by_the_method(repository, model, docmill, capsys):

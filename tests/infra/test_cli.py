@@ -179,6 +179,14 @@ def test_what_cannot_be_tuned_or_prepared_is_said_in_one_line(arguments, said, c
     assert said in printed and printed.count("\n") == 1
 
 
+def test_a_budget_is_for_what_spends_it(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", str(tmp_path), "--budget", "5"])
+    assert ended.value.code == 2 and "unrecognized arguments: --budget" in capsys.readouterr().err
+    assert main(["config", "show", str(tmp_path), "--budget", "5"]) == 0
+    assert "budget = '5'  (flag)\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("seconds", ["0", "-5", "nan", "inf", "soon"])
 def test_what_is_no_length_of_time_is_refused(capsys, seconds):
     with pytest.raises(SystemExit) as ended:

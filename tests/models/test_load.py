@@ -1,5 +1,6 @@
 """What loads, what is refused by name before weights are read, and what the fingerprint covers."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -137,7 +138,27 @@ def test_damaged_or_foreign_weights_are_noticed(folder, saved):
     with pytest.raises(CorruptModelError, match="cannot be read"):
         load_cpu(folder)
     shutil.copyfile(saved("gpt2") / "model.safetensors", folder / "model.safetensors")
-    with pytest.raises(CorruptModelError, match="lack "):
+    with pytest.raises(CorruptModelError, match=r"lack \S+ and \d+ more: fetch"):
+        load_cpu(folder)
+
+
+def test_weights_of_other_shapes_are_told_in_one_line(folder, capfd):
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | {"intermediate_size": 24}))
+    capfd.readouterr()
+    with pytest.raises(
+        CorruptModelError, match=r"have other shapes than its config.json says .* and \d more"
+    ):
+        load_cpu(folder)
+    assert capfd.readouterr() == ("", "")  # transformers would draw a table
+
+
+def test_code_that_a_model_brings_is_not_run_and_nobody_is_asked_to(folder):
+    described = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(described | own))
+    (folder / "own.py").write_text("raise SystemExit('run')\n")
+    with pytest.raises(UnsupportedModelError, match=r"it brings code of its own, which docmill never runs$"):
         load_cpu(folder)
 
 
@@ -241,8 +262,22 @@ def test_a_tokenizer_with_more_tokens_than_the_model_embeds_is_refused(tmp_path,
     folder = tmp_path / "mixed"
     random_model("llama", folder, vocab_size=200)
     code.save_pretrained(folder)
-    with pytest.raises(ModelError, match=r"mixed embeds 200 tokens, and its tokenizer has 3\d\d: they are"):
+    with pytest.raises(
+        ModelError, match=r"embeds 200 tokens, and its tokenizer makes number 3\d\d: they are"
+    ):
         load(ModelConfig(model=str(folder), device="cpu"))
+
+
+def test_a_special_token_without_an_embedding_does_no_harm_until_it_is_used(tmp_path, code):
+    folder = tmp_path / "padded"
+    tokenizer = copy.deepcopy(code)
+    random_model("llama", folder, vocab_size=1 + max(tokenizer.get_vocab().values()))
+    tokenizer.add_special_tokens({"pad_token": "<|further|>"})
+    tokenizer.save_pretrained(folder)
+    found = load(ModelConfig(model=str(folder), device="cpu"))
+    assert found.encode("a <|further|> b", trusted=False)
+    with pytest.raises(ModelError, match="they are of two models"):
+        found.encode("a <|further|> b", trusted=True)
 
 
 def test_a_tokenizer_that_only_python_runs_is_refused(tmp_path):

@@ -236,8 +236,9 @@ def test_noise_alone_changes_nothing_that_was_kept(loaded, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("failing", "rows"),
     [
-        (64, 16),  # what was kept before fails when it is tried again
-        (16, 64),  # what was faster does
+        ({64}, 16),  # what was kept before fails when it is tried again
+        ({16}, 64),  # what was faster does
+        ({16, 64}, 64),
     ],
 )
 def test_what_fails_when_it_is_tried_again_is_not_kept(loaded, tmp_path, monkeypatch, failing, rows):
@@ -245,7 +246,7 @@ def test_what_fails_when_it_is_tried_again_is_not_kept(loaded, tmp_path, monkeyp
 
     def speed(engine, sample):
         measured.append(rows := engine.decode_rows)
-        if rows == failing and measured.count(rows) > 1:
+        if rows in failing and measured.count(rows) > 1:
             raise OutOfMemoryError("the device is out of memory")
         return trial(200 if rows == 16 else 100).speed
 
@@ -254,7 +255,7 @@ def test_what_fails_when_it_is_tried_again_is_not_kept(loaded, tmp_path, monkeyp
     with inductor.patch({"cpp.cxx": ("no-such-compiler",)}):
         found = tuned(loaded(), tmp_path, 600, told)
     failed = [of.policy.decode_rows for of in told if of.failure == "the device is out of memory"]
-    assert failed == [failing] * 2
+    assert sorted(failed) == sorted([*failing] * 2)
     assert found.policy.decode_rows == rows
     assert found.speed and remembered(loaded(), tmp_path) == found
 
