@@ -9,24 +9,21 @@ points in benchmarks/results.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
 import tempfile
 from dataclasses import replace
-from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import machine
+from engine import keep, machine
 
 if TYPE_CHECKING:
     from models.tuning import Speed
 
-RESULTS = Path(__file__).resolve().parent / "results"
-FIGURE = RESULTS.parents[1] / "docs" / "images" / "rows.svg"
+FIGURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "rows.svg"
 WIDTH, HEIGHT, MARGIN = 640, 320, 56
 INK, RATE, DELAY = "#57606a", "#0969da", "#bc4c00"
 
@@ -117,9 +114,7 @@ def main() -> None:
         str(rows): {"texts_per_s": round(rate, 1), "ms_a_token": round(ms, 3)} for rows, rate, ms in points
     }
     found = {"machine": machine("cpu"), arguments.model: {"rounds": arguments.rounds} | figures}
-    file = RESULTS / f"rows-{datetime.now(UTC):%Y-%m-%d}.json"
-    before = json.loads(file.read_text()) if file.exists() else {}  # of the day's other models
-    file.write_text(json.dumps(before | found, indent=1) + "\n")
+    keep("rows", found)
     print(points)
 
 

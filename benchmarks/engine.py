@@ -506,6 +506,13 @@ def machine(device: Device) -> str:
     return f"{name}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}"
 
 
+def keep(kind: str, results: dict[str, Any]) -> None:
+    """Write figures into the day's file of a benchmark, beside those of other models."""
+    file = HERE / "results" / f"{kind}-{datetime.now(UTC):%Y-%m-%d}.json"
+    before = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(before | results, indent=1) + "\n")
+
+
 def main() -> None:
     """Parse, measure, print the table and a JSON line, keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -523,7 +530,6 @@ def main() -> None:
         print(json.dumps(contend(name, forms, prompts, int(new), int(sample), arguments.device)))
         return
     kind = "engine" if arguments.device == "cpu" else f"engine-{arguments.device}"
-    kept = HERE / "results" / f"{kind}-{datetime.now(UTC):%Y-%m-%d}.json"
     results: dict[str, Any] = {"machine": machine(arguments.device)}
     for model in arguments.models:
         rounds, most = arguments.rounds, arguments.prompts
@@ -531,8 +537,7 @@ def main() -> None:
         for name, row in rows.items():
             print(line(model, name, row), flush=True)
         if not arguments.only:
-            before = json.loads(kept.read_text()) if kept.exists() else {}  # of the day's other models
-            kept.write_text(json.dumps(before | results, indent=1) + "\n")
+            keep(kind, results)
     print(json.dumps(results))
 
 

@@ -23,15 +23,13 @@ Source: Williams, Waterman, Patterson: Roofline (Communications of the ACM 52:4,
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from engine import HERE, MODELS, WORKLOADS, forms_of, machine, prompts_for, warm_up
+from engine import MODELS, WORKLOADS, forms_of, keep, machine, prompts_for, warm_up
 
 if TYPE_CHECKING:
     import torch
@@ -268,9 +266,7 @@ def main() -> None:
     for model in arguments.models:
         results[model] = measure(model, arguments.device, arguments.prompts, arguments.rounds)
         show(model, results[model])
-    file = HERE / "results" / f"roofline-{arguments.device}-{datetime.now(UTC):%Y-%m-%d}.json"
-    before = json.loads(file.read_text()) if file.exists() else {}  # of the day's other models
-    file.write_text(json.dumps(before | results, indent=1) + "\n")
+    keep(f"roofline-{arguments.device}", results)
 
 
 if __name__ == "__main__":
