@@ -33,7 +33,8 @@ _TRIAL_SECONDS = 4.0  # of generation, roughly, in each trial
 _WARM_UP = 32  # requests
 # A trial fills all rows this often: of fewer texts, the last few decide, which leave most rows idle.
 _FILLINGS = 4
-_ROWS = (8, 16, 32, 128)  # beside the default
+# Beside the default. A step costs a GPU nearly the same with many rows as with few.
+_ROWS = {"cpu": (8, 16, 32, 128), "cuda": (32, 128, 256, 512)}
 _PACKED_TOKENS = (256, 1024)  # likewise
 _EDGES = 24  # of buckets for padded prompts, by the lengths of those at hand
 _FORMAT = 2  # of the file
@@ -147,7 +148,8 @@ def tune(
         before = _read(file)
     except ModelError:  # damaged, and about to be written anew
         before = Tuning()
-    search = _Search(before.policy, before.compiled, bench.edges())
+    rows = _ROWS[bench.model(compiled=False).device.type]
+    search = _Search(before.policy, before.compiled, bench.edges(), rows)
     tried: list[dict[str, Any]] = []
     for policy, compiled in search.candidates():
         engine = None  # its memory is the next one's
@@ -264,11 +266,16 @@ class _Bench:
 
 
 class _Search:
-    """Which trials come next, given those before: first `policy`, `compiled` or not; `edges` are for one."""
+    """Which trials come next, given those before: first `policy`, `compiled` or not.
 
-    def __init__(self, policy: BucketPolicy, compiled: bool, edges: tuple[int, ...]) -> None:
+    `rows` are tried at once, one after another, and `edges` are for one trial.
+    """
+
+    def __init__(
+        self, policy: BucketPolicy, compiled: bool, edges: tuple[int, ...], rows: tuple[int, ...]
+    ) -> None:
         self.trials: list[Trial] = []
-        self._edges = edges
+        self._edges, self._rows = edges, rows
         self.best = Trial(policy=policy, compiled=compiled)
 
     def candidates(self) -> Iterator[tuple[BucketPolicy, bool]]:
@@ -276,7 +283,7 @@ class _Search:
         yield self.best.policy, self.best.compiled
         yield BucketPolicy(), False
         yield BucketPolicy.for_packing(), True
-        for rows in _ROWS:
+        for rows in self._rows:
             yield replace(self.best.policy, decode_rows=rows), self.best.compiled
         if self.best.compiled:
             for tokens in _PACKED_TOKENS:

@@ -194,7 +194,7 @@ def trial(rate, rows=64):
 
 
 def test_a_trial_replaces_the_best_only_if_it_is_clearly_faster():
-    search = tuning._Search(BucketPolicy(), False, ())
+    search = tuning._Search(BucketPolicy(), False, (), (8, 16, 32))
     for rows, rate in ((64, 100.0), (32, 101.0), (16, 120.0), (8, 119.0)):
         search.add(trial(rate, rows))
     assert search.best.policy.decode_rows == 16
