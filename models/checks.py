@@ -25,6 +25,7 @@ _GRAMMAR = frozenset({
 })
 # fmt: on
 _SPACES = re.compile(r"\s+")
+_ENDED_TWICE = re.compile(r"(?<!\.)\.\.$")
 _WORD = re.compile(r"[^\W\d]\w*")
 _QUOTED = re.compile(r"`([^`]+)`")
 _IDENTIFIER = re.compile(
@@ -65,7 +66,7 @@ def checked(
     if plain_words is not None:
         plain, of_code, of_name = set(map(stem, plain_words)), set(stems(prompt)), set(stems(name))
         kept = [s for s in kept if _is_about(s, of_code, of_name - plain, plain)]
-    return " ".join(kept), len(sentences) - len(kept)
+    return " ".join(_ENDED_TWICE.sub(".", s) for s in kept), len(sentences) - len(kept)
 
 
 def _is_whole(sentence: str) -> bool:

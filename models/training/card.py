@@ -13,7 +13,7 @@ from models.training.corpus import Package, packages
 from models.training.evaluate import GOOD_ENOUGH, ONE_FOR_ALL, TASKS, Task, tasks_of, worth_asking
 from models.training.pairs import Pair, plain_words
 from models.training.tokenizer import MAX_PROMPT_TOKENS, VOCABULARY
-from models.training.train import CODE_SHARE, CODE_WEIGHT, MASKED_SHARE, SEED, SLOT_WEIGHT, Plan
+from models.training.train import CODE_WEIGHT, CURVE, MASKED_SHARE, SEED, SLOT_WEIGHT, Plan
 
 CARD = "README.md"
 _PLURAL = {
@@ -82,7 +82,7 @@ from the int8 weights:
 
 ## How it was trained
 
-`{command}` makes it again: it downloads the packages pinned in `models/training/corpus.toml`
+`{command}` makes one like it: it downloads the packages pinned in `models/training/corpus.toml`
 as wheels, reads them without running them, and takes each function, class, module and package with the first
 sentence of what its docstring says of it and of its parameters, result and exceptions: {taught}.
 Left out: tests, stubs, copies of other projects, sentences that say nothing about the code, what is equal but
@@ -90,12 +90,12 @@ for its name, and what is nearly equal to something in the validation or test pa
 no member has a summary, as where nobody wrote any.
 
 In {masked_share:.0%} of the examples the name is masked. Loss on the texts, those of parameters, results and
-exceptions with weight {slot_weight}, and on a random {code_share:.0%} of the code's tokens with weight
-{code_weight}. Muon for the matrices in the layers, AdamW for the rest, learning rates falling to zero;
-matrices are multiplied in {products}.
-It took {minutes:.0f} minutes on {workers} cores; seed {seed}; the checkpoint with the lowest loss on
-{validation_names} was kept. The test packages took no part in training, the checkpoint or the
-floors; that a rule for words was needed was seen on them.
+exceptions with weight {slot_weight}, and on {code_share:.0%} of the code's tokens with weight {code_weight}.
+Muon for the matrices in the layers, AdamW for the rest, learning rates falling to zero; {batch:,} tokens in a
+step, matrices are multiplied in {products}.
+It took {minutes:.0f} minutes on {machine}; seed {seed}. The checkpoint with the lowest loss on
+{validation_names} was kept, which is that after {tokens:.0f} M tokens. The test packages took no part in
+training, the checkpoint or the floors; that a rule for words was needed was seen on them.
 
 | minutes | step | tokens | validation loss | name masked | further slots |
 |---|---|---|---|---|---|
@@ -126,7 +126,8 @@ def write(
         taught: What it was taught.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    points = json.loads((plan.folder / "curve.json").read_text(encoding="utf-8"))
+    trained = json.loads((plan.folder / CURVE).read_text(encoding="utf-8"))
+    points = trained["points"]
     of_split = {
         split: [p for p in packages() if p.split == split] for split in ("train", "validation", "test")
     }
@@ -148,17 +149,18 @@ def write(
         good_enough=GOOD_ENOUGH,
         verdicts="\n".join(_verdicts(figures, asked)),
         curves=_curves(of_task),
-        tokens=points[-1]["tokens"] / 1e6,
+        tokens=_best(points)["tokens"] / 1e6,
         taught=_counted(Counter(task for pair in taught for task in tasks_of(pair))),
         masked_share=MASKED_SHARE,
         slot_weight=SLOT_WEIGHT,
-        code_share=CODE_SHARE,
         code_weight=CODE_WEIGHT,
         lost=_lost(lost),
         command=_command(plan),
+        code_share=plan.code_share,
+        batch=plan.batch * plan.workers,
         products="bfloat16" if plan.bfloat16 else "float32",
         minutes=points[-1]["minutes"],
-        workers=plan.workers,
+        machine=trained["machine"],
         seed=SEED,
         curve=_curve(points),
         sources="\n".join(f"- {p.name} {p.version} ({p.licence})" for p in of_split["train"]),
@@ -177,8 +179,9 @@ def _lost(lost: Mapping[str, float]) -> str:
 
 
 def _command(plan: Plan) -> str:
-    """What makes a model like this one, on a machine with as many cores."""
-    return f"python -m models.training --tokens {plan.tokens / 1e6:g}{' --bfloat16' if plan.bfloat16 else ''}"
+    """What makes a model like this one, on such a machine."""
+    flags = [f"--tokens {plan.tokens / 1e6:g}", f"--device {plan.device}"]
+    return " ".join(["python -m models.training", *flags, *(["--bfloat16"] if plan.bfloat16 else [])])
 
 
 def _counted(number: Mapping[Task, int]) -> str:
@@ -242,9 +245,14 @@ def _curves(of_task: Mapping[Task, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _best(points: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
+    """The point whose weights were kept."""
+    return min(points, key=lambda point: point["loss"] + point["loss_masked"])
+
+
 def _curve(points: list[dict[str, float]]) -> str:
     return "\n".join(
-        f"| {point['minutes']:.0f} | {point['step']:,} | {point['tokens'] / 1e6:.1f} M | {point['loss']:.3f} "
+        f"| {point['minutes']:.1f} | {point['step']:,} | {point['tokens'] / 1e6:.1f} M | {point['loss']:.3f} "
         f"| {point['loss_masked']:.3f} | {point['loss_slots']:.3f} |"
         for point in points
     )

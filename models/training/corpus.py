@@ -4,6 +4,7 @@ In scope: the list with its licences and its split, downloading, the Python file
 Not in scope: what is taken from a file (pairs), which pairs are kept (pairs).
 """
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -29,7 +30,14 @@ _NOT_THE_PACKAGE_ITSELF = {
     "extern",
     "externals",
     "_extern",
+    "_external",
+    "third_party",
+    "thirdparty",
+    "thirdparty_files",
+    "bigframes_vendored",
 }
+# What packages that are held out are imported as, where that is not their name.
+_IMPORTED_AS = {"attrs": ("attr", "attrs")}
 _NOT_THE_PRODUCT = {"test", "tests", "testing", "_tests", "_testing", "conftest.py", "migrations", "locale"}
 
 
@@ -70,27 +78,44 @@ def sources(package: Package, folder: Path) -> Iterator[tuple[str, str]]:
     wheel = _find_wheel(package, folder)
     if wheel is None:
         raise FileNotFoundError(f"no wheel of {package.requirement} in {folder}: run the download step first")
+    foreign = _NOT_THE_PACKAGE_ITSELF | (_held_out() if package.split == "train" else set())
     with zipfile.ZipFile(wheel) as archive:
         for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
-            if _is_own_source(entry):
+            if _is_own_source(entry, foreign):
                 yield entry.filename, archive.read(entry).decode("utf-8", errors="replace")
 
 
-def _is_own_source(entry: zipfile.ZipInfo) -> bool:
+def _held_out() -> set[str]:
+    """Names under which copies of held-out packages may lie, as folders or as files."""
+    names = (_IMPORTED_AS.get(p.name, (p.name,)) for p in packages() if p.split != "train")
+    return {
+        f"{before}{name}{after}"
+        for found in names
+        for name in found
+        for before in ("", "_")
+        for after in ("", ".py")
+    }
+
+
+def _is_own_source(entry: zipfile.ZipInfo, foreign: set[str]) -> bool:
     parts = set(entry.filename.split("/"))
     return (
         entry.filename.endswith(".py")
         and entry.file_size <= _LARGEST_FILE
-        and not parts & (_NOT_THE_PACKAGE_ITSELF | _NOT_THE_PRODUCT)
+        and not parts & (foreign | _NOT_THE_PRODUCT)
     )
 
 
 def _find_wheel(package: Package, folder: Path) -> Path | None:
-    name = package.name.replace("-", "_")
+    wanted = _normalized(package.name), package.version
     found = [
         path
         for path in sorted(folder.glob("*.whl"))
-        if path.name.lower().startswith(f"{name}-{package.version}".lower())
-        and path.name[len(name) + 1 + len(package.version)] in "-+"
+        if (parts := path.name.split("-")) and (_normalized(parts[0]), parts[1].partition("+")[0]) == wanted
     ]
     return found[0] if found else None
+
+
+def _normalized(name: str) -> str:
+    """A name as pip compares it; in a wheel's own name some tools keep dots."""
+    return re.sub(r"[-_.]+", "-", name).lower()

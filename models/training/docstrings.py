@@ -124,4 +124,4 @@ def _cleaned(text: str, shortest: int) -> str | None:
         return None
     if _NOT_A_SENTENCE.search(text) or _SAYS_NOTHING.search(text):
         return None
-    return text[0].upper() + text[1:] + "."
+    return text[0].upper() + text[1:].removesuffix(".") + "."  # it may end with an abbreviation

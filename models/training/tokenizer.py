@@ -11,6 +11,7 @@ import ast
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,12 @@ class Example:
     masked_prompt: np.ndarray
     answer: np.ndarray
 
-    @property
-    def starts(self) -> np.ndarray:
-        """Where in the answer the slots begin."""
+    @cached_property
+    def edges(self) -> list[int]:
+        """Where in the answer the slots begin, and where the last one ends."""
         is_text = self.answer >= VOCABULARY
-        return np.flatnonzero(~is_text & np.concatenate([[True], is_text[:-1]]))
+        begins = ~is_text[1:] & is_text[:-1]
+        return [0, *(np.flatnonzero(begins) + 1).tolist(), len(self.answer)]
 
 
 class Encoder:

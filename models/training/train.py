@@ -4,21 +4,24 @@ In scope: the model's shape, batches, the loss, the optimizers, checkpoints, the
 Not in scope: where examples come from (pairs, tokenizer), how good the result is (evaluate).
 
 The schedule follows the tokens, so that a run may be killed, go on later, and share its machine: it makes the
-same steps. One worker process per core, each with one thread, keeps every core busy.
+same steps, to the bit on a CPU, with the same batches on a GPU. On a CPU one worker process per core, each
+with one thread, keeps every core busy; a GPU has one worker, whose batches are made ahead by other processes.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn import functional
 from torch.optim import AdamW, Muon, Optimizer
+from torch.utils.data import DataLoader
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from models.training.tokenizer import (
@@ -32,13 +35,11 @@ from models.training.tokenizer import (
 
 SEED = 20261123
 MASKED_SHARE = 0.3  # of the examples: with the name hidden, only the code can tell
-CODE_SHARE = 0.15  # of the code's tokens that take part in the loss; the output layer is what they cost
 CODE_WEIGHT = 0.3
 SLOT_WEIGHT = 0.5  # of the tokens of parameters, results and exceptions: there are more of them
 WHOLE_SHARE, FIRST_SHARE = 0.5, 0.2  # of the examples: all slots, the first alone; else the later ones
-TOKENS_PER_BATCH = 8192  # of one worker
-POOL = 4096  # examples sorted by length together
 VALIDATION_PAIRS = 1000  # at least, if there are as many
+CURVE = "curve.json"  # in a run's folder: the machine it ran on, and a point for each validation
 
 _MATRIX_RATE, _EMBEDDING_RATE = 0.02, 0.004
 _WARM_UP_STEPS = 50
@@ -48,6 +49,8 @@ _VALIDATIONS = 20  # of a run
 _IGNORED = -100
 _ATTENTION = "causal-float32"
 _WIDTHS = 16  # a batch is padded to a multiple of this many tokens: few shapes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,17 @@ class Plan:
     width: int
     padding: int  # token
     workers: int
-    bfloat16: bool = False  # products of matrices; weights, sums and attention stay in float32
+    device: str = "cpu"
+    bfloat16: bool = False  # products of matrices; weights and sums stay in float32, on a CPU attention too
+    batch: int = 8192  # tokens that a worker reads in a step, padding included
+    code_share: float = 0.15  # of the code's tokens that take part in the loss; they cost the output layer
+    makers: int = 0  # processes that make batches ahead; with none the worker makes each before its step
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """What the steps of a run follow from, besides the examples."""
+        names = ("tokens", "layers", "width", "workers", "device", "bfloat16", "batch", "code_share")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass
@@ -73,6 +86,27 @@ class Progress:
     batches: int = 0  # of this epoch, of every worker
     seconds: float = 0.0  # pauses not counted
     best: float = float("inf")
+
+
+class Drawn(NamedTuple):
+    """An example as it is read this time."""
+
+    example: int
+    is_masked: bool
+    part: slice  # of the answer
+    length: int  # tokens
+
+
+class Batch(NamedTuple):
+    """Sequences, padded on the right, and what is to be learned from them."""
+
+    ids: torch.Tensor  # rows x length
+    places: torch.Tensor  # in the flattened ids: behind which tokens the next one counts
+    targets: torch.Tensor  # those next tokens, one for each place
+    weights: torch.Tensor  # how much each counts
+
+    def to(self, device: str) -> "Batch":
+        return Batch(*(part.to(device, non_blocking=True) for part in self))
 
 
 def new_model(plan: Plan) -> LlamaForCausalLM:
@@ -90,7 +124,7 @@ def new_model(plan: Plan) -> LlamaForCausalLM:
         eos_token_id=END_ID,
     )
     model = LlamaForCausalLM(config)
-    model.set_attn_implementation(_ATTENTION)
+    model.set_attn_implementation("sdpa" if plan.device == "cuda" else _ATTENTION)
     return model
 
 
@@ -132,22 +166,31 @@ def is_finished(plan: Plan) -> bool:
     return state is not None and state["progress"]["tokens"] >= plan.tokens
 
 
+def _machine(plan: Plan) -> str:
+    """What a run computes on, in words."""
+    if plan.device == "cuda":
+        return f"one {torch.cuda.get_device_name()}"
+    return f"{plan.workers} {'cores' if plan.workers > 1 else 'core'}"
+
+
 def _meeting(plan: Plan) -> Path:
     return plan.folder / "meeting"
 
 
 def _saved(plan: Plan) -> dict[str, Any] | None:
     path = plan.folder / "checkpoint.pt"
-    return torch.load(path, weights_only=True) if path.exists() else None
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
 def _work(rank: int, plan: Plan, train: list[Example], validation: list[Example]) -> None:
-    torch.set_num_threads(1)
     torch.manual_seed(SEED)
-    meeting = f"file://{_meeting(plan)}"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=plan.workers)
+    if plan.workers > 1:
+        torch.set_num_threads(1)
+        meeting = f"file://{_meeting(plan)}"
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=plan.workers)
     Trainer(rank, plan).train(train, validation)
-    dist.destroy_process_group()
+    if plan.workers > 1:
+        dist.destroy_process_group()
 
 
 class Trainer:
@@ -155,7 +198,10 @@ class Trainer:
 
     def __init__(self, rank: int, plan: Plan) -> None:
         self.rank, self.plan = rank, plan
-        self.model = new_model(plan)
+        self.model = new_model(plan).to(plan.device)
+        if plan.device == "cuda":
+            for layer in self.model.model.layers:  # the same code, which is compiled once for all of them
+                layer.compile(dynamic=True)
         self.optimizers = _optimizers(self.model)
         self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.progress = Progress()
@@ -181,9 +227,9 @@ class Trainer:
             self._validate(validation)
             self._checkpoint()
 
-    def _look_after(self, loss: float, validation: list[Example]) -> None:
+    def _look_after(self, loss: torch.Tensor, validation: list[Example]) -> None:
         if self._is_due("line"):
-            print(f"{self._position()} loss {loss:.3f}", flush=True)
+            print(f"{self._position()} loss {loss.item():.3f}", flush=True)
         if self.progress.tokens - self._validated >= self.plan.tokens / _VALIDATIONS:
             self._validate(validation)
         if self._is_due("checkpoint"):
@@ -200,13 +246,10 @@ class Trainer:
         """After how many tokens the last validation was."""
         return self.curve[-1]["tokens"] if self.curve else 0
 
-    def _step(self, batch: list[np.ndarray]) -> float:
+    def _step(self, batch: Batch) -> torch.Tensor:
         self._set_rates(self.progress.tokens / self.plan.tokens)
-        ids, targets, weights = _tensors(
-            batch, self.plan.padding, self.progress.step * self.plan.workers + self.rank
-        )
         with self._products():
-            loss = _loss(self.model, ids, targets, weights)
+            loss = _loss(self.model, batch)
         loss.backward()
         self._average_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
@@ -214,30 +257,39 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
-        self.progress.tokens += self._total(ids.numel())
-        return loss.item()
+        self.progress.tokens += self._total(batch.ids.numel())
+        return loss.detach()
 
     def _products(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.plan.bfloat16)
+        return torch.autocast(self.plan.device, torch.bfloat16, enabled=self.plan.bfloat16)
 
-    @staticmethod
-    def _total(number: int) -> int:
+    def _total(self, number: int) -> int:
         """The sum of what each worker has, so that all go by the same count."""
+        if self.plan.workers == 1:
+            return number
         total = torch.tensor([number])
         dist.all_reduce(total)
         return int(total.item())
 
-    def _batches(self, examples: list[Example]) -> Iterator[list[np.ndarray]]:
+    def _batches(self, examples: list[Example]) -> Iterator[Batch]:
         """Yield this worker's batches for what is left of the epoch."""
-        random = np.random.default_rng([SEED, self.progress.epoch])
-        batches = _epoch(examples, random)
-        workers = self.plan.workers
+        epoch, workers = self.progress.epoch, self.plan.workers
+        batches = _epoch(examples, np.random.default_rng([SEED, epoch]), self.plan.batch)
         if len(batches) < workers:
             raise ValueError(f"{len(examples)} examples are not a batch for each of {workers} workers")
-        batches = batches[: len(batches) // workers * workers]
-        for start in range(self.progress.batches, len(batches), workers):
-            self.progress.batches = start + workers
-            yield batches[start + self.rank]
+        mine = range(self.progress.batches + self.rank, len(batches) // workers * workers, workers)
+        chosen: Any = [(batches[index], (SEED, epoch, index)) for index in mine]  # a list can be a Dataset
+        made: DataLoader[Batch] = DataLoader(
+            chosen,
+            batch_size=None,
+            collate_fn=partial(_made, examples, self.plan),
+            num_workers=self.plan.makers,
+            prefetch_factor=4 if self.plan.makers else None,
+            pin_memory=self.plan.device == "cuda",
+        )
+        for batch in made:
+            self.progress.batches += workers
+            yield batch.to(self.plan.device)
 
     def _set_rates(self, done: float) -> None:
         warm = min(1.0, (self.progress.step + 1) / _WARM_UP_STEPS)
@@ -245,6 +297,8 @@ class Trainer:
             optimizer.param_groups[0]["lr"] = peak * warm * max(0.0, 1 - done)
 
     def _average_gradients(self) -> None:
+        if self.plan.workers == 1:
+            return
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
@@ -258,9 +312,9 @@ class Trainer:
         some = validation[:: max(1, len(validation) // VALIDATION_PAIRS)]
         with self._products():
             as_it_is, masked = (
-                text_loss(self.model, some, self.plan.padding, masked, _summary) for masked in (False, True)
+                text_loss(self.model, self.plan, some, masked, _summary) for masked in (False, True)
             )
-            slots = text_loss(self.model, some, self.plan.padding, False, _further_slots)
+            slots = text_loss(self.model, self.plan, some, False, _further_slots)
         point = {
             "minutes": round(self.progress.seconds / 60, 1),
             "step": self.progress.step,
@@ -274,25 +328,30 @@ class Trainer:
         if (mean := (as_it_is + masked) / 2) < self.progress.best:
             self.progress.best = mean
             self.model.save_pretrained(self.plan.folder / "best")
-        (self.plan.folder / "curve.json").write_text(
-            json.dumps(self.curve, indent=1) + "\n", encoding="utf-8"
-        )
+        found = {"machine": _machine(self.plan), "points": self.curve}
+        (self.plan.folder / CURVE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
     def _checkpoint(self) -> None:
         state = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "plan": self.plan.steps,
             "progress": vars(self.progress),
             "curve": self.curve,
         }
-        partial = self.plan.folder / "checkpoint.partial"
-        torch.save(state, partial)
-        partial.replace(self.plan.folder / "checkpoint.pt")
+        unfinished = self.plan.folder / "checkpoint.partial"
+        torch.save(state, unfinished)
+        unfinished.replace(self.plan.folder / "checkpoint.pt")
 
     def _resume(self) -> None:
         state = _saved(self.plan)
         if state is None:
             return
+        if state["plan"] != self.plan.steps:
+            raise ValueError(
+                f"the run in {self.plan.folder} was begun by {state['plan']}, and cannot go on by "
+                f"{self.plan.steps}: ask for the same, or remove the folder"
+            )
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -311,24 +370,35 @@ def _optimizers(model: LlamaForCausalLM) -> list[Optimizer]:
     inside = {id(parameter) for parameter in matrices}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in inside]
     return [
-        Muon(matrices, lr=_MATRIX_RATE, weight_decay=0.01, ns_steps=4),
+        Muon(matrices, lr=_MATRIX_RATE, weight_decay=0.05, ns_steps=4),
         AdamW(rest, lr=_EMBEDDING_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
 
 
-def _epoch(examples: list[Example], random: np.random.Generator) -> list[list[np.ndarray]]:
-    """Return all examples once, in batches of similar length and in random order."""
-    order = random.permutation(len(examples))
-    hidden = random.random(len(examples)) < MASKED_SHARE
-    asked = random.random(len(examples))
+def _epoch(examples: list[Example], random: np.random.Generator, tokens: int) -> list[list[Drawn]]:
+    """Return all examples once, in batches of similar length and of so many tokens, in random order."""
+    order = random.permutation(len(examples)).tolist()
+    hidden = (random.random(len(examples)) < MASKED_SHARE).tolist()
+    asked = random.random(len(examples)).tolist()
+    pooled = tokens // 2  # examples that are sorted together: some fifty batches, the last of which is short
     batches = []
-    for start in range(0, len(order), POOL):
-        pool = (
-            _sequence(examples[i], bool(hidden[i]), _asked(examples[i], asked[i]))
-            for i in order[start : start + POOL]
-        )
-        batches += _cut(sorted(pool, key=lambda sequence: sequence.shape[1]), TOKENS_PER_BATCH)
+    for start in range(0, len(order), pooled):
+        pool = [_drawn(examples[i], i, hidden[i], asked[i]) for i in order[start : start + pooled]]
+        batches += _cut(sorted(pool, key=lambda drawn: drawn.length), lambda drawn: drawn.length, tokens)
     return [batches[index] for index in random.permutation(len(batches))]
+
+
+def _drawn(example: Example, index: int, is_masked: bool, asked: float) -> Drawn:
+    part = _asked(example, asked)
+    prompt = example.masked_prompt if is_masked else example.prompt
+    return Drawn(index, is_masked, part, len(prompt) + part.stop - part.start)
+
+
+def _made(examples: list[Example], plan: Plan, one: tuple[list[Drawn], tuple[int, ...]]) -> Batch:
+    """The batch that was drawn, and the seed by which it reads some of the code."""
+    batch, seed = one
+    sequences = [_sequence(examples[drawn.example], drawn.is_masked, drawn.part) for drawn in batch]
+    return _batch(sequences, plan.padding, seed, plan.code_share)
 
 
 def _asked(example: Example, drawn: float) -> slice:
@@ -337,7 +407,7 @@ def _asked(example: Example, drawn: float) -> slice:
     All of them, the first one alone (nothing else is missing), or later ones (the others are there, or were
     asked for before).
     """
-    count = len(example.starts)
+    count = len(example.edges) - 1
     if count == 1 or drawn < WHOLE_SHARE:
         return _slots(example, 0, count)
     if drawn < WHOLE_SHARE + FIRST_SHARE:
@@ -348,9 +418,9 @@ def _asked(example: Example, drawn: float) -> slice:
 
 def _slots(example: Example, first: int, end: int) -> slice:
     """Some slots as a part of the answer, as many of them as a request has room for; it may be empty."""
-    edges = [*example.starts.tolist(), len(example.answer)]
-    begin = edges[first]
-    return slice(begin, max(edge for edge in edges[first : end + 1] if edge - begin <= MAX_ANSWER_TOKENS))
+    begin = example.edges[first]
+    ends = example.edges[first : end + 1]
+    return slice(begin, max(edge for edge in ends if edge - begin <= MAX_ANSWER_TOKENS))
 
 
 def _summary(example: Example) -> slice:
@@ -358,7 +428,7 @@ def _summary(example: Example) -> slice:
 
 
 def _further_slots(example: Example) -> slice:
-    return _slots(example, int(example.answer[0] == SUMMARY_ID), len(example.starts))
+    return _slots(example, int(example.answer[0] == SUMMARY_ID), len(example.edges) - 1)
 
 
 def _sequence(example: Example, masked: bool, asked: slice) -> np.ndarray:
@@ -380,12 +450,13 @@ def _sequence(example: Example, masked: bool, asked: slice) -> np.ndarray:
     return np.stack([np.concatenate([prompt, answer % VOCABULARY]), to_come]).astype(np.int16)
 
 
-def _cut(sequences: list[np.ndarray], tokens: int) -> list[list[np.ndarray]]:
-    batches: list[list[np.ndarray]] = [[]]
-    for sequence in sequences:  # sorted, so the last one is the longest
-        if (len(batches[-1]) + 1) * _padded(sequence.shape[1]) > tokens:
+def _cut(found: list[T], length: Callable[[T], int], tokens: int) -> list[list[T]]:
+    """Cut what is sorted by its length into batches of at most so many tokens, if it is not longer itself."""
+    batches: list[list[T]] = [[]]
+    for one in found:  # sorted, so the last one is the longest
+        if (len(batches[-1]) + 1) * _padded(length(one)) > tokens:
             batches.append([])
-        batches[-1].append(sequence)
+        batches[-1].append(one)
     return [batch for batch in batches if batch]
 
 
@@ -393,42 +464,42 @@ def _padded(length: int) -> int:
     return -(-length // _WIDTHS) * _WIDTHS
 
 
-def _tensors(
-    batch: list[np.ndarray], padding: int, seed: int, code_share: float = CODE_SHARE
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return ids, the next token where it counts for the loss, and how much it counts."""
-    length = _padded(max(sequence.shape[1] for sequence in batch))
-    ids = np.full((len(batch), length), padding)
-    to_come = np.full((len(batch), length), _IGNORED)
-    for row, sequence in enumerate(batch):
+def _batch(sequences: list[np.ndarray], padding: int, seed: tuple[int, ...], code_share: float) -> Batch:
+    """Put sequences below each other and choose what of them counts."""
+    length = _padded(max(sequence.shape[1] for sequence in sequences))
+    ids = np.full((len(sequences), length), padding)
+    to_come = np.full((len(sequences), length), _IGNORED)
+    for row, sequence in enumerate(sequences):
         ids[row, : sequence.shape[1]], to_come[row, : sequence.shape[1]] = sequence
     of_text = np.where(to_come >= 2 * VOCABULARY, SLOT_WEIGHT, np.where(to_come >= VOCABULARY, 1.0, 0.0))
     is_code = (to_come >= 0) & (to_come < VOCABULARY)
-    is_code &= np.random.default_rng([SEED, seed]).random(is_code.shape) < code_share
-    targets = np.where((of_text > 0) | is_code, to_come % VOCABULARY, _IGNORED)
+    is_code &= np.random.default_rng(seed).random(is_code.shape) < code_share
     weights = of_text / max(of_text.sum(), 1) + CODE_WEIGHT * is_code / max(is_code.sum(), 1)
-    return torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(weights.astype(np.float32))
+    places = np.flatnonzero((of_text > 0) | is_code)
+    return Batch(
+        torch.from_numpy(ids),
+        torch.from_numpy(places),
+        torch.from_numpy(to_come.ravel()[places] % VOCABULARY),
+        torch.from_numpy(weights.ravel()[places].astype(np.float32)),
+    )
 
 
-def _loss(
-    model: LlamaForCausalLM, ids: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+def _loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     """Return the weighted loss; the output layer runs only where there is a target.
 
     Padding stands on the right, where a causal model cannot see it: no mask is needed.
     """
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    counts = targets != _IGNORED
-    logits = model.lm_head(hidden[counts])
-    losses = functional.cross_entropy(logits.float(), targets[counts], reduction="none")
-    return (losses * weights[counts]).sum()
+    hidden = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    logits = model.lm_head(hidden.flatten(0, 1).index_select(0, batch.places))
+    losses = functional.cross_entropy(logits.float(), batch.targets, reduction="none")
+    return (losses * batch.weights).sum()
 
 
 @torch.inference_mode()
 def text_loss(
     model: LlamaForCausalLM,
+    plan: Plan,
     examples: list[Example],
-    padding: int,
     masked: bool,
     asked: Callable[[Example], slice],
 ) -> float:
@@ -436,9 +507,14 @@ def text_loss(
     parts = [(example, asked(example)) for example in examples]
     sequences = [_sequence(example, masked, part) for example, part in parts if part.start < part.stop]
     total, tokens = 0.0, 0
-    for batch in _cut(sorted(sequences, key=lambda sequence: sequence.shape[1]), TOKENS_PER_BATCH):
-        ids, targets, weights = _tensors(batch, padding, 0, code_share=0.0)
-        count = int((targets != _IGNORED).sum())
-        total += _loss(model, ids, targets, weights).item() * count
+    sequences.sort(key=_length)
+    for found in _cut(sequences, _length, plan.batch):
+        batch = _batch(found, plan.padding, (SEED,), code_share=0.0)
+        count = len(batch.targets)
+        total += _loss(model, batch.to(plan.device)).item() * count
         tokens += count
     return total / max(tokens, 1)
+
+
+def _length(sequence: np.ndarray) -> int:
+    return int(sequence.shape[1])

@@ -37,6 +37,7 @@ PROMPT = "class Pool:\n    def take_one(self, maxSize):\n        return self.ite
         ("Return the item(s), e.g. URLs.", "Return the item(s), e.g. URLs.", 0),
         ("", "", 0),
         ("...", "...", 0),
+        ("Take an item of one.. Then end..", "Take an item of one. Then end.", 0),
     ],
 )
 def test_sentences(text, kept, dropped):
