@@ -121,10 +121,7 @@ class Settings(BaseModel):
     @field_validator("budget", mode="before")
     @classmethod
     def _is_a_budget(cls, value: object) -> str | None:
-        if value is None:
-            return None
-        parse_budget(str(value))
-        return str(value)
+        return _budget(value)
 
     @field_validator("s3_endpoint")
     @classmethod
@@ -182,6 +179,11 @@ class Repository(BaseModel):
             raise ValueError(f"{git.shown(value)!r} holds a secret; leave it to ssh or a credential helper")
         return value
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _is_a_budget(cls, value: object) -> str | None:
+        return _budget(value)
+
     @field_validator("out")
     @classmethod
     def _is_anywhere_the_same(cls, value: str) -> str:
@@ -224,6 +226,14 @@ class Repository(BaseModel):
 
 def _in_a_path(branch: str) -> str:
     return branch.replace("/", "-")
+
+
+def _budget(value: object) -> str | None:
+    """What a build may spend, if it can be read. Raises ValueError."""
+    if value is None:
+        return None
+    parse_budget(str(value))
+    return str(value)
 
 
 def _anywhere_the_same(out: str) -> str:

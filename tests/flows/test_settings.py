@@ -210,6 +210,11 @@ def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
         ("/srv/click", "click", "repositories 1.out: 'click/{branch}': give an absolute path"),
         ("/{branch}", "", "repositories 1: 'click' has several branches: its out needs a {branch}"),
         ("model", "modell", "repositories 1.modell: "),
+        (
+            'name = "click"',
+            'name = "click"\nbudget = "many"',
+            "repositories 1.budget: give a number of symbols",
+        ),
         (REPOSITORY, REPOSITORY * 2, "repositories: two of them have the name 'click'"),
         (REPOSITORY, REPOSITORY + site("/srv//click/main/"), "two of them have the out '/srv//click/main/'"),
         (REPOSITORY, REPOSITORY + site("/srv/click/main/a"), "'/srv/click/main/a' is inside of out '/srv/"),
