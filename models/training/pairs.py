@@ -186,8 +186,11 @@ def _of_outline(
     text: str,
     package: str,
 ) -> Pair:
-    """Return the pair of an outline; every other one is without summaries, as where nobody wrote any."""
-    bare = outline(head, lines, {})
+    """Return the pair of an outline; every other one is without summaries, as where nobody wrote any.
+
+    Which one does not depend on its name, so that what was moved is still known for a copy.
+    """
+    bare = outline(neutral, lines, {})
     known = summaries if _digest(bare)[0] % 2 else {}
     codes = outline(head, lines, known), outline(neutral, lines, known)
     return Pair(package, subject, name, "", *codes, {"summary": text})

@@ -254,6 +254,16 @@ def test_classes_modules_and_packages_are_read_as_outlines():
     assert found["p.a"].masked_code.startswith("module module:\n    class Pool(Base)")
 
 
+def test_a_class_that_was_copied_under_another_name_is_read_alike():
+    source = (
+        'class {}:\n    """A pool of things."""\n'
+        '    def f(self):\n        """Close the whole pool."""\n        self.a()\n'
+    )
+    names = [f"Pool{number}" for number in range(8)]
+    read = pairs.read([("a.py", "\n".join(source.format(name) for name in names))], "p")
+    assert len({pair.masked_code for pair in read if pair.subject == "class"}) == 1
+
+
 def test_near_duplicates_of_held_out_functions_are_removed():
     body = "\n".join(f"    total += weights[{index}] * values[{index}]" for index in range(20))
     texts = {"summary": "Sum it all up."}
