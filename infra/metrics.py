@@ -70,7 +70,7 @@ class Deliveries:
             registry=registry,
         )
         for forge in forges:
-            for outcome in ("queued", "waiting", "ignored", "refused"):
+            for outcome in ("queued", "waiting", "kept", "ignored", "refused"):
                 self._deliveries.labels(forge, outcome)
 
     def count(self, forge: str, outcome: str, status: int, seconds: float) -> None:

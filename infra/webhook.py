@@ -1,8 +1,8 @@
 """The receiver of pushes: a signed delivery of GitHub, GitLab or Gitea becomes a run of the flow on-push.
 
 Nothing of a request is trusted before its signature is checked, and little after: which
-repository it is for stands in the path, and of the payload only the branch counts. The run
-is at the Prefect server before the forge is answered, so that nothing is lost here.
+repository it is for stands in the path, and of the payload only the branch counts. Before the
+forge is answered the push is on the disk, until the Prefect server has a run for it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import asyncio
 import hashlib
 import hmac
 import logging
+import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
@@ -24,7 +25,6 @@ from uuid import UUID
 
 import msgspec
 import uvicorn
-from httpx import HTTPError
 from msgspec import Struct
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -35,20 +35,21 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.exceptions import PrefectException
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from flows.figures import sites_of
 from flows.logs import write_logs
 from flows.nightly import ON_PUSH
 from flows.on_push import ATTEMPTS, BUILDING, SECONDS_BETWEEN_SIGNS
-from flows.settings import Service
+from flows.settings import Service, cache_home
 from infra.deploy import named_server
 from infra.metrics import Builds, Deliveries
+from infra.spool import Push, Spool
 from tasks.documents import SourceError, first_line
 from tasks.ingest.git import validated_revision
 from tasks.ingest.tree import printable
@@ -56,8 +57,11 @@ from tasks.ingest.tree import printable
 _log = logging.getLogger("docmill.webhook")
 
 _LONGEST_BODY = 5_000_000  # bytes; forges list at most some thousand commits
+_LONGEST_READ = 25_000_000  # bytes; forges send no more. Who is read to the end sees the answer
 _BODY_S = 5.0
-_ANSWER_S = 0.8
+_ANSWER_S = 0.8  # forges are told within a second what became of a push, or that it is kept
+_QUESTION_S = 15.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0  # before a server that did not answer is asked again
 _AT_ONCE = 100  # connections
 _CONNECTED_S = 30.0  # who sends nothing, or a byte now and then, does not keep a place for good
 _SOON = timedelta(seconds=5)  # what someone put off to tomorrow does not stand for a push
@@ -85,8 +89,8 @@ class Forge(NamedTuple):
     pushes: frozenset[str]
 
 
-class Push(Struct, frozen=True):
-    """What is read of a payload; every forge names it so."""
+class Payload(Struct, frozen=True):
+    """What is read of a push; every forge names it so."""
 
     ref: str
     after: str
@@ -98,6 +102,9 @@ class Answer(NamedTuple):
     status: HTTPStatus
     outcome: str
     detail: str
+
+
+_KEPT = Answer(HTTPStatus.ACCEPTED, "kept", "the Prefect server is told as soon as it answers")
 
 
 class _Delivery(Struct):
@@ -144,19 +151,35 @@ _FORGES = (
 _NAMES = (*(forge.name for forge in _FORGES), _Delivery().forge)
 
 
-class Runs:
-    """The runs of on-push at a Prefect server."""
+class _Question:
+    """What the Prefect server is to be asked about a site, and for which pushes."""
 
-    def __init__(self, client: PrefectClient) -> None:
-        self._client = client
+    def __init__(self) -> None:
+        self.pushes: list[Push] = []
+        self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+
+class Runs:
+    """The runs of on-push at a Prefect server, which is asked one thing after another.
+
+    On SQLite it refuses most of what it is asked at the same time.
+    """
+
+    def __init__(self, client: PrefectClient, spool: Spool) -> None:
+        self._client, self._spool = client, spool
         self._deployment: UUID | None = None
-        self._one_at_a_time: dict[tuple[str, str], asyncio.Lock] = {}
-        self._next: dict[tuple[str, str], asyncio.Task[Answer]] = {}
+        self._due: dict[tuple[str, str], _Question] = {}
+        self._some_are_due = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many sites the server has yet to be asked about."""
+        return len(self._due)
 
     async def ask(self, repository: str, branch: str, key: str) -> Answer:
         """See to it that a run looks at a branch after now.
 
-        Who asks while another question about the branch is on its way shares the one after it.
+        Who asks before the server was asked about the branch shares that question.
 
         Args:
             repository: Its name in the operator's file.
@@ -164,48 +187,88 @@ class Runs:
             key: Of a delivery; what is delivered again while its run has yet to look makes no second one.
 
         Raises:
-            RefusedError: The server does not answer, or knows no such deployment.
+            RefusedError: The push cannot be kept.
         """
-        site = (repository, branch)
-        if site not in self._next:
-            self._next[site] = asyncio.create_task(self._question(site, key))
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                return await asyncio.shield(self._next[site])
-        except TimeoutError as error:
-            raise _unavailable("the Prefect server takes too long") from error
-
-    async def _question(self, site: tuple[str, str], key: str) -> Answer:
-        async with self._one_at_a_time.setdefault(site, asyncio.Lock()):
-            del self._next[site]
+        push = Push(repository, branch, key, time.time_ns())
+        question = self._due.get(push.site)
+        if question is None:  # else what is kept stands for this one as well
             try:
-                async with asyncio.timeout(_ANSWER_S):
-                    return await self._run_for(site, key)
-            except TimeoutError:
-                return _later("the Prefect server takes too long")
-            except (HTTPError, PrefectException) as error:
-                self._deployment = None  # another may have taken its place
-                _log.warning("Prefect server: %s", printable(first_line(error)))
-                return _later("the Prefect server does not answer, or docmill deploy has not run")
+                await asyncio.to_thread(self._spool.keep, push)
+            except OSError as error:
+                _log.error("a push cannot be kept: %s", error)
+                raise RefusedError(
+                    HTTPStatus.SERVICE_UNAVAILABLE, "the push cannot be kept; deliver again later"
+                ) from error
+            question = self._add(push)
+        await asyncio.wait([question.answered], timeout=_ANSWER_S)
+        return question.answered.result() if question.answered.done() else _KEPT
 
-    async def _run_for(self, site: tuple[str, str], key: str) -> Answer:
-        repository, branch = site
+    async def pass_on(self, sites: Collection[tuple[str, str]]) -> None:
+        """Ask the server about all pushes that are kept, for as long as it takes.
+
+        Args:
+            sites: Those of the operator's file. A push to another one, kept before that changed, is dropped.
+        """
+        for push in self._spool.kept():
+            if push.site in sites:
+                self._add(push)
+            else:
+                _log.warning("%s, branch %s: not in the operator's file any more; push dropped", *push.site)
+                self._spool.drop(push)
+        pause = _FIRST_PAUSE_S
+        while True:
+            await self._some_are_due.wait()
+            site = next(iter(self._due))
+            question = self._due.pop(site)
+            if not self._due:
+                self._some_are_due.clear()
+            try:
+                async with asyncio.timeout(_QUESTION_S):
+                    answer = await self._run_for(question.pushes[0])
+            except Exception as error:  # noqa: BLE001 - whatever it is, pushes are kept until it is over
+                self._deployment = None  # another may have taken its place
+                _log.warning("Prefect server, about %s, branch %s: %s", *site, _why(error))
+                question.answered.set_result(_KEPT)
+                for push in question.pushes:
+                    self._add(push)
+                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            else:
+                pause = _FIRST_PAUSE_S
+                await asyncio.to_thread(self._drop, question.pushes)
+                question.answered.set_result(answer)
+
+    def _add(self, push: Push) -> _Question:
+        """The question that a push, which is kept, is now part of."""
+        question = self._due.setdefault(push.site, _Question())
+        question.pushes.append(push)
+        self._some_are_due.set()
+        return question
+
+    def _drop(self, pushes: list[Push]) -> None:
+        try:
+            for push in pushes:
+                self._spool.drop(push)
+        except OSError as error:  # after the next start it is asked about once more
+            _log.error("a push that was passed on cannot be removed: %s", error)
+
+    async def _run_for(self, push: Push) -> Answer:
         if self._deployment is None:
             self._deployment = (await self._client.read_deployment_by_name(ON_PUSH)).id
         for run in await self._unfinished(self._deployment):
-            of_site = (run.parameters.get("repository"), run.parameters.get("branch")) == site
+            of_site = (run.parameters.get("repository"), run.parameters.get("branch")) == push.site
             if of_site and _has_yet_to_look(run):
                 return Answer(HTTPStatus.OK, "waiting", str(run.id))
         create = partial(
             self._client.create_flow_run_from_deployment,
             self._deployment,
-            parameters={"repository": repository, "branch": branch},
+            parameters={"repository": push.repository, "branch": push.branch},
         )
-        run = await create(idempotency_key=key)
+        run = await create(idempotency_key=push.key)
         if not _has_yet_to_look(run):
             # Delivered before. Others may share this question, and that run may have failed; if all is
             # published, the new one leaves at once.
-            run = await create()
+            run = await create(idempotency_key=f"{push.key}:{push.taken}")
         return Answer(HTTPStatus.ACCEPTED, "queued", str(run.id))
 
     async def _unfinished(self, deployment: UUID) -> list[FlowRun]:
@@ -234,12 +297,10 @@ def _has_yet_to_look(run: FlowRun) -> bool:
     return now - state.timestamp < _SIGN_OF_LIFE
 
 
-def _later(why: str) -> Answer:
-    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "refused", f"{why}; deliver again later")
-
-
-def _unavailable(why: str) -> RefusedError:
-    return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"{why}; deliver again later")
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {_QUESTION_S:.0f} s"
+    return printable(first_line(error))
 
 
 class Receiver:
@@ -341,17 +402,21 @@ class Receiver:
 
 async def _body_of(request: Request) -> bytes:
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > _LONGEST_BODY:
+    if length.isdecimal() and int(length[:20]) > _LONGEST_READ:
         raise _too_large()
-    body = bytearray()
+    body, read = bytearray(), 0
     try:
         async with asyncio.timeout(_BODY_S):
             async for piece in request.stream():
-                body += piece
-                if len(body) > _LONGEST_BODY:
+                read += len(piece)
+                if read > _LONGEST_READ:
                     raise _too_large()
+                if read <= _LONGEST_BODY:
+                    body += piece
     except TimeoutError as error:
         raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, f"the body took over {_BODY_S:.0f} s") from error
+    if read > _LONGEST_BODY:
+        raise _too_large()
     return bytes(body)
 
 
@@ -359,17 +424,17 @@ def _too_large() -> RefusedError:
     return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"over {_LONGEST_BODY:,} bytes")
 
 
-def _push_in(body: bytes, request: Request) -> Push:
+def _push_in(body: bytes, request: Request) -> Payload:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "have the forge send application/json")
     try:
-        return msgspec.json.decode(body, type=Push)
+        return msgspec.json.decode(body, type=Payload)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RefusedError(HTTPStatus.BAD_REQUEST, f"is no push: {error}") from error
 
 
-def _branch_of(push: Push) -> str | None:
+def _branch_of(push: Payload) -> str | None:
     """The branch that was pushed to; None for a tag, and for a branch that is gone.
 
     Raises:
@@ -403,13 +468,19 @@ def application(
     registry = CollectorRegistry()
     receive, builds = Receiver(service, Deliveries(registry, _NAMES)), Builds(service)
     registry.register(builds)
+    waiting = Gauge("docmill_webhook_kept", "Sites with pushes that wait for the server.", registry=registry)
+    waiting.set_function(lambda: receive.runs.waiting if receive.runs else 0)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with connect() as client:
-            receive.runs = Runs(client)
             builds.client = client
+            receive.runs = Runs(client, Spool(cache_home() / "pushes"))
+            passing_on = asyncio.create_task(receive.runs.pass_on(sites_of(service)))
             yield
+            passing_on.cancel()
+            with suppress(asyncio.CancelledError):
+                await passing_on
 
     async def health(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})

@@ -90,13 +90,28 @@ def read_committed(root: Path, name: str) -> str:
         raise SourceError(f"{name}: {error}") from error
 
 
-def write_whole(file: Path, data: bytes) -> None:
-    """Write a file that readers see complete: the old content, then the new."""
+def write_whole(file: Path, data: bytes, durable: bool = False) -> None:
+    """Write a file that readers see complete: the old content, then the new.
+
+    `durable` is for what no crash of the machine may lose: it is on the disk afterwards.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     # Machines that share a folder, and containers, may each have a process of that number.
     temporary = file.with_name(f".{file.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     temporary.write_bytes(data)
+    if durable:
+        _sync(temporary)
     temporary.replace(file)
+    if durable:
+        _sync(file.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -10,10 +10,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections import Counter
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -21,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from flows.settings import Repository, Service
+from flows.settings import Repository, Service, cache_home
 from tasks.documents import SourceError
 
 SECRET, OLD_SECRET = "a secret of some length", "the secret before that one"
@@ -29,9 +32,13 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch):
+def usual_answer_s(monkeypatch):
     """A machine that runs tests may be busy; that a forge is not kept waiting has a test of its own."""
-    monkeypatch.setattr("infra.webhook._ANSWER_S", 60.0)
+    from infra import webhook
+
+    usual = webhook._ANSWER_S
+    monkeypatch.setattr(webhook, "_ANSWER_S", 60.0)
+    return usual
 
 
 @pytest.fixture(scope="module")
@@ -292,28 +299,138 @@ def test_a_proxy_tells_who_asks_where_it_is_trusted():
         receiver.wait(60)
 
 
-def test_without_a_server_a_forge_is_told_to_deliver_again(name):
+@contextmanager
+def server_at(url: str) -> Iterator[None]:
+    """Have the receiver believe that the Prefect server is there."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+    with temporary_settings({PREFECT_API_URL: url}):
+        yield
+
+
+def kept() -> list[Path]:
+    """What the receiver keeps until the server has it."""
+    return list((cache_home() / "pushes").iterdir())
+
+
+def runs_of(name: str) -> list[str]:
+    """The runs that the server has for a repository."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return [str(run.id) for run in client.read_flow_runs() if run.parameters.get("repository") == name]
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    """Whether something comes true within a minute."""
+    return any(condition() or threading.Event().wait(0.2) for _ in range(300))
+
+
+def test_what_is_pushed_without_a_server_is_kept_and_passed_on_by_a_later_receiver(deployed, name):
+    async def none_is_kept() -> bool:
+        async with receiver(service(name)):
+            for _ in range(600):
+                if not kept():
+                    return True
+                await asyncio.sleep(0.1)
+        return False
+
+    with server_at("http://127.0.0.1:9/api"):
         answer = sent(service(name), f"/push/{name}", push(), signed(push()))
-    assert answer.status_code == 503
-    assert "deliver again later" in answer.json()["detail"]
+    assert (answer.status_code, answer.json()["outcome"]) == (202, "kept")
+    assert len(kept()) == 1
+    assert asyncio.run(none_is_kept())
+    assert len(runs_of(name)) == 1
 
 
-def test_by_a_server_that_keeps_silent_no_forge_is_kept_waiting(name, monkeypatch):
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+def test_by_a_server_that_keeps_silent_no_forge_is_kept_waiting(name, monkeypatch, usual_answer_s):
+    monkeypatch.setattr("infra.webhook._ANSWER_S", usual_answer_s)
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        stack.enter_context(server_at(f"http://127.0.0.1:{silent.getsockname()[1]}/api"))
+        answer = sent(service(name), f"/push/{name}", push(), signed(push()))
+    assert (answer.status_code, answer.json()["outcome"]) == (202, "kept")
+    assert len(kept()) == 1
+    assert usual_answer_s < 1  # which was waited; what a busy machine adds is not to be measured
 
-    from infra import webhook
 
-    monkeypatch.undo()
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
-        with temporary_settings({PREFECT_API_URL: url}):
-            answer = sent(service(name), f"/push/{name}", push(), signed(push()))
-    assert answer.status_code == 503
-    assert answer.json()["detail"] == "the Prefect server takes too long; deliver again later"
-    assert webhook._ANSWER_S < 1  # which was waited; what a busy machine adds is not to be measured
+def test_first_pushes_to_many_repositories_at_once_are_a_run_each(deployed, name):
+    names = [f"{name}-{number}" for number in range(20)]
+    sites = [
+        Repository.model_validate({"name": one, "source": "https://example.org/a", "out": f"/srv/{one}"})
+        for one in names
+    ]
+
+    async def burst() -> list[httpx.Response]:
+        async with receiver(service(name, repositories=sites)) as client:
+            pushes = (client.post(f"/push/{one}", content=push(), headers=signed(push())) for one in names)
+            return await asyncio.gather(*pushes)
+
+    answers = asyncio.run(burst())
+    assert {(answer.status_code, answer.json()["outcome"]) for answer in answers} == {(202, "queued")}
+    assert {answer.json()["detail"] for answer in answers} == {run for one in names for run in runs_of(one)}
+    assert not kept()
+
+
+def test_what_was_kept_for_a_repository_that_is_gone_is_dropped(deployed, name, caplog):
+    from infra.spool import Push, Spool
+
+    spool = Spool(cache_home() / "pushes")
+    spool.keep(Push("gone", "main", "key", 1))
+    (cache_home() / "pushes" / "other.json").write_text("{}")
+    sent(service(name), f"/push/{name}", push(), signed(push()))
+    assert [file.name for file in kept()] == ["other.json"]
+    assert "gone, branch main: not in the operator's file any more; push dropped" in caplog.text
+    assert "other.json is no push" in caplog.text
+
+
+def test_a_push_that_cannot_be_kept_is_refused(deployed, name):
+    cache_home().mkdir(parents=True)
+    (cache_home() / "pushes").write_text("no folder")
+    before = deployed()
+    answer = sent(service(name), f"/push/{name}", push(), signed(push()))
+    assert (answer.status_code, answer.json()["detail"]) == (
+        503,
+        "the push cannot be kept; deliver again later",
+    )
+    assert deployed() == before
+
+
+@contextmanager
+def receiving(**given: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A receiver in a process of its own, and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "infra.cli", "webhook", "--port", str(port)]
+    process = subprocess.Popen(command, env=os.environ | {"DOCMILL_WEBHOOK_SECRET": SECRET} | given)
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:
+            assert client.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait(60)
+
+
+def test_what_a_receiver_took_outlives_it(deployed, name):
+    from prefect.settings import PREFECT_API_URL
+
+    entry = {"name": name, "source": "https://example.org/a", "out": "/srv/a"}
+    given = {"DOCMILL_REPOSITORIES": json.dumps([entry])}
+    with receiving(PREFECT_API_URL="http://127.0.0.1:9/api", **given) as (process, url):
+        answer = httpx.post(f"{url}/push/{name}", content=push(), headers=signed(push()))
+        assert (answer.status_code, answer.json()["outcome"]) == (202, "kept")
+        process.kill()
+    assert not runs_of(name)
+    with receiving(PREFECT_API_URL=PREFECT_API_URL.value(), **given):
+        assert until(lambda: len(runs_of(name)) == 1)
+        assert until(lambda: not kept())
+
+
+def test_who_sends_too_much_sees_why_that_is_refused():
+    with receiving(PREFECT_API_URL="http://127.0.0.1:9/api") as (_, url):
+        body = b"x" * 20_000_000
+        assert httpx.post(f"{url}/push/a", content=body, headers=signed(body)).status_code == 413
 
 
 IMPATIENT = """
