@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -278,12 +278,10 @@ class Service(BaseModel):
         description="addresses and networks of proxies, whose X-Forwarded-For tells who sends a request",
     )
     webhook_secret: SecretStr | None = Field(
-        None, min_length=16, description="what forges sign pushes with; only from the environment"
+        None, description="what forges sign pushes with; only from the environment"
     )
     webhook_secret_before: SecretStr | None = Field(
-        None,
-        min_length=16,
-        description="the one before, good as long as it is set; only from the environment",
+        None, description="the one before, good as long as it is set; only from the environment"
     )
     failure_url: SecretStr | None = Field(
         None, description="address that is told of runs that fail; only from the environment"
@@ -303,6 +301,13 @@ class Service(BaseModel):
                         f"is inside of the out of {one.name!r}, or holds it; choose a place beside it"
                     )
         return _anywhere_the_same(value)
+
+    @field_validator("webhook_secret", "webhook_secret_before")
+    @classmethod
+    def _is_hard_to_guess(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _SHORTEST_SECRET:
+            raise ValueError(f"give {_SHORTEST_SECRET} characters at least, as openssl rand -hex 32 does")
+        return value
 
     @field_validator("webhook_proxies")
     @classmethod
@@ -377,6 +382,7 @@ class Service(BaseModel):
         raise SourceError(f"repository {name!r}: is not in the operator's file")
 
 
+_SHORTEST_SECRET = 16  # characters
 _SECRET = {"webhook_secret", "webhook_secret_before", "failure_url"}
 
 
@@ -404,7 +410,8 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
         SourceError: A value, a key or a file that cannot be used, with file and line.
     """
     values: dict[str, Any] = {}
-    origins = dict.fromkeys([*Settings.model_fields, *Service.model_fields], "built-in")
+    names = [*Settings.model_fields, *Service.model_fields]
+    origins = dict.fromkeys(names, "built-in")
     config = config or (Path(named) if (named := os.environ.get(CONFIG_VARIABLE)) else None)
     if config is not None and not config.is_file():
         raise SourceError(f"config {str(config)!r}: no such file")
@@ -425,7 +432,7 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
         settings, service = Settings.model_validate(values), Service.model_validate(of_service)
     except ValidationError as error:
         raise SourceError(_told(error, origins)) from error
-    return Resolved(settings=settings, service=service, origins=origins)
+    return Resolved(settings=settings, service=service, origins={name: origins[name] for name in names})
 
 
 def _told(error: ValidationError, origins: Mapping[str, str]) -> str:
@@ -434,8 +441,11 @@ def _told(error: ValidationError, origins: Mapping[str, str]) -> str:
     name, *inside = first["loc"]
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in inside)
     where = f"{name} {place}" if place and name == "repositories" else str(name)
+    origin = origins.get(str(name), "settings")
+    if inside and isinstance(inside[0], int) and origin == origins.get(f"{name} 1"):  # no later layer's
+        origin = origins[f"{name} {inside[0] + 1}"]
     message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
-    return f"{origins.get(str(name), 'settings')}: {where}: {message}"
+    return f"{origin}: {where}: {message}"
 
 
 def _add(values: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str) -> None:
@@ -462,11 +472,19 @@ def _add_file(
                 why = "is a secret: set it in the environment"
             raise SourceError(f"{file}:{_line_of(setting, text)}: {setting!r} {why}")
         _add(values, origins, {setting: layer[setting]}, f"{name}:{_line_of(setting, text)}")
+        lines = [*_lines_of(setting, text)]
+        if isinstance(layer[setting], list) and len(lines) == len(layer[setting]):  # a table each
+            origins.update({f"{setting} {entry}": f"{name}:{line}" for entry, line in enumerate(lines, 1)})
 
 
 def _line_of(name: str, text: str) -> int:
+    return next(_lines_of(name, text), 1)
+
+
+def _lines_of(name: str, text: str) -> Iterator[int]:
+    """The lines that begin with a name: of a setting, or of each table of a list."""
     pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(name)}\b")
-    return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), 1)
+    return (number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line))
 
 
 def _refuse_unknown_variables() -> None:

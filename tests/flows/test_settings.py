@@ -186,7 +186,7 @@ def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
         layers(operator='webhook_secret = "a secret of some length"\n')
     with pytest.raises(SourceError) as raised:
         layers(environment={"DOCMILL_WEBHOOK_SECRET": "hunter2"})
-    assert "environment: webhook_secret: " in str(raised.value)
+    assert "environment: webhook_secret: give 16 characters at least" in str(raised.value)
     assert "hunter2" not in str(raised.value)
 
 
@@ -214,6 +214,11 @@ def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
             'name = "click"',
             'name = "click"\nbudget = "many"',
             "repositories 1.budget: give a number of symbols",
+        ),
+        (
+            REPOSITORY,
+            f'{REPOSITORY}\n[[repositories]]\nname = "Other docs"\n',
+            f"docmill.toml:{len(REPOSITORY.splitlines()) + 2}: repositories 2.name: ",
         ),
         (REPOSITORY, REPOSITORY * 2, "repositories: two of them have the name 'click'"),
         (REPOSITORY, REPOSITORY + site("/srv//click/main/"), "two of them have the out '/srv//click/main/'"),
