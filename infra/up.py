@@ -208,7 +208,7 @@ def _own_server(
     if auth:
         environment |= {"PREFECT_SERVER_API_AUTH_STRING": auth, "PREFECT_API_AUTH_STRING": auth}
     address = ["--host", listen.host, "--port", str(listen.port)]
-    parts.append(Part("server", ["prefect", "server", "start", *address], environment))
+    parts.append(Part("server", ["infra.server", "server", "start", *address], environment))
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
     api = f"http://{_in_url(reached)}:{listen.port}/api"
     _wait_for(f"{api}/health", parts[-1])
