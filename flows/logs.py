@@ -1,7 +1,7 @@
 """Logs as JSON lines, for machines that gather them: what happened, and in which run, of which revision.
 
 Prefect makes the formatter from a setting of its own (`ENVIRONMENT`) while it is imported, so
-that nothing of it is imported here.
+that nothing of it is imported with this module.
 """
 
 from __future__ import annotations
@@ -71,6 +71,17 @@ def _of_run() -> dict[str, Any]:
     given = found.flow_run.parameters or {}
     of_site = {name: given.get(name) for name in ("repository", "branch")}
     return {"run": str(found.flow_run.id), **of_site}
+
+
+def tell_failures_once() -> None:
+    """Have Prefect log no traceback of its own code behind a run that told in a line why it failed."""
+    logging.getLogger("prefect.flow_runs").addFilter(_is_no_told_failure)
+
+
+def _is_no_told_failure(record: logging.LogRecord) -> bool:
+    from prefect.exceptions import FailedRun  # of a run that returned a state instead of raising
+
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
 
 
 def write_logs(how: Literal["text", "json"]) -> None:

@@ -15,6 +15,7 @@ from prefect.deployments import arun_deployment
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
+from flows.logs import tell_failures_once
 from flows.on_push import ATTEMPTS
 from flows.settings import resolve_settings
 from flows.site_index import publish_index
@@ -36,6 +37,7 @@ async def nightly(night: str = "", attempt: int = 1) -> State[Any]:
         night: the first run of a night that died, which goes on with what that had yet to begin; empty: none
         attempt: counts the runs for this that died
     """
+    tell_failures_once()
     if attempt > ATTEMPTS:
         return Failed(message=f"nightly: {ATTEMPTS} runs died one after the other (out of memory?)")
     service = resolve_settings(None, {}).service

@@ -24,6 +24,7 @@ from prefect.states import Completed, Failed, Running, State
 
 from flows.build_docs import TaskRun, build_as_tasks
 from flows.figures import SiteName
+from flows.logs import tell_failures_once
 from flows.pipeline import standing_revision, target_of
 from flows.report import Report
 from flows.result_storage import ResultStorage, ResultStorageError
@@ -92,6 +93,7 @@ def on_push(repository: str, branch: str = "", rebuild: bool = False, attempt: i
         rebuild: build also what is published already
         attempt: counts the runs for this that died
     """
+    tell_failures_once()
     try:
         found = resolve_settings(None, {}).service.repository(repository)
         branch = _configured(found, branch)
