@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from tasks.documents import SourceError
 from tasks.files import write_whole
 from tasks.ingest.tree import printable
 from tasks.keys import digest
@@ -34,9 +35,19 @@ class Push(Struct, frozen=True):
 
 
 class Spool:
-    """A folder of pushes."""
+    """A folder of pushes.
+
+    Raises:
+        SourceError: There cannot be such a folder.
+    """
 
     def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SourceError(
+                f"{folder}: {error.strerror}; pushes are kept there: set XDG_CACHE_HOME to a place on a disk"
+            ) from error
         self._folder = folder
 
     def keep(self, push: Push) -> None:

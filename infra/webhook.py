@@ -463,9 +463,9 @@ def application(
     """The receiver as an ASGI application.
 
     Raises:
-        SourceError: There is no secret to hold signatures against.
+        SourceError: There is no secret to hold signatures against, or no place to keep pushes.
     """
-    registry = CollectorRegistry()
+    registry, spool = CollectorRegistry(), Spool(cache_home() / "pushes")
     receive, builds = Receiver(service, Deliveries(registry, _NAMES)), Builds(service)
     registry.register(builds)
     waiting = Gauge("docmill_webhook_kept", "Sites with pushes that wait for the server.", registry=registry)
@@ -475,7 +475,7 @@ def application(
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with connect() as client:
             builds.client = client
-            receive.runs = Runs(client, Spool(cache_home() / "pushes"))
+            receive.runs = Runs(client, spool)
             passing_on = asyncio.create_task(receive.runs.pass_on(sites_of(service)))
             yield
             passing_on.cancel()
@@ -525,7 +525,7 @@ def serve(service: Service, host: str, port: int) -> None:
     """Receive pushes until interrupted.
 
     Raises:
-        SourceError: There is no secret, or no Prefect server is named.
+        SourceError: There is no secret, no Prefect server is named, or there is no place to keep pushes.
     """
     named_server()
     write_logs(service.log_format)

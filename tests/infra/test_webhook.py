@@ -385,15 +385,20 @@ def test_what_was_kept_for_a_repository_that_is_gone_is_dropped(deployed, name, 
 
 
 def test_a_push_that_cannot_be_kept_is_refused(deployed, name):
-    cache_home().mkdir(parents=True)
-    (cache_home() / "pushes").write_text("no folder")
     before = deployed()
-    answer = sent(service(name), f"/push/{name}", push(), signed(push()))
-    assert (answer.status_code, answer.json()["detail"]) == (
-        503,
-        "the push cannot be kept; deliver again later",
-    )
+
+    async def push_without_a_folder() -> httpx.Response:
+        async with receiver(service(name)) as client:
+            (cache_home() / "pushes").rmdir()
+            (cache_home() / "pushes").write_text("no folder")
+            return await client.post(f"/push/{name}", content=push(), headers=signed(push()))
+
+    answer = asyncio.run(push_without_a_folder())
+    assert answer.status_code == 503
+    assert answer.json()["detail"] == "the push cannot be kept; deliver again later"
     assert deployed() == before
+    with pytest.raises(SourceError, match="pushes: File exists; pushes are kept there"):
+        sent(service(name), f"/push/{name}", push(), signed(push()))
 
 
 @contextmanager
