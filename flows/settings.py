@@ -441,15 +441,16 @@ def _told(error: ValidationError, origins: Mapping[str, str]) -> str:
     name, *inside = first["loc"]
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in inside)
     where = f"{name} {place}" if place and name == "repositories" else str(name)
-    origin = origins.get(str(name), "settings")
-    if inside and isinstance(inside[0], int) and origin == origins.get(f"{name} 1"):  # no later layer's
-        origin = origins[f"{name} {inside[0] + 1}"]
+    entry = f"{name} {inside[0] + 1}" if inside and isinstance(inside[0], int) else ""
+    origin = origins.get(entry) or origins.get(str(name), "settings")
     message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
     return f"{origin}: {where}: {message}"
 
 
 def _add(values: dict[str, Any], origins: dict[str, str], layer: Mapping[str, Any], origin: str) -> None:
     values.update(layer)
+    for place in [place for place in origins if place.partition(" ")[0] in layer]:
+        del origins[place]  # entries of the layer before
     origins.update(dict.fromkeys(layer, origin))
 
 

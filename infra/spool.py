@@ -68,6 +68,8 @@ class Spool:
         for file in self._folder.glob("*.json"):
             try:
                 found.append(msgspec.json.decode(file.read_bytes(), type=Push))
+            except FileNotFoundError:  # another receiver has passed it on
+                continue
             except (OSError, msgspec.MsgspecError, ValueError) as error:
                 _log.warning("%s is no push (%s); remove it", file, printable(str(error)))
         return sorted(found, key=lambda push: push.taken)

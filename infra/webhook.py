@@ -13,6 +13,7 @@ import hmac
 import logging
 import random
 import re
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
@@ -156,6 +157,7 @@ class _Question:
 
     def __init__(self) -> None:
         self.pushes: list[Push] = []
+        self.was_kept = False  # and somebody told so, before it was answered
         self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
 
@@ -170,11 +172,12 @@ class Runs:
         self._deployment: UUID | None = None
         self._due: dict[tuple[str, str], _Question] = {}
         self._some_are_due = asyncio.Event()
+        self._asked: set[tuple[str, str]] = set()
 
     @property
     def waiting(self) -> int:
-        """How many sites the server has yet to be asked about."""
-        return len(self._due)
+        """How many sites the server has yet to answer about."""
+        return len(self._due.keys() | self._asked)
 
     async def ask(self, repository: str, branch: str, key: str) -> Answer:
         """See to it that a run looks at a branch after now.
@@ -201,20 +204,22 @@ class Runs:
                 ) from error
             question = self._add(push)
         await asyncio.wait([question.answered], timeout=_ANSWER_S)
-        return question.answered.result() if question.answered.done() else _KEPT
+        if question.answered.done():
+            return question.answered.result()
+        question.was_kept = True
+        return _KEPT
 
     async def pass_on(self, sites: Collection[tuple[str, str]]) -> None:
         """Ask the server about all pushes that are kept, for as long as it takes.
 
         Args:
-            sites: Those of the operator's file. A push to another one, kept before that changed, is dropped.
+            sites: Those of the operator's file. A push to another one stays where it is.
         """
         for push in self._spool.kept():
             if push.site in sites:
-                self._add(push)
+                self._add(push).was_kept = True
             else:
-                _log.warning("%s, branch %s: not in the operator's file any more; push dropped", *push.site)
-                self._spool.drop(push)
+                _log.warning("%s, branch %s: a push waits for it to be in the operator's file", *push.site)
         pause = _FIRST_PAUSE_S
         while True:
             await self._some_are_due.wait()
@@ -222,6 +227,7 @@ class Runs:
             question = self._due.pop(site)
             if not self._due:
                 self._some_are_due.clear()
+            self._asked = {site}
             try:
                 async with asyncio.timeout(_QUESTION_S):
                     answer = await self._run_for(question.pushes[0])
@@ -230,13 +236,17 @@ class Runs:
                 _log.warning("Prefect server, about %s, branch %s: %s", *site, _why(error))
                 question.answered.set_result(_KEPT)
                 for push in question.pushes:
-                    self._add(push)
+                    self._add(push).was_kept = True
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
             else:
                 pause = _FIRST_PAUSE_S
                 await asyncio.to_thread(self._drop, question.pushes)
                 question.answered.set_result(answer)
+                if question.was_kept:
+                    about = dict(zip(("repository", "branch"), site, strict=True), flow_run_id=answer.detail)
+                    _log.info("%s, branch %s: what was kept is %s", *site, answer.outcome, extra=about)
+            self._asked = set()
 
     def _add(self, push: Push) -> _Question:
         """The question that a push, which is kept, is now part of."""
@@ -264,11 +274,12 @@ class Runs:
             self._deployment,
             parameters={"repository": push.repository, "branch": push.branch},
         )
-        run = await create(idempotency_key=push.key)
-        if not _has_yet_to_look(run):
-            # Delivered before. Others may share this question, and that run may have failed; if all is
-            # published, the new one leaves at once.
-            run = await create(idempotency_key=f"{push.key}:{push.taken}")
+        # Delivered before, or asked before by one whom the answer did not reach. Others may share this
+        # question, and that run may have failed; if all is published, a new one leaves at once.
+        for key in (push.key, f"{push.key}:{push.taken}", None):
+            run = await create(idempotency_key=key)
+            if _has_yet_to_look(run):
+                break
         return Answer(HTTPStatus.ACCEPTED, "queued", str(run.id))
 
     async def _unfinished(self, deployment: UUID) -> list[FlowRun]:
@@ -477,6 +488,7 @@ def application(
             builds.client = client
             receive.runs = Runs(client, spool)
             passing_on = asyncio.create_task(receive.runs.pass_on(sites_of(service)))
+            passing_on.add_done_callback(_end_with)
             yield
             passing_on.cancel()
             with suppress(asyncio.CancelledError):
@@ -501,6 +513,13 @@ def application(
         ],
         lifespan=lifespan,
     )
+
+
+def _end_with(passing_on: asyncio.Task[None]) -> None:
+    """End the receiver, which is started again, rather than keep pushes that nobody passes on."""
+    if not passing_on.cancelled():
+        _log.critical("pushes are passed on no more", exc_info=passing_on.exception())
+        signal.raise_signal(signal.SIGTERM)
 
 
 class _Connection(H11Protocol):

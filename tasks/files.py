@@ -98,10 +98,14 @@ def write_whole(file: Path, data: bytes, durable: bool = False) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     # Machines that share a folder, and containers, may each have a process of that number.
     temporary = file.with_name(f".{file.name}.{os.uname().nodename}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    if durable:
-        _sync(temporary)
-    temporary.replace(file)
+    try:
+        temporary.write_bytes(data)
+        if durable:
+            _sync(temporary)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     if durable:
         _sync(file.parent)
 

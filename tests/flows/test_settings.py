@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from flows.settings import Service, Settings, cache_home, operator_file, resolve_settings
@@ -175,6 +177,15 @@ def test_docmill_config_names_the_operators_file(layers, tmp_path):
     found = layers(environment={"DOCMILL_CONFIG": str(tmp_path / "named.toml")})
     assert [one.name for one in found.service.repositories] == ["click"]
     assert found.origins["repositories"] == f"{tmp_path}/named.toml:2"
+
+
+def test_what_is_wrong_in_the_environment_is_not_said_to_be_in_the_file(layers):
+    entry = {"name": "Other docs", "source": "https://example.org/a", "out": "/srv/a"}
+    with pytest.raises(SourceError, match=r"^environment: repositories 2\.name: "):
+        layers(
+            operator=REPOSITORY,
+            environment={"DOCMILL_REPOSITORIES": json.dumps([{**entry, "name": "a"}, entry])},
+        )
 
 
 def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from tests.infra.test_up import free_ports
+
+_BUSY_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +48,47 @@ def test_what_is_written_at_the_same_moment_is_written(api):
     assert asyncio.run(burst()) == {201: 60}
 
 
-def test_who_leaves_before_the_answer_holds_up_nobody(api):
-    """A write that is broken off gives its turn back."""
+def test_what_reads_within_a_transaction_is_not_locked_out_by_it(api):
+    """A work queue that is paused tells of it from within."""
+    with httpx.Client(base_url=api, timeout=60) as client:
+        client.post("/work_pools/", json={"name": "p", "type": "process"}).raise_for_status()
+        client.post("/work_pools/p/queues", json={"name": "q"}).raise_for_status()
+        assert client.patch("/work_pools/p/queues/q", json={"is_paused": True}).status_code == 204
 
-    async def burst() -> int:
-        async with httpx.AsyncClient(base_url=api, timeout=60) as client:
-            flow = (await client.post("/flows/", json={"name": "f"})).json()["id"]
 
-            async def leave(after: float) -> None:
-                with suppress(httpx.TimeoutException):
-                    await client.post("/flow_runs/", json={"flow_id": flow}, timeout=after)
+def test_whoever_is_cancelled_locks_nobody_out(tmp_path):
+    """While it waits for the turn, while its transaction begins, and while it reads or writes."""
+    from infra.server import Sqlite
 
-            await asyncio.gather(*(leave(0.01 * number) for number in range(1, 40)))
-            return (await client.post("/flow_runs/", json={"flow_id": flow}, timeout=30)).status_code
+    async def write(database: Sqlite) -> None:
+        session = await database.session(await database.engine())
+        async with session, database.begin_transaction(session):
+            await session.execute(text("SELECT count(*) FROM t"))
+            await session.execute(text("INSERT INTO t VALUES (1)"))
 
-    assert asyncio.run(burst()) == 201
+    async def cancel_many() -> None:
+        database = Sqlite(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+        async with (await database.engine()).connect() as connection:
+            await connection.execute(text("CREATE TABLE t (a INTEGER)"))
+        for number in range(100):
+            tasks = [asyncio.create_task(write(database)) for _ in range(2)]
+            await asyncio.sleep(0.00004 * number)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            del tasks, task
+            await write(database)  # who finds the lock held fails
+
+    asyncio.run(cancel_many())
+
+
+def test_a_transaction_within_another_waits_for_no_turn(tmp_path):
+    from infra.server import Sqlite
+
+    async def nest() -> int:
+        database = Sqlite(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+        outer, inner = [await database.session(await database.engine()) for _ in range(2)]
+        async with outer, inner, database.begin_transaction(outer), database.begin_transaction(inner):
+            return int((await inner.execute(text("SELECT 1"))).scalar_one())
+
+    assert asyncio.run(asyncio.wait_for(nest(), _BUSY_S)) == 1
