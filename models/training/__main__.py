@@ -15,14 +15,14 @@ import torch
 from models.config import BUNDLED
 from models.training import card, corpus, evaluate, export, pairs, tokenizer, train
 
-LAYERS, WIDTH, TOKENS = 6, 512, 231
+LAYERS, WIDTH, TOKENS = 6, 512, 410
 # A GPU is best kept busy by large steps, and the output layer costs it little.
 ON_GPU: dict[str, Any] = {
     "device": "cuda",
     "workers": 1,
     "batch": 65_536,
     "code_share": 1.0,
-    "makers": 4,
+    "makers": 12,
 }
 TOLERABLE = 0.3  # BLEU that int8 may cost
 

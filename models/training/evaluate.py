@@ -32,9 +32,8 @@ from models.words import sentence_of
 # Written with the test packages in sight, most of whose functions are networkx's: the hardest control.
 ONE_FOR_ALL = "Return a list of the given nodes in the graph."
 SETTINGS = ("named", "masked")
-GOOD_ENOUGH = 23.0  # BLEU of what is said, in each validation package; what keeps below it is not said
-_LEAST_SHARE = 0.05  # of a package's texts of a task that have to be that good, or it is not asked for
-_LEAST_TEXTS = 50  # of a task in a package
+GOOD_ENOUGH = 18.0  # BLEU that what is shown has to reach in each validation package
+_LEAST_TEXTS = 20  # of a task shown in a package, for that to count
 _SHARES = tuple(share / 20 for share in range(1, 21))
 
 
@@ -56,6 +55,10 @@ TASKS = (
     Task("function", "returns"),
     Task("function", "raises"),
 )
+# The certainty from which on a task's texts are shown: where a reader who did not know who wrote what begins
+# to find few of those of the validation packages wrong; of other tasks it does not. A model that is trained
+# anew is to be read anew (docs/decisions/2026-11-27-floors-by-a-reader.md).
+READ = {Task("function", "summary"): -0.55}
 
 
 @dataclass(frozen=True)
@@ -274,37 +277,22 @@ def curve(certainty: np.ndarray, bleu: np.ndarray) -> list[dict[str, float]]:
 
 
 def floors(written: Texts, pairs: list[Pair]) -> dict[Task, float]:
-    """Return for each task the certainty above which its texts are good enough in every validation package.
+    """Return the floors that a reader set, of those tasks whose texts above are good enough in every package.
 
-    A user's package is like none of them, so that the worst counts, and not their mean. Packages with few
-    texts of a task say nothing; tasks that somewhere never are good enough are left out.
+    A user's package is like none of the validation packages, so that the worst of them counts, and not their
+    mean. Packages in which few texts are shown say nothing.
     """
     found = {}
-    for task in TASKS:
-        places: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for task, floor in READ.items():
+        shown: dict[str, list[float]] = defaultdict(list)
         for index, slot in places_of(task, pairs):
-            places[pairs[index].package].append((index, slot))
-        edges = [_floor(written, pairs, some) for some in places.values() if len(some) >= _LEAST_TEXTS]
-        if edges and all(edge is not None for edge in edges):
-            found[task] = max(edge for edge in edges if edge is not None)
+            if certainty_of(written, (index, slot)) >= floor:
+                score = METRICS["bleu"](written[index][slot].text, pairs[index].texts[slot])
+                shown[pairs[index].package].append(score)
+        means = [np.mean(scores) for scores in shown.values() if len(scores) >= _LEAST_TEXTS]
+        if means and min(means) >= GOOD_ENOUGH:
+            found[task] = floor
     return found
-
-
-def _floor(written: Texts, pairs: list[Pair], places: list[tuple[int, str]]) -> float | None:
-    """The certainty above which what may be shown is good enough; None if that is too little everywhere."""
-    surest = sorted(
-        (
-            (text.certainty, METRICS["bleu"](text.text, pairs[index].texts[slot]))
-            for index, slot in places
-            if (text := written[index].get(slot)) and text.stands
-        ),
-        reverse=True,
-    )
-    means = np.cumsum([score for _, score in surest]) / np.arange(1, len(surest) + 1)
-    good = np.flatnonzero(means >= GOOD_ENOUGH)
-    if not len(good) or good[-1] + 1 < _LEAST_SHARE * len(places):
-        return None
-    return surest[good[-1]][0]
 
 
 def worth_asking(figures: Mapping[str, Any]) -> list[Task]:

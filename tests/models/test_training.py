@@ -17,7 +17,7 @@ from models.training.evaluate import Task
 from models.training.pairs import Pair
 
 HELD_OUT = {"networkx", "click", "requests", "attrs", "httpx", "werkzeug"}
-PERMISSIVE = ("NCSA", "MIT", "BSD-", "Apache-2.0", "PSF-", "ISC")
+PERMISSIVE = ("NCSA", "MIT", "BSD-", "Apache-2.0", "PSF-", "ISC", "CC0-")
 
 
 def make_pairs(count):
@@ -521,41 +521,31 @@ def test_a_task_that_loses_to_a_baseline_by_any_metric_is_not_asked_for():
     assert evaluate.worth_asking({"tasks": found}) == [Task("function", "summary")]
 
 
-def test_below_its_floor_nothing_of_the_validation_packages_is_good_enough(trained, monkeypatch):
-    folder, taught = trained
-    monkeypatch.setattr(evaluate, "_LEAST_TEXTS", 1)
-    monkeypatch.setattr(evaluate, "GOOD_ENOUGH", 0.0)
-    encoder = tokenizer.Encoder(folder / "whole")
-    written = evaluate.write(evaluate.load_exactly(folder / "whole"), encoder, taught)
-    written = [{slot: replace(text, stands=True) for slot, text in texts.items()} for texts in written]
-    everything = evaluate.floors(written, taught)
-    assert Task("function", "param") in everything and Task("function", "returns") not in everything
-    monkeypatch.setattr(evaluate, "GOOD_ENOUGH", 101.0)
-    assert evaluate.floors(written, taught) == {}
-
-
-def test_of_all_validation_packages_the_worst_counts(monkeypatch):
-    pair = Pair("good", "function", "f", "", "", "", {"summary": "Open the file."})
+def test_what_is_shown_has_to_be_good_enough_in_every_package(monkeypatch):
+    task = Task("function", "summary")
+    monkeypatch.setattr(evaluate, "READ", {task: -0.5, Task("function", "param"): -0.5})
+    pair = Pair("good", "function", "f", "", "", "", {"summary": "Open the file.", "param.a": "A file."})
     taught = [pair] * 60 + [replace(pair, package="bad")] * 60 + [replace(pair, package="small")]
-    good = [{"summary": evaluate.Text("Open the file.", -0.1 - n / 100)} for n in range(60)]
-    bad = [
-        {"summary": evaluate.Text("Open the file." if n < 10 else "No.", -0.1 - n / 100)} for n in range(60)
-    ]
-    nothing = [{"summary": evaluate.Text("No.", -0.1)}]
-    (floor,) = evaluate.floors(good + good + nothing, taught).values()
-    assert floor == pytest.approx(-0.69)
-    (floor,) = evaluate.floors(good + bad + nothing, taught).values()
-    assert -0.69 < floor < -0.2
-    assert evaluate.floors(good + nothing * 60 + nothing, taught) == {}
+    right, wrong, unsure, other = (
+        [{"summary": evaluate.Text(text, certainty, stands=stands)}]
+        for text, certainty, stands in (
+            ("Open the file.", -0.4, True),
+            ("No.", -0.4, True),
+            ("No.", -0.6, True),
+            ("No.", -0.1, False),
+        )
+    )
+    assert evaluate.floors(right * 121, taught) == {task: -0.5}  # parameters: nothing is shown
+    assert evaluate.floors(right * 60 + wrong * 60 + right, taught) == {}
+    assert evaluate.floors(right * 60 + right * 20 + unsure * 40 + wrong, taught) == {task: -0.5}
+    assert evaluate.floors(right * 60 + right * 20 + other * 41, taught) == {task: -0.5}
+    assert evaluate.floors(right * 10 + unsure * 111, taught) == {}  # too little to tell
 
 
 def test_what_may_not_be_shown_is_not_said():
     pair = Pair("good", "function", "f", "", "", "", {"summary": "Open the file."})
     right = [{"summary": evaluate.Text("Open the file.", -0.5 - n / 100)} for n in range(60)]
     surer = [{"summary": evaluate.Text("No.", -0.1, stands=False)}] * 60
-    (floor,) = evaluate.floors(right + surer, [pair] * 120).values()
-    assert floor == pytest.approx(-1.09)
-    assert evaluate.floors(right[:5] + surer * 2, [pair] * 125) == {}  # too few to be asked for
     answers = {who: [[{"summary": "Open it."}] * 120] * 2 for who in ("name", "neighbour", "model")}
     found = evaluate.figures_of(Task("function", "summary"), [pair] * 120, answers, right + surer, -9.0)
     assert found["stands"] == found["said"]["share"] == 0.5
