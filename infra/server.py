@@ -6,6 +6,9 @@ thread of the connection; if Python then collects a cursor of that connection as
 thread, the loop waits too, and with it whoever has the lock. Here they take turns in the event loop before
 they begin. What Prefect writes without a transaction waits in SQLite still, but not that long
 (docs/decisions/2026-11-27-a-prefect-server-on-sqlite.md).
+
+And it does not hold back for 15 minutes, as Prefect does, what it is told of a run whose event before that it
+has not seen, because it was started since: automations would run again what crashed as late as that.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from prefect.cli import app
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.database.dependencies import set_database_config
+from prefect.server.events.ordering import memory as event_order
 from prefect.server.utilities.database import get_dialect
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
@@ -26,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 _TURN_S = 10.0
 _BUSY_MS = 5000
 _COLLECTED_AFTER_S = 0.1
+_EVENT_WAITS = timedelta(seconds=20)  # for the one before it
 
 
 class Sqlite(AioSqliteConfiguration):
@@ -84,6 +90,7 @@ class Sqlite(AioSqliteConfiguration):
 
 def main() -> None:
     """Prefect's command line, whose server has such a database where it has SQLite."""
+    event_order.PRECEDING_EVENT_LOOKBACK = _EVENT_WAITS
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
     if get_dialect(url).name == "sqlite":
         set_database_config(Sqlite(url))

@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from flows import logs
 from flows.settings import CONFIG_VARIABLE, Service, cache_home
-from infra.deploy import as_deploy_error, deploy, deployments_of, named_server
+from infra.deploy import as_deploy_error, crash_what_died, deploy, deployments_of, named_server
 from tasks.documents import DocmillError, SourceError
 from tasks.files import locked
 
@@ -154,12 +154,16 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
         stack.enter_context(_ended_by_sigterm())
         parts: list[Part] = []
         stack.callback(_stop, parts)
-        if not PREFECT_API_URL.value():
+        is_own = not PREFECT_API_URL.value()
+        if is_own:
             _refuse_taken(listen.host, listen.port)
+            stack.enter_context(locked(cache_home() / "up.lock", _tells_of_another(tell)))
             stack.enter_context(_own_server(listen, environment, parts, tell))
         environment["PREFECT_API_URL"] = named_server()
         _create_work_pool(service.work_pool)
         deploy(service)
+        if is_own:  # all that ran was of this machine, and ended with the docmill up before
+            crash_what_died()
         parts.append(_worker(service.work_pool, environment))
         address = ["--host", listen.host, "--port", str(listen.webhook_port)]
         parts.append(Part("webhook", ["infra.cli", "webhook", *address], environment))
@@ -170,6 +174,11 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
             _bury({part.process.pid for part in parts})
             for part in parts:
                 part.look_after()
+
+
+def _tells_of_another(tell: Callable[[str], None]) -> Callable[[], None]:
+    """Whoever waits for another one to end, whose builds would go on at this one's server, says so."""
+    return lambda: tell("another docmill up of this user is stopping, or runs: waiting for its end")
 
 
 def _bury(parts: set[int]) -> None:

@@ -109,7 +109,8 @@ def test_deploying_again_changes_nothing(server):
             automations = client.request("POST", "/automations/filter", json={}).json()
             return (
                 sorted((one.name, one.entrypoint, len(one.schedules)) for one in deployments),
-                sorted((one["name"], one["id"], one["enabled"]) for one in automations),
+                # By the trigger's id the server knows which runs it watches.
+                sorted((one["name"], one["id"], one["trigger"]["id"], one["enabled"]) for one in automations),
                 client.read_global_concurrency_limit_by_name("docmill-deployed"),
             )
 
@@ -118,7 +119,7 @@ def test_deploying_again_changes_nothing(server):
         assert found() == first
     deployments, automations, limit = first
     assert [name for name, _, _ in deployments] == ["nightly", "on-demand", "on-push"]
-    assert [name for name, _, _ in automations] == [
+    assert [name for name, *_ in automations] == [
         "docmill: crash zombie flows",
         "docmill: run a night again that crashed",
         "docmill: run again what crashed",

@@ -179,6 +179,43 @@ def test_pushes_and_nights_are_published_until_an_interrupt(
     assert built == {("workshop", revision)}
 
 
+def test_what_ran_when_all_was_killed_is_run_again_after_the_next_start(
+    git_repository, operators_file, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
+    revision = git_repository.push("first")
+    service = Service(operators_file, tmp_path / "prefect", "http://127.0.0.1:9/")
+    try:
+        on_push = service.asked("deployments/name/on-push/on-push")
+        # In the middle of a build, by all that the server knows.
+        given = {"parameters": {"repository": "workshop", "branch": "main"}}
+        later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}
+        run = service.asked(f"deployments/{on_push['id']}/create_flow_run", {**given, "state": later})
+        building = {"state": {"type": "RUNNING", "name": "Building"}, "force": True}
+        service.asked(f"flow_runs/{run['id']}/set_state", building)
+    finally:
+        tree = [psutil.Process(service.process.pid), *psutil.Process(service.process.pid).children(True)]
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        service.process.wait(60)
+        psutil.wait_procs(tree, 60)
+    service = Service(operators_file, tmp_path / "prefect", "http://127.0.0.1:9/")
+    try:
+        assert service.ended(run["id"])["state_name"] == "Crashed"
+        for _ in range(600):
+            others = [one for one in service.asked("flow_runs/filter", {}) if one["id"] != run["id"]]
+            if found := [one for one in others if one["parameters"].get("repository") == "workshop"]:
+                break
+            threading.Event().wait(0.2)
+        (successor,) = found
+        assert successor["parameters"]["attempt"] == 2
+        assert service.ended(successor["id"])["state_name"] == "Published"
+        assert revision in service.ended(successor["id"])["state"]["message"]
+    finally:
+        service.interrupt()
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
