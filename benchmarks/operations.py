@@ -252,7 +252,7 @@ def night(service: Service) -> dict[str, Any]:
             tree = psutil.Process(service.process.pid).children(recursive=True)
             peak = max(peak, sum(one.memory_full_info().pss for one in tree) / 1e6)
         answer = service.client.get(f"{service.api}/flow_runs/{run}")
-        found = answer.json() if answer.is_success else {"state_type": None}
+        found: dict[str, Any] = answer.json() if answer.is_success else {"state_type": None}
         if found["state_type"] in ENDED:
             seconds = round(time.perf_counter() - start, 1)
             message = found["state"]["message"]
