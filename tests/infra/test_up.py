@@ -235,6 +235,30 @@ def test_what_cannot_run_says_why_in_a_line(environment, said, monkeypatch, caps
     assert "hunter2" not in line
 
 
+def test_who_comes_before_another_has_ended_waits_and_says_so(home):
+    from infra.up import _tells_of_another
+    from tasks.files import locked
+
+    told: list[str] = []
+    waiting = threading.Event()
+
+    def tell(line: str) -> None:
+        told.append(line)
+        waiting.set()
+
+    def come_second() -> None:
+        with locked(home / "up.lock", _tells_of_another(tell)):
+            told.append("starts")
+
+    with locked(home / "up.lock"):
+        second = threading.Thread(target=come_second)
+        second.start()
+        assert waiting.wait(60)
+        assert len(told) == 1 and "waiting for its end" in told[0]
+    second.join(60)
+    assert told[1:] == ["starts"]
+
+
 def test_beyond_loopback_the_auth_string_is_made_once_and_private(home):
     from infra.up import _kept_auth
 
