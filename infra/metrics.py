@@ -23,7 +23,7 @@ from httpx import HTTPError
 from msgspec import Struct
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import PrefectException
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -62,6 +62,11 @@ class Deliveries:
         )
         self._refused = Counter(
             "docmill_webhook_refused", "Deliveries refused, by HTTP status.", ("status",), registry=registry
+        )
+        self.kept = Gauge(
+            "docmill_webhook_kept",
+            "Sites with pushes that the Prefect server has yet to be told of.",
+            registry=registry,
         )
         self._seconds = Histogram(
             "docmill_webhook_answer_seconds",

@@ -36,7 +36,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -477,10 +477,10 @@ def application(
         SourceError: There is no secret to hold signatures against, or no place to keep pushes.
     """
     registry, spool = CollectorRegistry(), Spool(cache_home() / "pushes")
-    receive, builds = Receiver(service, Deliveries(registry, _NAMES)), Builds(service)
+    deliveries, builds = Deliveries(registry, _NAMES), Builds(service)
+    receive = Receiver(service, deliveries)
     registry.register(builds)
-    waiting = Gauge("docmill_webhook_kept", "Sites with pushes that wait for the server.", registry=registry)
-    waiting.set_function(lambda: receive.runs.waiting if receive.runs else 0)
+    deliveries.kept.set_function(lambda: receive.runs.waiting if receive.runs else 0)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
