@@ -264,9 +264,9 @@ def night(service: Service) -> dict[str, Any]:
             }
 
 
-def long_run(service: Service, repository: Repository, runs: int) -> list[dict[str, Any]]:
+def long_run(service: Service, repository: Repository, runs: int) -> Iterator[dict[str, Any]]:
     """What the service holds as one run follows the other."""
-    samples = [service.sample(0)]
+    yield service.sample(0)
     for number in range(1, runs + 1):
         if number % 2:
             repository.push("a.py", module(f"run_{number}"))
@@ -275,9 +275,7 @@ def long_run(service: Service, repository: Repository, runs: int) -> list[dict[s
             raise SystemExit(f"run {number}: {state}")
         if number % max(1, runs // SAMPLES) == 0:
             time.sleep(5)  # processes of builds end
-            samples.append(service.sample(number))
-            print("  ", samples[-1], flush=True)
-    return samples
+            yield service.sample(number)
 
 
 @contextmanager
@@ -328,7 +326,15 @@ def main() -> None:
                 results["receiver"].append(taken(service, [one.name for one in many], at_once))
                 print(results["receiver"][-1], flush=True)
             service.wait_until_idle()
-            results["long_run"] = long_run(service, many[0], arguments.runs)
+            keep(results)  # the rest takes an hour
+            results["long_run"] = []
+            for sample in long_run(service, many[0], arguments.runs):
+                results["long_run"].append(sample)
+                print("  ", sample, flush=True)
+                keep(results)
+
+
+def keep(results: dict[str, Any]) -> None:
     file = HERE / "results" / f"operations-{datetime.now(UTC):%Y-%m-%d}.json"
     file.write_text(json.dumps(results, indent=1) + "\n")
 
