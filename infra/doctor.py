@@ -99,7 +99,7 @@ def examine(config: Path | None) -> Iterator[Finding]:
     yield from _of("result storage", partial(_results, settings))
     yield from _of("sites", partial(_sites, settings, service))
     yield from _of("model", partial(_models, settings, service))
-    yield from _of("device", partial(_device, settings))
+    yield from _of("device", partial(_device, settings, service))
     yield from _of("disk", partial(_disk, settings, service))
 
 
@@ -382,8 +382,13 @@ def _locations(service: Service) -> Iterator[tuple[str, str]]:
         yield "index", service.index
 
 
+def _models_asked(settings: Settings, service: Service) -> set[str]:
+    """What repositories are built with; without any, what a build has that names no model."""
+    return {one.model or settings.model for one in service.repositories} or {settings.model}
+
+
 def _models(settings: Settings, service: Service) -> Iterator[_Said]:
-    for name in sorted({settings.model, *(one.model for one in service.repositories if one.model)}):
+    for name in sorted(_models_asked(settings, service)):
         folder = BUNDLED if name == "bundled" else Path(name).expanduser()
         if name == "none":
             yield _ok("none is asked for texts")
@@ -423,7 +428,7 @@ def _model_in(folder: Path, name: str) -> _Said:
     return _ok(f"{name}: {tensors} tensors{held}")
 
 
-def _device(settings: Settings) -> Iterator[_Said]:
+def _device(settings: Settings, service: Service) -> Iterator[_Said]:
     gpus = [*Path("/proc/driver/nvidia/gpus").glob("*/information")]
     if settings.device == "cuda" and not gpus:
         yield _wrong("device is cuda, and no NVIDIA driver tells of one; set device = 'auto' or install it")
@@ -433,7 +438,7 @@ def _device(settings: Settings) -> Iterator[_Said]:
     has = "avx512_vnni" in flags
     computing = f"products in int8 by {fast}" if has else "no products in int8, for want of AVX-512 VNNI"
     yield _ok(f"{len(gpus)} GPUs; {len(os.sched_getaffinity(0))} cores, {computing}")
-    if settings.model == "none":
+    if _models_asked(settings, service) == {"none"}:
         return
     if not any((cache_home() / "tuned").glob("*.json")):
         yield _warning("texts take longer than need be: docmill model tune has not run on this machine")

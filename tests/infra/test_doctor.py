@@ -74,6 +74,20 @@ def test_with_nothing_set_up_nothing_is_wrong(examined, without_server):
     assert found["settings"][0][0] == "warning"
 
 
+def test_models_are_looked_at_that_repositories_are_built_with(
+    examined, without_server, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DOCMILL_MODEL", "bundled")
+    plain = repository("a", tmp_path / "a")
+    without = repository("b", tmp_path / "b") + 'model = "none"\n'
+    for repositories, models in ((plain, 1), (plain + without, 2), (without, 0)):
+        configured(repositories)
+        found = examined()[1]
+        assert sum(said.startswith("bundled: ") for _, said in found["model"]) == (models > 0)
+        assert sum("none is asked" in said for _, said in found["model"]) == (models != 1)
+        assert any("docmill model tune" in said for _, said in found["device"]) == (models > 0)
+
+
 def test_settings_that_cannot_be_used_keep_nothing_from_its_turn(examined, without_server):
     configured("nonsense = 1\n")
     status, found = examined()
