@@ -45,6 +45,13 @@ _NOT_OF_BUILDS = {
     "DOCMILL_FAILURE_URL",
     "PREFECT_SERVER_API_AUTH_STRING",
 }
+SERVER_DEFAULTS = {
+    # Else the UI looks for the API at port 4200 of the machine that the browser runs on.
+    "PREFECT_SERVER_UI_API_URL": "/api",
+    # Else runs are kept for ever. Of those that go, after 90 days, none has a site's last report, which each
+    # night writes anew.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+}
 # prctl(2)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -208,8 +215,8 @@ def _own_server(
     environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = (
         "prefect.server.concurrency.lease_storage.filesystem"
     )
-    # Else the UI looks for the API at port 4200 of the machine that the browser runs on.
-    environment.setdefault("PREFECT_SERVER_UI_API_URL", "/api")
+    for name, value in SERVER_DEFAULTS.items():
+        environment.setdefault(name, value)
     auth = environment.get("PREFECT_SERVER_API_AUTH_STRING")
     if not auth and not _is_loopback(listen.host):
         auth = _kept_auth()
