@@ -134,7 +134,7 @@ def _symbols(root: str, chunk: Chunk) -> list[Symbol]:
     try:
         with warnings.catch_warnings(action="ignore"):
             return parse_module(_source(root, chunk), chunk.path, chunk.name).symbols
-    except (UnicodeDecodeError, SyntaxError, RecursionError, MemoryError):
+    except (UnicodeDecodeError, SyntaxError, RecursionError):
         return []
 
 

@@ -167,7 +167,7 @@ def _found_in(file: Path) -> list[Contradiction]:
 
     try:
         (parsed,) = on_fresh_stack(found, [text_of(file.read_bytes(), file.name)])
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+    except (OSError, ValueError, SyntaxError, RecursionError):
         return []
     return parsed
 

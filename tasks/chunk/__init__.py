@@ -155,7 +155,7 @@ def _parse(source: str, chunk: Chunk) -> tuple[Module | None, Outline]:
             parsed = parse_module(source, chunk.path, chunk.name)
     except SyntaxError as error:
         return None, Outline(skipped=explain_syntax_error(source, chunk.path, error))
-    except (RecursionError, MemoryError):
+    except RecursionError:
         return None, Outline(skipped=SkippedFile(chunk.path, "nesting", "nested too deeply to be parsed"))
     symbols, doubts = overridden(parsed.symbols, chunk.overrides)
     module = Module(chunk.path, chunk.name, tuple(symbols), parsed.local_imports)

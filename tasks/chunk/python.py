@@ -84,9 +84,12 @@ def parse_module(source: str, path: str, name: str) -> ParsedModule:
 
     Raises:
         SyntaxError: The running interpreter's grammar rejects the text.
-        RecursionError, MemoryError: It is nested too deeply to be parsed.
+        RecursionError: It is nested too deeply to be parsed.
     """
-    tree = ast.parse(source)
+    try:
+        tree = ast.parse(source)
+    except MemoryError as error:  # so the parser says that its stack is full
+        raise RecursionError(str(error)) from error
     package = path.rsplit("/", 1)[-1] in ("__init__.py", "__init__.pyi")
     return _Chunker(source, path, name, package, tree).run()
 
