@@ -9,7 +9,6 @@ said of parameters, results and exceptions. Each is measured with the name as it
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,7 @@ from models.words import sentence_of
 # Written with the test packages in sight, most of whose functions are networkx's: the hardest control.
 ONE_FOR_ALL = "Return a list of the given nodes in the graph."
 SETTINGS = ("named", "masked")
-GOOD_ENOUGH = 18.0  # BLEU that what is shown has to reach in each validation package
-_LEAST_TEXTS = 20  # of a task shown in a package, for that to count
+GOOD_ENOUGH = 18.0  # BLEU that what is shown has to reach on the validation packages
 _SHARES = tuple(share / 20 for share in range(1, 21))
 
 
@@ -55,10 +53,10 @@ TASKS = (
     Task("function", "returns"),
     Task("function", "raises"),
 )
-# The certainty from which on a task's texts are shown: where a reader who did not know who wrote what begins
-# to find few of those of the validation packages wrong; of other tasks it does not. A model that is trained
-# anew is to be read anew (docs/decisions/2026-11-27-floors-by-a-reader.md).
-READ = {Task("function", "summary"): -0.55}
+# The certainty from which on a task's texts are shown: where of those of the validation packages one in
+# twenty is wrong to readers who do not know who wrote what; of other tasks they are nowhere so few. A model
+# that is trained anew is to be read anew (docs/decisions/2026-11-27-floors-by-a-reader.md).
+READ = {Task("function", "summary"): -0.37}
 
 
 @dataclass(frozen=True)
@@ -277,20 +275,15 @@ def curve(certainty: np.ndarray, bleu: np.ndarray) -> list[dict[str, float]]:
 
 
 def floors(written: Texts, pairs: list[Pair]) -> dict[Task, float]:
-    """Return the floors that a reader set, of those tasks whose texts above are good enough in every package.
-
-    A user's package is like none of the validation packages, so that the worst of them counts, and not their
-    mean. Packages in which few texts are shown say nothing.
-    """
+    """Return the floors that readers set, of those tasks whose texts above are good enough by BLEU, too."""
     found = {}
     for task, floor in READ.items():
-        shown: dict[str, list[float]] = defaultdict(list)
-        for index, slot in places_of(task, pairs):
-            if certainty_of(written, (index, slot)) >= floor:
-                score = METRICS["bleu"](written[index][slot].text, pairs[index].texts[slot])
-                shown[pairs[index].package].append(score)
-        means = [np.mean(scores) for scores in shown.values() if len(scores) >= _LEAST_TEXTS]
-        if means and min(means) >= GOOD_ENOUGH:
+        scores = [
+            METRICS["bleu"](written[index][slot].text, pairs[index].texts[slot])
+            for index, slot in places_of(task, pairs)
+            if certainty_of(written, (index, slot)) >= floor
+        ]
+        if scores and np.mean(scores) >= GOOD_ENOUGH:
             found[task] = floor
     return found
 

@@ -521,11 +521,10 @@ def test_a_task_that_loses_to_a_baseline_by_any_metric_is_not_asked_for():
     assert evaluate.worth_asking({"tasks": found}) == [Task("function", "summary")]
 
 
-def test_what_is_shown_has_to_be_good_enough_in_every_package(monkeypatch):
+def test_what_is_shown_has_to_be_good_enough(monkeypatch):
     task = Task("function", "summary")
     monkeypatch.setattr(evaluate, "READ", {task: -0.5, Task("function", "param"): -0.5})
-    pair = Pair("good", "function", "f", "", "", "", {"summary": "Open the file.", "param.a": "A file."})
-    taught = [pair] * 60 + [replace(pair, package="bad")] * 60 + [replace(pair, package="small")]
+    pair = Pair("p", "function", "f", "", "", "", {"summary": "Open the file.", "param.a": "A file."})
     right, wrong, unsure, other = (
         [{"summary": evaluate.Text(text, certainty, stands=stands)}]
         for text, certainty, stands in (
@@ -535,11 +534,10 @@ def test_what_is_shown_has_to_be_good_enough_in_every_package(monkeypatch):
             ("No.", -0.1, False),
         )
     )
-    assert evaluate.floors(right * 121, taught) == {task: -0.5}  # parameters: nothing is shown
-    assert evaluate.floors(right * 60 + wrong * 60 + right, taught) == {}
-    assert evaluate.floors(right * 60 + right * 20 + unsure * 40 + wrong, taught) == {task: -0.5}
-    assert evaluate.floors(right * 60 + right * 20 + other * 41, taught) == {task: -0.5}
-    assert evaluate.floors(right * 10 + unsure * 111, taught) == {}  # too little to tell
+    assert evaluate.floors(right * 50, [pair] * 50) == {task: -0.5}  # parameters: nothing is shown
+    assert evaluate.floors(right * 5 + wrong * 45, [pair] * 50) == {}
+    assert evaluate.floors(right * 5 + (unsure + other) * 20, [pair] * 45) == {task: -0.5}
+    assert evaluate.floors(unsure * 50, [pair] * 50) == {}
 
 
 def test_what_may_not_be_shown_is_not_said():
