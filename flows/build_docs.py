@@ -159,8 +159,11 @@ def build_docs(
     }
     try:
         opened = open_source(source, revision or None, cache_home())
-        settings = resolve_settings(opened.root, flags, Path(config) if config else None).settings
-        _refuse_lost(settings.out)
+        resolved = resolve_settings(opened.root, flags, Path(config) if config else None)
+        settings = resolved.settings
+        if deployment.id:
+            _refuse_lost(settings.out)
+            resolved.service.refuse_taken(settings.out)
         build_as_tasks(opened, settings, TaskRun(report, ResultStorage(settings)))
     except BaseException as error:
         report.fail(error)
@@ -177,7 +180,7 @@ def _refuse_lost(out: str) -> None:
     Raises:
         SourceError: The site would go into that folder.
     """
-    if deployment.id and "://" not in out and not Path(out).expanduser().is_absolute():
+    if "://" not in out and not Path(out).expanduser().is_absolute():
         raise SourceError(f"out {out!r}: give an absolute path; a worker builds in a folder of its own")
 
 

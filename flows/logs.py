@@ -27,6 +27,8 @@ _OF_A_SITE = ("repository", "branch", "revision")
 _TEXT = "%(asctime)s %(name)s %(message)s"
 
 _revision: ContextVar[str | None] = ContextVar("revision", default=None)
+# What the runs of this process build: of their ends Prefect tells when they are over.
+_built: dict[str, dict[str, Any]] = {}
 
 
 @contextmanager
@@ -50,14 +52,21 @@ class JsonLines(JsonFormatter):
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
     ) -> None:
         """Fill in the fields; None where there is nothing to say."""
-        run = {"run": None, "revision": _revision.get(), **_of_run()}
+        here = _of_run()
+        run = getattr(record, "flow_run_id", None) or here.get("run")
+        site = {name: value for name in _OF_A_SITE if (value := here.get(name))}
+        if here:
+            site = _built[here["run"]] = _built.get(here["run"], {}) | site
+        elif run is not None:
+            site = _built.get(run, {})
         log_data["time"] = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         log_data["level"] = record.levelname.lower()
         log_data["logger"] = record.name
         log_data["message"] = record.message
-        log_data["run"] = getattr(record, "flow_run_id", None) or run["run"]
+        log_data["run"] = run
         for name in _OF_A_SITE:
-            log_data[name] = getattr(record, name, None) or run.get(name)
+            log_data[name] = getattr(record, name, None) or site.get(name)
+        log_data["task"] = getattr(record, "task_run_name", None)
         if "exc_info" in message_dict:
             log_data["error"] = message_dict["exc_info"]
 
@@ -70,7 +79,7 @@ def _of_run() -> dict[str, Any]:
         return {}
     given = found.flow_run.parameters or {}
     of_site = {name: given.get(name) for name in ("repository", "branch")}
-    return {"run": str(found.flow_run.id), **of_site}
+    return {"run": str(found.flow_run.id), "revision": _revision.get(), **of_site}
 
 
 def tell_failures_once() -> None:

@@ -381,6 +381,23 @@ class Service(BaseModel):
                 return one
         raise SourceError(f"repository {name!r}: is not in the operator's file")
 
+    def refuse_taken(self, out: str) -> None:
+        """See that a site that somebody asks for replaces none of the operator's file.
+
+        Raises:
+            SourceError: It would.
+        """
+        sites = ((one, branch) for one in self.repositories for branch in one.branches)
+        taken = {str(one.flags(branch)["out"]): one.name for one, branch in sites}
+        if self.index is not None:
+            taken[self.index] = "index"
+        for place, name in taken.items():
+            if _inside(out).startswith(_inside(place)) or _inside(place).startswith(_inside(out)):
+                raise SourceError(
+                    f"out {out!r}: {name!r} of the operator's file has its place there; "
+                    "run on-push to have it built, or choose a place beside it"
+                )
+
 
 _SHORTEST_SECRET = 16  # characters
 _SECRET = {"webhook_secret", "webhook_secret_before", "failure_url"}

@@ -20,13 +20,6 @@ from msgspec import Struct
 from prefect.automations import Automation
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
@@ -37,13 +30,12 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
-from prefect.states import Crashed, State
 from prefect.types import SecretDict
 from prefect.types.entrypoint import EntrypointType
 from pydantic import SecretStr
 
 from flows import logs
-from flows.nightly import ON_PUSH, PARTIAL
+from flows.nightly import PARTIAL
 from flows.on_push import DEGRADED, PUBLISHED, UNCHANGED, limit_of
 from flows.settings import Service
 from tasks.documents import DocmillError, SourceError, first_line
@@ -164,24 +156,6 @@ def deploy(service: Service) -> None:
             _upsert(client, _tell_of_failures([*ids.values()], service.failure_url))
         else:
             _forget_failures(client)
-
-
-def crash_what_died() -> None:
-    """Have a server whose runs were all of this machine know that they ended with it, and run them again.
-
-    Raises:
-        DeployError: It does not answer.
-    """
-    ran = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
-    with as_deploy_error(), get_client(sync_client=True) as client:
-        ids = [client.read_deployment_by_name(name).id for name in (ON_PUSH, "nightly/nightly")]
-        of_docmill = DeploymentFilter(id=DeploymentFilterId(any_=ids))
-        while found := client.read_flow_runs(
-            deployment_filter=of_docmill, flow_run_filter=FlowRunFilter(state=ran)
-        ):
-            for run in found:
-                ended: State[Any] = Crashed(message="its process ended with docmill up")
-                client.set_flow_run_state(run.id, ended, force=True)
 
 
 def named_server() -> str:

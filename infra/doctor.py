@@ -200,7 +200,10 @@ def _server(service: Service) -> Iterator[_Said]:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+    from infra.up import refuse_unwritable_home
+
     if not PREFECT_API_URL.value():
+        refuse_unwritable_home()
         yield _ok("none is named by PREFECT_API_URL; docmill up starts one")
         return
     once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,11 +23,12 @@ import psutil
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from flows import logs
 from flows.settings import CONFIG_VARIABLE, Service, cache_home
-from infra.deploy import as_deploy_error, crash_what_died, deploy, deployments_of, named_server
+from infra.crashes import crash_what_died
+from infra.deploy import as_deploy_error, deploy, deployments_of, named_server
 from tasks.documents import DocmillError, SourceError
 from tasks.files import locked
 
@@ -86,7 +88,7 @@ class Part:
             cwd="/",
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+            preexec_fn=_as_a_part,
         )
 
     def look_after(self) -> None:
@@ -108,22 +110,43 @@ class Part:
         self.start()
 
     def stop(self) -> None:
-        """End it and all that it started, builds first, which then tell the server that they end."""
-        with suppress(psutil.NoSuchProcess):
+        """End it and all that it started, builds first, which then tell the server that they end.
+
+        It stands still meanwhile: a worker would start the builds that are made in the place of those.
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGSTOP)
             _end_children(psutil.Process(self.process.pid))
-        self.process.terminate()
+            self.process.terminate()
+            self.process.send_signal(signal.SIGCONT)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(_STOPS_S)
         self.process.kill()
         self.process.wait()
 
 
+def _as_a_part() -> None:
+    """Make of a new process one that ends with the one that starts it, however that ends."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # Ignored, as in the background of a script, it would stay so; and Prefect's worker ends by it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _end_children(process: psutil.Process) -> None:
     """End all that a process started; what its children started is theirs to end, as long as they can."""
     started = process.children(recursive=True)
     _signal(process.children(), signal.SIGTERM)
-    _, alive = psutil.wait_procs(started, _STOPS_S)
+    until = time.monotonic() + _STOPS_S
+    while (alive := [one for one in started if _is_alive(one)]) and time.monotonic() < until:
+        time.sleep(_POLL_S / 5)
     _signal(alive, signal.SIGKILL)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one whose parent stands still is there until that goes on."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _signal(processes: Iterable[psutil.Process], number: int) -> None:
@@ -149,6 +172,8 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
     if service.webhook_secret is None:
         raise SourceError("webhook: set DOCMILL_WEBHOOK_SECRET, as in $(openssl rand -hex 32)")
     deployments_of(service)  # else the server would be started first
+    if listen.port == listen.webhook_port:
+        raise SourceError(f"port {listen.port}: give the Prefect server and the receiver one each")
     _refuse_taken(listen.host, listen.webhook_port)
     environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if config is not None:
@@ -164,6 +189,7 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
         is_own = not PREFECT_API_URL.value()
         if is_own:
             _refuse_taken(listen.host, listen.port)
+            refuse_unwritable_home()
             stack.enter_context(locked(cache_home() / "up.lock", _tells_of_another(tell)))
             stack.enter_context(_own_server(listen, environment, parts, tell))
         environment["PREFECT_API_URL"] = named_server()
@@ -303,6 +329,24 @@ def _refuse_taken(host: str, port: int) -> None:
             raise SourceError(
                 f"{host} port {port}: {error.strerror}; choose another, or end what has it"
             ) from error
+
+
+def refuse_unwritable_home() -> None:
+    """See that a Prefect server can keep its database where it does unless told otherwise.
+
+    Raises:
+        SourceError: It cannot.
+    """
+    home = PREFECT_HOME.value()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise SourceError(
+            f"PREFECT_HOME {home}: {error.strerror}; the Prefect server keeps its database there: "
+            "set it to a place on a disk"
+        ) from error
 
 
 def _is_loopback(host: str) -> bool:

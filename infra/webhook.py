@@ -17,7 +17,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
@@ -48,6 +48,7 @@ from flows.logs import write_logs
 from flows.nightly import ON_PUSH
 from flows.on_push import ATTEMPTS, BUILDING, SECONDS_BETWEEN_SIGNS
 from flows.settings import Service, cache_home
+from infra.crashes import remind_of_crashes
 from infra.deploy import named_server
 from infra.metrics import Builds, Deliveries
 from infra.spool import Push, Spool
@@ -487,12 +488,16 @@ def application(
         async with connect() as client:
             builds.client = client
             receive.runs = Runs(client, spool)
-            passing_on = asyncio.create_task(receive.runs.pass_on(sites_of(service)))
-            passing_on.add_done_callback(_end_with)
+            duties = [
+                asyncio.create_task(receive.runs.pass_on(sites_of(service))),
+                asyncio.create_task(remind_of_crashes(client)),
+            ]
+            for duty in duties:
+                duty.add_done_callback(_end_with)
             yield
-            passing_on.cancel()
-            with suppress(asyncio.CancelledError):
-                await passing_on
+            for duty in duties:
+                duty.cancel()
+            await asyncio.gather(*duties, return_exceptions=True)
 
     async def health(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -515,10 +520,10 @@ def application(
     )
 
 
-def _end_with(passing_on: asyncio.Task[None]) -> None:
+def _end_with(duty: asyncio.Task[None]) -> None:
     """End the receiver, which is started again, rather than keep pushes that nobody passes on."""
-    if not passing_on.cancelled():
-        _log.critical("pushes are passed on no more", exc_info=passing_on.exception())
+    if not duty.cancelled():
+        _log.critical("the receiver cannot go on", exc_info=duty.exception())
         signal.raise_signal(signal.SIGTERM)
 
 

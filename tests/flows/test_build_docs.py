@@ -6,6 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
+import pytest
+
+from flows.settings import operator_file
 from infra.cli import main
 from tests.conftest import tree_bytes
 
@@ -127,3 +130,22 @@ def test_a_worker_does_not_build_where_nothing_stays(server, repository, monkeyp
     assert state.is_failed()
     assert "out 'site': give an absolute path" in state.message
     assert tasks == {}
+
+
+@pytest.mark.parametrize("out", ["site", "site/", "site/inner", "", "all"])
+def test_what_a_form_asks_for_replaces_no_site_of_the_operators_file(
+    server, repository, tmp_path, monkeypatch, out
+):
+    operator_file().parent.mkdir(parents=True)
+    operator_file().write_text(
+        f'index = "{tmp_path}/all"\n[[repositories]]\nname = "kept"\nsource = "https://example.org/kept"\n'
+        f'out = "{tmp_path}/site"\n'
+    )
+    from flows.build_docs import build_docs
+
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a deployment")
+    given = {"model": "none", "return_state": True}
+    state = build_docs(str(repository), out=f"{tmp_path}/{out}", **given)
+    assert state.is_failed() and "run on-push to have it built, or choose a place beside it" in state.message
+    assert not (tmp_path / "site").exists()
+    assert build_docs(str(repository), out=f"{tmp_path}/site2", **given).is_completed()

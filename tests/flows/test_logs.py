@@ -16,7 +16,7 @@ from flows.logs import ENVIRONMENT, JsonLines
 from flows.settings import operator_file
 from tests.infra.test_up import SECRET, free_ports
 
-FIELDS = ["time", "level", "logger", "message", "run", "repository", "branch", "revision"]
+FIELDS = ["time", "level", "logger", "message", "run", "repository", "branch", "revision", "task"]
 
 
 def test_a_record_is_a_line_of_ascii():
@@ -73,7 +73,7 @@ def test_the_lines_of_a_run_name_it_and_its_revision(server, configured):
     )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert {tuple(line)[:8] for line in lines} == {tuple(FIELDS)}
+    assert {tuple(line)[:9] for line in lines} == {tuple(FIELDS)}
     of_run = [line for line in lines if line["run"]]
     of_site = [line for line in of_run if line["repository"]]  # Prefect says before and after that it runs
     assert {(line["repository"], line["branch"]) for line in of_site} == {("workshop", "main")}
@@ -81,6 +81,10 @@ def test_the_lines_of_a_run_name_it_and_its_revision(server, configured):
     assert len({line["run"] for line in of_run}) == 1
     (told,) = [line for line in of_site if "pages" in line["message"]]
     assert (told["revision"], told["level"]) == (configured, "info")
+    ends = [line for line in of_run if line["message"].startswith("Finished in state")]
+    assert {line["task"] for line in ends} >= {None, "ingest", "publish"}
+    (end,) = [line for line in ends if line["task"] is None]
+    assert (end["repository"], end["branch"], end["revision"]) == ("workshop", "main", configured)
 
 
 def test_the_lines_of_the_receiver_name_what_a_delivery_is_about(server, configured):
