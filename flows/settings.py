@@ -452,6 +452,17 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
     return Resolved(settings=settings, service=service, origins={name: origins[name] for name in names})
 
 
+# What pydantic says in words of its own.
+_SAID = {
+    "extra_forbidden": "is no setting of a repository",
+    "missing": "is missing",
+    "string_pattern_mismatch": "give small letters, digits, dots, dashes and underscores, no sign first",
+    "string_too_short": "is empty",
+    "tuple_type": "give a list, in brackets",
+    "string_type": "give text, in quotes",
+}
+
+
 def _told(error: ValidationError, origins: Mapping[str, str]) -> str:
     """The first thing that is wrong with a value, as a line that does not repeat it: it may be a secret."""
     first = error.errors(include_input=False)[0]
@@ -459,8 +470,9 @@ def _told(error: ValidationError, origins: Mapping[str, str]) -> str:
     place = ".".join(str(part + 1) if isinstance(part, int) else part for part in inside)
     where = f"{name} {place}" if place and name == "repositories" else str(name)
     entry = f"{name} {inside[0] + 1}" if inside and isinstance(inside[0], int) else ""
-    origin = origins.get(entry) or origins.get(str(name), "settings")
-    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
+    of_entry = f"{entry} {inside[1]}" if entry and len(inside) > 1 else entry
+    origin = origins.get(of_entry) or origins.get(entry) or origins.get(str(name), "settings")
+    message = _SAID.get(first["type"], first["msg"].removeprefix("Value error, "))
     return f"{origin}: {where}: {message}"
 
 
@@ -492,7 +504,11 @@ def _add_file(
         _add(values, origins, {setting: layer[setting]}, f"{name}:{_line_of(setting, text)}")
         lines = [*_lines_of(setting, text)]
         if isinstance(layer[setting], list) and len(lines) == len(layer[setting]):  # a table each
-            origins.update({f"{setting} {entry}": f"{name}:{line}" for entry, line in enumerate(lines, 1)})
+            for number, (line, table) in enumerate(zip(lines, layer[setting], strict=True), 1):
+                origins[f"{setting} {number}"] = f"{name}:{line}"
+                of_table = "\n".join(text.splitlines()[line - 1 :])
+                for key in table if isinstance(table, dict) else ():
+                    origins[f"{setting} {number} {key}"] = f"{name}:{line - 1 + _line_of(key, of_table)}"
 
 
 def _line_of(name: str, text: str) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _LISTED = 20  # findings; a report has all
 _INTERRUPTED = "docmill: interrupted; the standing site is as it was"
 _METHODS = ("int8", "int4", "gptq-int8", "gptq-int4")
+_PASSWORD, _HIDDEN = r"(://[^:/@]*):[^@]*@", r"\1:***@"  # in an address
 _FLAGS = ("out", "model", "quantize", "device", "strict", "budget")
 _EPILOG = (
     "exit status: 0 built; 1 failed; 2 unusable arguments or source, nothing touched; "
@@ -684,9 +685,14 @@ def _show_config(arguments: argparse.Namespace) -> int:
     values = {**dict(resolved.settings), **dict(resolved.service)}
     fields = {**Settings.model_fields, **Service.model_fields}
     for name, origin in resolved.origins.items():
-        value = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", repr(values[name]))
-        print(f"{name} = {value}  ({origin})")
+        value = values[name]
+        shown = f"{len(value)}, listed below" if name == "repositories" and value else repr(value)
+        print(f"{name} = {re.sub(_PASSWORD, _HIDDEN, shown)}  ({origin})")
         print(f"    {fields[name].description}")
+    for one in resolved.service.repositories:
+        print(f"\n[[repositories]]  {one.name}")
+        for name, value in one.model_dump(exclude={"name"}, exclude_none=True).items():
+            print(f"    {name} = {re.sub(_PASSWORD, _HIDDEN, repr(value))}")
     return 0
 
 

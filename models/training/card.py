@@ -62,9 +62,9 @@ A text is shown only if it consists of words of the code, in whatever form, and 
 (those that nearly all packages below use in their summaries); if it leaves out nothing that the name says,
 and does not say a thing twice; and if the model's mean log-probability is above a floor. Floors are set by
 readers on {validation_names}: where one in twenty of the texts
-above is wrong to them, without knowing who wrote which. What has less than {good_enough:.0f} BLEU above its floor on
-these packages, and what does not beat both baselines there by every metric, with the name and without, is not
-asked for.
+above is wrong to them, without knowing who wrote which. What has less than {good_enough:.0f} BLEU above its
+floor on these packages, and what does not beat both baselines there by every metric, with the name and
+without, is not asked for.
 
 {verdicts}
 

@@ -204,8 +204,13 @@ def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('name = "click"', 'name = "Click docs"', "docmill.toml:2: repositories 1.name: "),
-        ('name = "click"', "", "repositories 1.name: Field required"),
+        ('name = "click"', 'name = "Click docs"', "docmill.toml:3: repositories 1.name: give small letters"),
+        ('name = "click"', "", "docmill.toml:2: repositories 1.name: is missing"),
+        (
+            'name = "click"',
+            'name = "click"\nmodel = 3',
+            "docmill.toml:3: repositories 1.model: give text, in quotes",
+        ),
         ("https://example.org", "ext::sh", "repositories 1.source: 'ext::sh/click.git' is no git address"),
         (
             "https://",
@@ -220,7 +225,7 @@ def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
         ("release/8", "--upload-pack=x", "repositories 1.branches: '--upload-pack=x' is no name of a branch"),
         ("/srv/click", "click", "repositories 1.out: 'click/{branch}': give an absolute path"),
         ("/{branch}", "", "repositories 1: 'click' has several branches: its out needs a {branch}"),
-        ("model", "modell", "repositories 1.modell: "),
+        ("model", "modell", "repositories 1.modell: is no setting of a repository"),
         (
             'name = "click"',
             'name = "click"\nbudget = "many"',
@@ -229,7 +234,7 @@ def test_a_secret_comes_from_the_environment_and_is_not_shown(layers):
         (
             REPOSITORY,
             f'{REPOSITORY}\n[[repositories]]\nname = "Other docs"\n',
-            f"docmill.toml:{len(REPOSITORY.splitlines()) + 2}: repositories 2.name: ",
+            f"docmill.toml:{len(REPOSITORY.splitlines()) + 3}: repositories 2.name: ",
         ),
         (REPOSITORY, REPOSITORY * 2, "repositories: two of them have the name 'click'"),
         (REPOSITORY, REPOSITORY + site("/srv//click/main/"), "two of them have the out '/srv//click/main/'"),

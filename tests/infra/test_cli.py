@@ -145,6 +145,22 @@ def test_config_show_prints_each_value_with_its_origin(source, capsys, monkeypat
     assert "(environment)" in printed and "hunter2" not in printed
 
 
+def test_config_show_lists_repositories_one_below_the_other(source, tmp_path, capsys):
+    file = tmp_path / "operator.toml"
+    file.write_text(
+        '[[repositories]]\nname = "a"\nsource = "https://example.org/a"\nout = "/srv/a"\nmodel = "none"\n'
+        '[[repositories]]\nname = "b"\nsource = "https://example.org/b"\nout = "/srv/b"\n'
+    )
+    assert main(["config", "show", str(source), "--config", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert f"repositories = 2, listed below  ({file}:1)\n" in printed
+    assert printed.endswith(
+        "\n[[repositories]]  b\n    source = 'https://example.org/b'\n    branches = ('main',)\n"
+        "    out = '/srv/b'\n"
+    )
+    assert "\n[[repositories]]  a\n    source = 'https://example.org/a'" in printed
+
+
 def test_plan_writes_nothing(source, tmp_path, capsys):
     assert main(["plan", str(source), "--out", str(tmp_path / "site")]) == 0
     assert "page  missing     a.py::\n" in capsys.readouterr().out
