@@ -37,7 +37,7 @@ from tasks.ingest.tree import printable
 _log = logging.getLogger("docmill.crashes")
 
 _OF_DOCMILL = (ON_PUSH, "nightly/nightly")
-_LOOK_EVERY_S = 30.0
+_LOOK_EVERY_S = 15.0
 _LOOK_S = 15.0
 _FORGOTTEN_AFTER = timedelta(seconds=60)  # a server that knows of a crash has acted on it by then
 _NO_LONGER = timedelta(days=1)

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -216,6 +217,33 @@ def test_what_ran_when_all_was_killed_is_run_again_after_the_next_start(
         service.interrupt()
 
 
+def test_a_stop_in_the_middle_of_a_build_starts_no_other(git_repository, operators_file, tmp_path):
+    git_repository.push("first")
+    service = Service(operators_file, tmp_path / "prefect", "http://127.0.0.1:9/")
+    try:
+        run = service.push().json()["detail"]
+        for _ in range(600):
+            if "submitted to infrastructure" in service.printed:
+                break
+            threading.Event().wait(0.1)
+    finally:
+        left = service.interrupt()
+    assert left == [] and service.process.returncode == 0, service.printed
+    with contextlib.closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as database:
+        query = "SELECT id, state_type, start_time FROM flow_run WHERE parameters LIKE '%workshop%'"
+        others = [row for row in database.execute(query) if uuid.UUID(row[0]) != uuid.UUID(run)]
+    assert {row[1:] for row in others} <= {("SCHEDULED", None)}
+    service = Service(operators_file, tmp_path / "prefect", "http://127.0.0.1:9/")
+    try:
+        for _ in range(600):
+            if (tmp_path / "site" / "symbols.json").exists():
+                break
+            threading.Event().wait(0.2)
+        assert "first" in (tmp_path / "site" / "symbols.json").read_text()
+    finally:
+        service.interrupt()
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
@@ -233,6 +261,26 @@ def test_what_cannot_run_says_why_in_a_line(environment, said, monkeypatch, caps
     (line,) = capsys.readouterr().err.splitlines()
     assert said.replace("PORT", port) in line
     assert "hunter2" not in line
+
+
+def test_one_port_for_two_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("DOCMILL_WEBHOOK_SECRET", SECRET)
+    assert main(["up", "--port", "4999", "--webhook-port", "4999"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "port 4999: give the Prefect server and the receiver one each" in line
+
+
+def test_a_database_that_cannot_be_kept_is_told_with_its_place(tmp_path, capsys):
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    file = tmp_path / "file"
+    file.touch()
+    with temporary_settings({PREFECT_HOME: file / "prefect", PREFECT_API_URL: None}):
+        assert main(["doctor"]) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("wrong")]
+    assert (
+        f"PREFECT_HOME {file}/prefect: Not a directory; the Prefect server keeps its database there" in line
+    )
 
 
 def test_who_comes_before_another_has_ended_waits_and_says_so(home):
