@@ -14,7 +14,7 @@ docs: $(READY)  ## build the documentation of REPO (a folder or a git address) i
 
 # Threads of one process that wait sleep, and leave their core to the others.
 test: $(READY)  ## run the tests, each file in one of some processes
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations=12
 
 check: $(READY)  ## lint, types, the layer rule
 	$(BIN)/ruff check

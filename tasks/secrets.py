@@ -72,6 +72,13 @@ def without_secrets(code: str) -> str:
     return "\n".join(map(_hidden, code.split("\n")))
 
 
+def told_without_secrets(said: str) -> str:
+    """What is said on a line, with each secret in it hidden."""
+    for secret in sorted(set(_secrets(said)), key=len, reverse=True):
+        said = said.replace(secret, HIDDEN) if secret else HIDDEN
+    return said
+
+
 def has_secret_literal(node: ast.AST) -> bool:
     """Whether a string in a syntax tree holds a secret, also one that is written in pieces side by side."""
     return any(map(_is_secret, ast.walk(node)))

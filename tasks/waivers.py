@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tasks.documents import Author, Checked, Contradiction, DocmillError, Finding, SourceError
 from tasks.files import read_committed
+from tasks.secrets import told_without_secrets
 
 WAIVERS_FILE = "docmill.waivers.toml"
 
@@ -143,6 +145,7 @@ def judge(
     waived = tuple(f for f in checked.findings if any(w.covers(f) for w in valid))
     standing = [f for f in checked.findings if f not in waived]
     standing += [stale for waiver in waivers if (stale := _stale(waiver, checked, today))]
+    standing = [replace(f, message=told_without_secrets(f.message)) for f in standing]
     blocks = [f.author != "human" or strict_human for f in standing]
     return Judgement(
         checked.pages,

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from tasks.chunk.docstrings import ParsedDocstring
 from tasks.documents import Contradiction, Parameter
-from tasks.secrets import has_secret
+from tasks.secrets import has_secret, told_without_secrets
 
 # Types that say different things, and by each what takes its values as well: it may be documented so.
 _SIMPLE = {"int", "float", "complex", "str", "bytes", "bool", "list", "tuple", "dict", "set", "frozenset"}
@@ -257,7 +257,10 @@ def in_symbol(
     path: str, symbol: str, span: tuple[int, int], found: Iterable[tuple[str, int, str]]
 ) -> list[Contradiction]:
     """Contradictions, as those of one symbol."""
-    return [Contradiction(rule, path, symbol, line, message, span) for rule, line, message in found]
+    return [
+        Contradiction(rule, path, symbol, line, told_without_secrets(message), span)
+        for rule, line, message in found
+    ]
 
 
 def _differing(described: str, annotated: str) -> tuple[str, str] | None:
@@ -281,7 +284,7 @@ def _simple(written: str) -> str:
 def _literal(text: str) -> tuple[str, object] | None:
     """A literal's type and value; None of what is none."""
     try:
-        value = ast.literal_eval(text.strip(" `."))
+        value = ast.literal_eval(text.strip(" `").rstrip("."))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     return (type(value).__name__, value) if not isinstance(value, int | float) else ("number", float(value))

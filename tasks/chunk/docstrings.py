@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from griffe import Docstring, DocstringSectionKind, Parser
@@ -124,7 +125,9 @@ def _take(section: Any, parsed: ParsedDocstring, rest: list[str]) -> None:
     if kind is kinds.text:
         rest.append(value)
     elif kind in (kinds.parameters, kinds.other_parameters):
-        for item in value:
+        for before, item in pairwise([None, *value]):
+            if before and item.name == "optional" and item.description == before.description:
+                continue  # "name, optional", which has no type
             for name in item.name.split(","):  # NumPy describes several at once
                 _take_parameter(name.strip("`").lstrip(" *\\`").strip(), item, parsed)
     elif kind is kinds.attributes:

@@ -9,6 +9,7 @@ not decided here.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
@@ -56,6 +57,7 @@ from tasks.chunk.syntax import (
 from tasks.documents import Contradiction, Kind, Parameter, Surface, Symbol
 from tasks.secrets import has_secret, has_secret_literal
 
+_ATTRS = {"define", "frozen", "mutable", "attrs", "s"}
 _DATACLASS = {"dataclass", "define", "frozen", "mutable", "attrs"}
 # Bases from which a class inherits no constructor that takes anything but its own attributes.
 _TAKING_ATTRIBUTES = {"NamedTuple", "TypedDict"}
@@ -83,7 +85,7 @@ def parse_module(source: str, path: str, name: str) -> ParsedModule:
         name: The module's dotted name.
 
     Raises:
-        SyntaxError: The running interpreter's grammar rejects the text.
+        SyntaxError: The running interpreter rejects the text.
         RecursionError: It is nested too deeply to be parsed.
     """
     try:
@@ -336,6 +338,7 @@ class _Chunker:
         names = names_in([*node.decorator_list, *node.bases, *(k.value for k in node.keywords)], set())
         text = docstring_of(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
+        takes_public = _ATTRS & {last_part(self._text(callee_of(d))) for d in node.decorator_list}
         self.symbols[qualified] = Symbol(
             qualified,
             "class",
@@ -352,8 +355,29 @@ class _Chunker:
         members: dict[str, None] = dict(names)
         self._statements(node.body, qualified, members)
         self._flush_overloads(f"{qualified}.")
+        if takes_public:
+            parsed = self._with_private_names(parsed, f"{qualified}.")
         self._settle_class_docs(node, qualified, parsed)
         self.symbols[qualified] = replace(self.symbols[qualified], names=tuple(members))
+
+    def _with_private_names(
+        self, parsed: docstrings.ParsedDocstring, prefix: str
+    ) -> docstrings.ParsedDocstring:
+        """A docstring that describes `x`, as the constructor of attrs takes it, of an attribute `_x`."""
+        names = [name.removeprefix(prefix) for name in self.symbols if name.startswith(f"{prefix}_")]
+        private = {
+            name.lstrip("_"): name for name in names if f"{prefix}{name.lstrip('_')}" not in self.symbols
+        }
+
+        def renamed(texts: dict[str, str]) -> dict[str, str]:
+            return {private.get(name, name): text for name, text in texts.items()}
+
+        return replace(
+            parsed,
+            parameters=renamed(parsed.parameters),
+            types=renamed(parsed.types),
+            defaults=renamed(parsed.defaults),
+        )
 
     def _settle_class_docs(
         self, node: ast.ClassDef, qualified: str, parsed: docstrings.ParsedDocstring
@@ -518,6 +542,10 @@ class _Chunker:
         self, node: FunctionNode, name: str, decorators: list[str], in_class: bool
     ) -> tuple[Symbol, _Body]:
         parameters = tuple(self._parameters(node.args))
+        if twice := [name for name, times in Counter(p.name for p in parameters).items() if times > 1]:
+            # Python's compiler refuses it; its parser does not.
+            message = f"duplicate argument {twice[0]!r} in function definition"
+            raise SyntaxError(message, (self.path, node.lineno, node.col_offset + 1, None))
         returns = self._optional_text(node.returns)
         head = "async def" if isinstance(node, ast.AsyncFunctionDef) else "def"
         signature = f"{head} {node.name}({parameters_text(parameters)})" + (
@@ -538,7 +566,7 @@ class _Chunker:
             overloads = () if is_overload else self.pending_overloads.get(name, ())
             known = (*parameters, *(p for overload in overloads for p in overload.parameters))
             self._contradictions(node, name, parsed, known if is_plain else None, returns, body)
-        special = slots.of_special_method(node.name) if in_class else {}
+        special = slots.of_special_method(node) if in_class else {}
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
         if (
@@ -731,7 +759,7 @@ class _Chunker:
         raised = node.exc
         message = ""
         if isinstance(raised, ast.Call):
-            message = message_of(raised.args[0]) if raised.args else ""
+            message = message_of(raised.args)
             raised = raised.func
         if has_secret(message):
             message = ""

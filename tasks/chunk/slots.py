@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from tasks.chunk import docstrings
 from tasks.chunk.docstrings import ParsedDocstring, listing
 from tasks.chunk.special_methods import SPECIAL_METHODS
-from tasks.chunk.syntax import last_part
+from tasks.chunk.syntax import FunctionNode, always_raises, last_part, returns_itself
 from tasks.documents import Parameter, Slot, Symbol
+
+_COPIES = ("__copy__", "__deepcopy__")
 
 # Of what has no slot, a title and a text in Markdown that follow the description.
 Titled = tuple[str, str]
@@ -91,10 +93,12 @@ def of_function(
     return slots
 
 
-def of_special_method(name: str) -> dict[str, Slot]:
-    """What Python itself says of such a method."""
-    text = SPECIAL_METHODS.get(name)
-    return {"summary": Slot(text, "derived")} if text else {}
+def of_special_method(node: FunctionNode) -> dict[str, Slot]:
+    """What Python itself says of such a method, unless its code says otherwise."""
+    text = SPECIAL_METHODS.get(node.name)
+    if text is None or always_raises(node) or (node.name in _COPIES and returns_itself(node)):
+        return {}
+    return {"summary": Slot(text, "derived")}
 
 
 def types_of_what_exists(parsed: ParsedDocstring, parameters: Sequence[Parameter]) -> dict[str, str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import io
+import re
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tasks.documents import Parameter
 from tasks.keys import digest_bytes
@@ -30,6 +31,9 @@ _ESCAPES = {
     for code in (*range(0x20), *range(0x7F, 0xA0))
     if chr(code) not in "\t\n"
 }
+# Where messages are filled in, by `%` and by `format`.
+_PRINTF = re.compile(r"%(?:\(\w+\))?[-#0 +]*(?:\*|\d+)?(?:\.(?:\*|\d+))?[a-zA-Z%]")
+_FIELD = re.compile(r"\{\{|\}\}|\{(?:[^{}]|\{[^{}]*\})*\}")
 _OPENING, _CLOSING = ("(", "[", "{"), (")", "]", "}")
 _ACCESSORS = ("setter", "deleter", "getter")
 # Decorators that a label on the page, the kind of a symbol or its overloads tell of.
@@ -91,9 +95,34 @@ def is_class_name(name: str) -> bool:
     return last_part(name).lstrip("_")[:1].isupper()
 
 
-def message_of(node: ast.expr) -> str:
-    """The text of an exception's message on one line, with an ellipsis for each computed part."""
-    return " ".join(_literal_text(node).split())
+def message_of(arguments: Sequence[ast.expr]) -> str:
+    """The text of an exception's message on one line, with an ellipsis for each computed part.
+
+    A word before further arguments is none: exceptions of a package's own begin with whatever they are of.
+    """
+    text = " ".join(_literal_text(arguments[0]).split()) if arguments else ""
+    return text if " " in text or len(arguments) == 1 else ""
+
+
+def always_raises(node: FunctionNode) -> bool:
+    """Whether a function only raises, and not to say that others are to define it."""
+    match _code_of(node):
+        case [ast.Raise() as raised]:
+            return "NotImplemented" not in ast.dump(raised)
+    return False
+
+
+def returns_itself(node: FunctionNode) -> bool:
+    """Whether a method only returns what it is called on."""
+    match _code_of(node), node.args:
+        case [ast.Return(value=ast.Name(id=name))], ast.arguments(args=[ast.arg(arg=receiver), *_]):
+            return name == receiver
+    return False
+
+
+def _code_of(node: FunctionNode) -> list[ast.stmt]:
+    """The statements of a function, but for its docstring."""
+    return node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
 
 
 def _literal_text(node: ast.expr) -> str:
@@ -102,10 +131,14 @@ def _literal_text(node: ast.expr) -> str:
             return _encodable(text)
         case ast.JoinedStr(values=parts):
             return "".join(_literal_text(part) or "…" for part in parts)
-        case ast.BinOp(left=left, op=ast.Mod() | ast.Add()):
+        case ast.BinOp(left=left, op=ast.Mod()):
+            return _PRINTF.sub(lambda found: "%" if found[0] == "%%" else "…", _literal_text(left))
+        case ast.BinOp(left=left, op=ast.Add()):
             return _literal_text(left)
         case ast.Call(func=ast.Attribute(value=text, attr="format")):
-            return _literal_text(text)
+            return _FIELD.sub(
+                lambda found: found[0][0] if found[0] in ("{{", "}}") else "…", _literal_text(text)
+            )
     return ""
 
 

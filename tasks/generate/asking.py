@@ -36,7 +36,7 @@ from tasks.documents import Kind, Module, Symbol
 from tasks.secrets import SECRETS_VERSION, has_secret, without_secret_literals, without_secrets
 
 # Raised whenever the same code would lead to other requests.
-ASKING_VERSION = (7, PROMPT_VERSION, SECRETS_VERSION)
+ASKING_VERSION = (8, PROMPT_VERSION, SECRETS_VERSION)
 
 _HEADING_TOKENS = 16
 _ALL_KINDS = ("function", "method", "property", "class", "module", "package")
@@ -165,7 +165,7 @@ def asked_of(
     if not wanted:
         return []
     try:
-        reader = _Reader(module, source, fits, hide_names)
+        reader = _Reader(module, source, fits, hide_names, asks_stubs=not manner.trained)
     except (RecursionError, MemoryError):  # it could just be parsed, but not from here
         return []
     found = []
@@ -183,14 +183,22 @@ def asked_of(
 class _Reader:
     """What a model reads of each symbol of a file."""
 
-    def __init__(self, module: Module, source: str, fits: Callable[[str], bool], hide_names: bool) -> None:
-        self.module, self.fits, self.hide_names = module, fits, hide_names
+    def __init__(
+        self,
+        module: Module,
+        source: str,
+        fits: Callable[[str], bool],
+        hide_names: bool,
+        *,
+        asks_stubs: bool,
+    ) -> None:
+        self.module, self.fits, self.hide_names, self.asks_stubs = module, fits, hide_names, asks_stubs
         self.tree = _parsed(source)
         self.nodes = {_place(node): (node, owner) for node, owner in definitions(self.tree)}
         self.symbols = {symbol.name: symbol for symbol in module.symbols}
 
     def asked(self, symbol: Symbol, frames: tuple[SlotFrame, ...]) -> Asked | None:
-        """A request; None for what is neither a function nor has parts."""
+        """A request; None for what is neither a function nor has parts, and for stubs, if not asked about."""
         if symbol.kind in ("module", "package"):
             # The modules of a package, which other files tell of, come to these members later.
             head = f"{symbol.kind} {NEUTRAL_MODULE if self.hide_names else self.module.name}:"
@@ -203,6 +211,8 @@ class _Reader:
             lines = {f"{symbol.name}.{name}": line for name, line in members(node).items()}
             head = class_head(masked_class(node) if self.hide_names else node)
             return self._outline(symbol, frames, head, lines)
+        if not self.asks_stubs and _is_stub(node):
+            return None
         # Searched before strings are shortened, which no pattern would know again, and after, for what only
         # the name beside it tells.
         shown = without_secret_literals(masked(node) if self.hide_names else node)
@@ -274,6 +284,15 @@ def _opening(slot: str, manner: Manner, first: bool) -> str:
         "raises": f"Raises {name} if",
     }
     return (manner.opening if first else "\n") + f"{title[kind]}:"
+
+
+def _is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether there is no code to summarize: nothing but a docstring, `pass` or an exception to raise."""
+    return all(
+        isinstance(statement, ast.Pass | ast.Raise)
+        or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        for statement in node.body
+    )
 
 
 def _parsed(source: str) -> ast.Module:

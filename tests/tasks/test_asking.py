@@ -96,6 +96,22 @@ def test_every_missing_slot_is_a_frame_in_the_order_of_the_page():
     assert "# opens" not in prompt(request) and "os.open(path)" in prompt(request)
 
 
+def test_a_trained_model_is_not_asked_about_what_has_no_code():
+    source = """
+        def one(): ...
+        def two(): raise TypeError("no")
+        class Lock:
+            def acquire(self):
+                # nothing to do
+                pass
+            def release(self): self.held = False
+        """
+    assert list(asked(source, trained_manner({"function": ["summary"], "method": ["summary"]}))) == [
+        "Lock.release"
+    ]
+    assert {"one", "two", "Lock.acquire", "Lock.release"} <= set(asked(source, CHAT))
+
+
 def test_what_a_human_wrote_is_not_asked_for():
     (request,) = asked(SOURCE, CHAT)["described"]
     assert [(f.slot, f.text) for f in request.frames] == [
@@ -122,7 +138,7 @@ def test_a_trained_model_is_given_the_marks_and_names_of_slots():
         ("param.b", "<|param|>b:"),
         ("returns", "<|returns|>"),
     ]
-    requests = asked(f"def f({', '.join(f'p{n}' for n in range(9))}): pass", manner)["f"]
+    requests = asked(f"def f({', '.join(f'p{n}' for n in range(9))}): p0()", manner)["f"]
     assert [len(request.frames) for request in requests] == [4, 5, 1]
 
 

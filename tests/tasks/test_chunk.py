@@ -472,7 +472,10 @@ def test_raises_are_derived_from_messages():
             if c: raise errors.Missing("no %s here" % a) from None
             if d: raise TypeError
             if e: raise KeyError("not this")
-            if g: raise Custom("{} of {}".format(a, b))
+            if g: raise Custom("{} of {{{b:>{width}}}}".format(a, b=b))
+            if h: raise Custom("100%% of %-5.2f and %(name)s" % a)
+            if i: raise Custom("dimensionless", a)
+            if j: raise Custom("not the same", a)
             try: ...
             except OSError as error: raise error
             raise
@@ -482,13 +485,76 @@ def test_raises_are_derived_from_messages():
     assert texts == {
         "raises.KeyError": ("As documented.", "human"),
         "raises.ValueError": ("must not be; … is not …", "derived"),
-        "raises.errors.Missing": ("no %s here", "derived"),
-        "raises.Custom": ("{} of {}", "derived"),
+        "raises.errors.Missing": ("no … here", "derived"),
+        "raises.Custom": ("… of {…}; 100% of … and …; not the same", "derived"),
     }
     assert [e for e in f.expected if e.startswith("raises.")] == [
         *("raises.ValueError", "raises.errors.Missing", "raises.TypeError", "raises.KeyError"),
         "raises.Custom",
     ]
+
+
+def test_special_methods_whose_code_does_another_thing_are_not_said_to_do_theirs():
+    found = symbols(
+        """
+        class C:
+            def __setitem__(self, key, value):
+                raise TypeError("is read-only")
+            def __getitem__(self, key):
+                raise NotImplementedError
+            def __delitem__(self, key):
+                if key: raise KeyError
+            def __copy__(self): return self
+            def __deepcopy__(self, memo): return C()
+            def __iter__(self): return self
+        """
+    )
+    derived = {name.removeprefix("C.") for name, s in found.items() if "summary" in s.slots}
+    assert derived == {"__getitem__", "__delitem__", "__deepcopy__", "__iter__"}
+
+
+@pytest.mark.parametrize(
+    ("decorator", "is_of_attrs"), [("attrs.define", True), ("attr.s", True), ("other", False)]
+)
+def test_attrs_takes_private_attributes_by_their_public_names(decorator, is_of_attrs):
+    module = parsed(
+        f"""
+        @{decorator}
+        class C:
+            '''Text.
+
+            :param pool: Where connections are.
+            :param other: Of another name.
+            '''
+            _pool: Pool
+            _other: int
+            other: int
+        """
+    )
+    said = {s.name: s.slots["summary"].text for s in module.symbols if "summary" in s.slots}
+    assert ("C._pool" in said) is is_of_attrs and said["C.other"] == "Of another name."
+    assert module.contradictions == []
+
+
+def test_optional_beside_a_name_is_no_parameter():
+    f = symbols(
+        """
+        def f(many, few):
+            '''Text.
+
+            Parameters
+            ----------
+            many, optional
+                How many.
+            few
+                How few.
+            '''
+        """
+    )["f"]
+    assert {name: slot.text for name, slot in f.slots.items() if name != "summary"} == {
+        "param.many": "How many.",
+        "param.few": "How few.",
+    }
 
 
 @pytest.mark.parametrize(
@@ -824,6 +890,7 @@ NEWER = sys.version_info < (3, 12)
         ("print 'x'\n", "syntax", "line 1: Missing parentheses"),
         ("exec 'x' in y\nprint 'x'\n", "syntax", "line 1: Missing parentheses"),
         ("x = 1\n" + "(" * 300, "nesting", "line 2: too many nested parentheses"),
+        ("\ndef f(a, *, a): pass\n", "syntax", "line 2: duplicate argument 'a' in function definition"),
         ("x = f'{a:{b:{c:{d}}}}'\n", "nesting", "line 1: f-string: expressions nested too deeply"),
         ("x = " + "-" * 20_000 + "1", "nesting", "nested too deeply"),
     ],

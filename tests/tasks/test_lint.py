@@ -216,6 +216,12 @@ def test_defaults_beside_types_and_of_dataclasses(source, capsys) -> None:
     ]
 
 
+def test_a_number_is_the_same_however_it_is_written(source, capsys) -> None:
+    text = "Do.\n\n    Args:\n        a: Defaults to 0.5.\n        b: Default 1000.\n    "
+    (source / "m.py").write_text(f'def f(a=.5, b=1e3):\n    """{text}"""\n')
+    assert lint(capsys, source)[0] == 0
+
+
 def test_a_default_of_what_is_required_is_none(source, capsys) -> None:
     said = ("Defaults to 5.", "Default 5.", "(default 5)", "Default None.", "Defaults to 5 of them.")
     code = 'def f{}(a, b=5):\n    """Do.\n\n    Args:\n        a: {}\n        b: Default 5.\n    """\n'

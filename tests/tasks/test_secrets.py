@@ -12,7 +12,7 @@ from infra.cli import main
 from tasks.chunk.python import parse_module
 from tasks.documents import Module
 from tasks.generate.asking import asked_of, chat_manner
-from tasks.secrets import has_secret, without_secrets
+from tasks.secrets import has_secret, told_without_secrets, without_secrets
 from tests.conftest import tree_bytes
 
 # Made up, and put together here so that no scanner takes this file for a leak.
@@ -64,6 +64,13 @@ def test_a_password_is_found_however_it_is_written(code, shown):
 @pytest.mark.parametrize("secret", [AWS, GITHUB, SLACK, HEX])
 def test_a_secret_is_found_in_prose(secret):
     assert has_secret(f"{secret} is not valid: ask for another")
+
+
+@pytest.mark.parametrize("secret", [AWS, GITHUB, SLACK, HEX])
+def test_a_secret_is_hidden_in_what_is_said(secret):
+    said = told_without_secrets(f"describes parameter {secret}, which the signature lacks")
+    assert secret not in said and said.startswith("describes parameter ")
+    assert told_without_secrets("a link to missing.md is dead") == "a link to missing.md is dead"
 
 
 @pytest.mark.timeout(20)
