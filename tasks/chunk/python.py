@@ -26,6 +26,7 @@ from tasks.chunk.syntax import (
     base_name,
     branches,
     callee_of,
+    caught_in,
     code_digest,
     docstring_of,
     docstring_of_property,
@@ -725,6 +726,7 @@ class _Chunker:
     def _walk_body(self, statement: ast.stmt, body: _Body, found: dict[str, None], stores: set[str]) -> None:
         stack: list[ast.AST] = [statement]
         trace = body.trace
+        caught: set[int] = set()
         while stack:
             node = stack.pop()
             kind = type(node)
@@ -747,7 +749,9 @@ class _Chunker:
                 self._import(node, self.local_imports)  # type: ignore[arg-type]
                 trace.append(ast.dump(node))
             else:
-                if kind is ast.Raise:
+                if kind in (ast.Try, ast.TryStar):
+                    caught.update(map(id, caught_in(node)))  # type: ignore[arg-type]
+                elif kind is ast.Raise and id(node) not in caught:
                     self._note_raise(node, body)  # type: ignore[arg-type]
                 elif kind is ast.Return:
                     body.returns = body.returns or not is_none(node.value)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import io
 import re
@@ -102,6 +103,35 @@ def message_of(arguments: Sequence[ast.expr]) -> str:
     """
     text = " ".join(_literal_text(arguments[0]).split()) if arguments else ""
     return text if " " in text or len(arguments) == 1 else ""
+
+
+def caught_in(statement: ast.Try | ast.TryStar) -> Iterator[ast.Raise]:
+    """The `raise` statements of a `try` that one of its handlers ends."""
+    for inner in statement.body:
+        for node in ast.walk(inner):
+            if isinstance(node, ast.Raise) and any(_ends(handler, node) for handler in statement.handlers):
+                yield node
+
+
+def _ends(handler: ast.ExceptHandler, raised: ast.Raise) -> bool:
+    """Whether a handler takes what is raised, and does not raise it again."""
+    error = raised.exc.func if isinstance(raised.exc, ast.Call) else raised.exc
+    taken = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    if error is None or not any(one is None or _is_of(error, one) for one in taken):
+        return False
+    again = [node.exc for node in ast.walk(handler) if isinstance(node, ast.Raise)]
+    return not any(e is None or (isinstance(e, ast.Name) and e.id == handler.name) for e in again)
+
+
+def _is_of(error: ast.expr, taken: ast.expr) -> bool:
+    """Whether an exception is of a class, as far as the two names tell."""
+    names = dotted_name(error), dotted_name(taken)
+    if names[0] == names[1]:
+        return names[0] is not None
+    if names[1] in ("Exception", "BaseException"):  # of which nearly all are
+        return True
+    one, other = (getattr(builtins, name or "", None) for name in names)
+    return isinstance(one, type) and isinstance(other, type) and issubclass(one, other)
 
 
 def always_raises(node: FunctionNode) -> bool:

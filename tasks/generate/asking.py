@@ -32,6 +32,7 @@ from models.prompts import (
     slot_groups,
     slot_opening,
 )
+from tasks.chunk.syntax import is_stub
 from tasks.documents import Kind, Module, Symbol
 from tasks.secrets import SECRETS_VERSION, has_secret, without_secret_literals, without_secrets
 
@@ -211,7 +212,7 @@ class _Reader:
             lines = {f"{symbol.name}.{name}": line for name, line in members(node).items()}
             head = class_head(masked_class(node) if self.hide_names else node)
             return self._outline(symbol, frames, head, lines)
-        if not self.asks_stubs and _is_stub(node):
+        if not self.asks_stubs and is_stub(node):
             return None
         # Searched before strings are shortened, which no pattern would know again, and after, for what only
         # the name beside it tells.
@@ -284,15 +285,6 @@ def _opening(slot: str, manner: Manner, first: bool) -> str:
         "raises": f"Raises {name} if",
     }
     return (manner.opening if first else "\n") + f"{title[kind]}:"
-
-
-def _is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether there is no code to summarize: nothing but a docstring, `pass` or an exception to raise."""
-    return all(
-        isinstance(statement, ast.Pass | ast.Raise)
-        or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
-        for statement in node.body
-    )
 
 
 def _parsed(source: str) -> ast.Module:

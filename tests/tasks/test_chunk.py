@@ -494,6 +494,27 @@ def test_raises_are_derived_from_messages():
     ]
 
 
+@pytest.mark.parametrize(
+    ("handler", "is_raised"),
+    [
+        ("except ValueError: return 1", False),
+        ("except (KeyError, ValueError): return 1", False),
+        ("except Exception: pass", False),
+        ("except: pass", False),
+        ("except KeyError: pass", True),
+        ("except errors.ValueError: pass", True),
+        ("except ValueError: raise", True),
+        ("except ValueError as error:\n        if a: raise error", True),
+        ("except ValueError as error: raise Other from error", False),
+        ("finally: pass", True),
+    ],
+)
+def test_what_a_function_catches_itself_it_does_not_raise(handler, is_raised):
+    f = symbols(f"def f(a):\n    try:\n        raise ValueError('no number')\n    {handler}\n")["f"]
+    assert ("raises.ValueError" in f.slots) is is_raised
+    assert ("raises.ValueError" in f.expected) is is_raised
+
+
 def test_special_methods_whose_code_does_another_thing_are_not_said_to_do_theirs():
     found = symbols(
         """
