@@ -159,11 +159,10 @@ def build_docs(
     }
     try:
         opened = open_source(source, revision or None, cache_home())
-        resolved = resolve_settings(opened.root, flags, Path(config) if config else None)
-        settings = resolved.settings
+        settings = resolve_settings(opened.root, flags, Path(config) if config else None).settings
         if deployment.id:
             _refuse_lost(settings.out)
-            resolved.service.refuse_taken(settings.out)
+            resolve_settings(None, {}).service.refuse_taken(settings.out)
         build_as_tasks(opened, settings, TaskRun(report, ResultStorage(settings)))
     except BaseException as error:
         report.fail(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import posixpath
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -253,6 +254,15 @@ def _inside(out: str) -> str:
     return f"{place.rstrip('/')}/"
 
 
+def _really_inside(out: str) -> str:
+    """The same, whatever links lead there; what stands at the place itself is a link to a release."""
+    if "://" in out:
+        scheme, _, key = out.partition("://")
+        return f"{scheme}://{posixpath.normpath(key)}/"
+    place = Path(out).expanduser()
+    return _inside(str(place.parent.resolve() / place.name))
+
+
 class Service(BaseModel):
     """What docmill does by itself: which repositories, when, where, and who may ask for it."""
 
@@ -391,11 +401,11 @@ class Service(BaseModel):
         taken = {str(one.flags(branch)["out"]): one.name for one, branch in sites}
         if self.index is not None:
             taken[self.index] = "index"
+        wanted = _really_inside(out)
         for place, name in taken.items():
-            if _inside(out).startswith(_inside(place)) or _inside(place).startswith(_inside(out)):
+            if wanted.startswith(_really_inside(place)) or _really_inside(place).startswith(wanted):
                 raise SourceError(
-                    f"out {out!r}: {name!r} of the operator's file has its place there; "
-                    "run on-push to have it built, or choose a place beside it"
+                    f"out {out!r}: {name!r} of the operator's file has its place there; choose one beside it"
                 )
 
 
@@ -456,8 +466,10 @@ def resolve_settings(source: Path | None, flags: Mapping[str, Any], config: Path
 _SAID = {
     "extra_forbidden": "is no setting of a repository",
     "missing": "is missing",
-    "string_pattern_mismatch": "give small letters, digits, dots, dashes and underscores, no sign first",
+    "string_pattern_mismatch": "give small letters, digits, . - _; at most 63, no sign first",
     "string_too_short": "is empty",
+    "too_short": "is empty",
+    "model_type": "give a table",
     "tuple_type": "give a list, in brackets",
     "string_type": "give text, in quotes",
 }

@@ -523,7 +523,7 @@ def _overrides(arguments: argparse.Namespace) -> int:
     count, doubtful = doubtful_overrides(*_opened(arguments), arguments.accept, _Terminal())
     for finding in doubtful:
         print(_line(str(finding)))
-    print(f"{count:,} overrides, {len(doubtful):,} in doubt")
+    print(f"{count:,} {'override' if count == 1 else 'overrides'}, {len(doubtful):,} in doubt")
     return 1 if doubtful else 0
 
 

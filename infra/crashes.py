@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 from uuid import UUID
 
-from httpx import HTTPError
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -26,10 +27,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, State
 
 from flows.nightly import ON_PUSH
+from flows.settings import Service
 from infra.deploy import as_deploy_error
 from tasks.documents import first_line
 from tasks.ingest.tree import printable
@@ -39,9 +41,10 @@ _log = logging.getLogger("docmill.crashes")
 _OF_DOCMILL = (ON_PUSH, "nightly/nightly")
 _LOOK_EVERY_S = 15.0
 _LOOK_S = 15.0
-_FORGOTTEN_AFTER = timedelta(seconds=60)  # a server that knows of a crash has acted on it by then
+# When nothing came after a crash for so long it is told again, and once more: the server of docmill up has
+# acted on what it knows within half a minute; others hold an event back for 15, if they lost the one before.
+_FORGOTTEN_AFTER_S = (60.0, 20 * 60.0)
 _NO_LONGER = timedelta(days=1)
-_REMINDERS = 3
 _AT_ONCE = 200  # what the server lists in one answer
 
 
@@ -61,37 +64,59 @@ def crash_what_died() -> None:
                 client.set_flow_run_state(run.id, ended, force=True)
 
 
-async def remind_of_crashes(client: PrefectClient) -> None:
-    """Tell the server once more of each crash that nothing came after, until cancelled."""
-    reminded: Counter[UUID] = Counter()
-    while True:
+class Reminder:
+    """Tells a server again of crashes that nothing came after."""
+
+    def __init__(self, client: PrefectClient, service: Service) -> None:
+        self._client = client
+        self._first_branch = {one.name: one.branches[0] for one in service.repositories}
+        self._seen: dict[UUID, float] = {}  # when, by this machine's own clock
+        self._told: Counter[UUID] = Counter()
+        self._settled: set[UUID] = set()
+
+    async def remind(self) -> None:
+        """Look at what crashed now and then, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await self.look()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the server is asked again
+                _log.warning("Prefect server, about crashes: %s", printable(first_line(error)))
+            await asyncio.sleep(_LOOK_EVERY_S * random.uniform(0.8, 1.2))  # there may be other receivers
+
+    async def look(self) -> None:
+        """Tell the server of each crash whose time has come."""
         try:
-            async with asyncio.timeout(_LOOK_S):
-                await _remind(client, reminded)
-        except (HTTPError, PrefectException, TimeoutError) as error:  # it is asked again
-            _log.warning("Prefect server, about crashes: %s", printable(first_line(error)))
-        await asyncio.sleep(_LOOK_EVERY_S)
+            ids = [(await self._client.read_deployment_by_name(name)).id for name in _OF_DOCMILL]
+        except ObjectNotFound:  # there are no runs either
+            return
+        since = datetime.now(UTC) - _NO_LONGER
+        crashed = {run.id for run in await _runs(self._client, ids, since, StateType.CRASHED)}
+        self._settled &= crashed
+        if crashed == self._settled:
+            return
+        last = {self._what(run): run for run in await _runs(self._client, ids, since)}  # of each, the latest
+        forgotten = [run for run in last.values() if run.id in crashed]
+        self._settled = crashed - {run.id for run in forgotten}
+        for run in forgotten:
+            await self._tell(run)
 
-
-async def _remind(client: PrefectClient, reminded: Counter[UUID]) -> None:
-    now = datetime.now(UTC)
-    try:
-        ids = [(await client.read_deployment_by_name(name)).id for name in _OF_DOCMILL]
-    except ObjectNotFound:  # there are no runs either
-        return
-    since = now - _NO_LONGER
-    crashed = await _runs(client, ids, since, StateType.CRASHED)
-    if not crashed:
-        return
-    last = {_what(run): run for run in await _runs(client, ids, since)}  # of each, the one that came last
-    for run in last.values():
-        state = run.state
-        if state is None or not state.is_crashed() or now - state.timestamp < _FORGOTTEN_AFTER:
-            continue
-        if reminded[run.id] < _REMINDERS:
-            reminded[run.id] += 1
+    async def _tell(self, run: FlowRun) -> None:
+        now, told = time.monotonic(), self._told[run.id]
+        if told == len(_FORGOTTEN_AFTER_S):
+            self._settled.add(run.id)
+        elif now - self._seen.setdefault(run.id, now) >= _FORGOTTEN_AFTER_S[told]:
+            self._told[run.id] += 1
             _log.warning("%s crashed, and nothing came after; the Prefect server is told again", run.name)
-            await client.set_flow_run_state(run.id, Crashed(message=state.message), force=True)
+            message = run.state.message if run.state else None
+            ended: State[Any] = Crashed(message=message)
+            await self._client.set_flow_run_state(run.id, ended, force=True)
+
+    def _what(self, run: FlowRun) -> tuple[str, str, str]:
+        """What a run is to build: a site, or all of them."""
+        repository = str(run.parameters.get("repository"))
+        branch = run.parameters.get("branch") or self._first_branch.get(repository)
+        return str(run.deployment_id), repository, str(branch)
 
 
 async def _runs(client: PrefectClient, ids: list[UUID], since: datetime, *states: StateType) -> list[FlowRun]:
@@ -111,11 +136,6 @@ async def _runs(client: PrefectClient, ids: list[UUID], since: datetime, *states
         if len(piece) < _AT_ONCE:
             break
     return found
-
-
-def _what(run: FlowRun) -> tuple[Any, ...]:
-    """What a run is to build: a site, or all of them."""
-    return run.deployment_id, run.parameters.get("repository"), run.parameters.get("branch")
 
 
 def _of(ids: list[UUID]) -> DeploymentFilter:

@@ -74,8 +74,15 @@ class Listen(NamedTuple):
 class Part:
     """A child process, in a session of its own: an interrupt of the terminal is not its to heed."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        ended_by: signal.Signals = signal.SIGTERM,
+    ) -> None:
         self.name, self._command, self._environment = name, command, environment
+        self._ended_by = ended_by
         self._early_ends = 0
         self.start()
 
@@ -88,7 +95,7 @@ class Part:
             cwd="/",
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_as_a_part,
+            preexec_fn=_end_with_parent,
         )
 
     def look_after(self) -> None:
@@ -110,40 +117,41 @@ class Part:
         self.start()
 
     def stop(self) -> None:
-        """End it and all that it started, builds first, which then tell the server that they end.
-
-        It stands still meanwhile: a worker would start the builds that are made in the place of those.
-        """
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGSTOP)
-            _end_children(psutil.Process(self.process.pid))
-            self.process.terminate()
-            self.process.send_signal(signal.SIGCONT)
+        """End it."""
+        self.process.send_signal(self._ended_by)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(_STOPS_S)
         self.process.kill()
         self.process.wait()
 
 
-def _as_a_part() -> None:
-    """Make of a new process one that ends with the one that starts it, however that ends."""
+def _end_with_parent() -> None:
+    """Have a new process end with the one that starts it, however that ends."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    # Ignored, as in the background of a script, it would stay so; and Prefect's worker ends by it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _end_children(process: psutil.Process) -> None:
-    """End all that a process started; what its children started is theirs to end, as long as they can."""
-    started = process.children(recursive=True)
-    _signal(process.children(), signal.SIGTERM)
+def _end_builds(parts: Iterable[Part]) -> None:
+    """End all processes whose parent has ended, and what they started: builds, which then tell the server."""
+    known = {part.process.pid for part in parts}
+    builds = [child for child in psutil.Process().children() if child.pid not in known]
+    started = [*builds, *(inner for build in builds for inner in _started_by(build))]
+    _signal(builds, signal.SIGTERM)
     until = time.monotonic() + _STOPS_S
     while (alive := [one for one in started if _is_alive(one)]) and time.monotonic() < until:
         time.sleep(_POLL_S / 5)
     _signal(alive, signal.SIGKILL)
+    psutil.wait_procs(alive, _POLL_S)
+    _bury(known)
+
+
+def _started_by(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return process.children(recursive=True)
+    return []
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Whether a process has not ended; one whose parent stands still is there until that goes on."""
+    """Whether a process has not ended; whoever ended is there until its parent has taken note."""
     with suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
@@ -172,8 +180,6 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
     if service.webhook_secret is None:
         raise SourceError("webhook: set DOCMILL_WEBHOOK_SECRET, as in $(openssl rand -hex 32)")
     deployments_of(service)  # else the server would be started first
-    if listen.port == listen.webhook_port:
-        raise SourceError(f"port {listen.port}: give the Prefect server and the receiver one each")
     _refuse_taken(listen.host, listen.webhook_port)
     environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if config is not None:
@@ -188,6 +194,8 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
         stack.callback(_stop, parts)
         is_own = not PREFECT_API_URL.value()
         if is_own:
+            if listen.port == listen.webhook_port:
+                raise SourceError(f"port {listen.port}: give the Prefect server and the receiver one each")
             _refuse_taken(listen.host, listen.port)
             refuse_unwritable_home()
             stack.enter_context(locked(cache_home() / "up.lock", _tells_of_another(tell)))
@@ -279,8 +287,9 @@ def _worker(pool: str, environment: Mapping[str, str]) -> Part:
     """The process that starts builds; some secrets are not its to know."""
     kept = {name: value for name, value in environment.items() if name not in _NOT_OF_BUILDS}
     kept.setdefault("PREFECT_WORKER_QUERY_SECONDS", "2")
-    start = ["prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    return Part("worker", [*start, "--limit", str(_RUNS_AT_ONCE)], kept)
+    start = ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(_RUNS_AT_ONCE)]
+    # Asked to end, it would go on for a while: end its builds, and begin those that are made in their place.
+    return Part("worker", start, kept, ended_by=signal.SIGKILL)
 
 
 def _create_work_pool(name: str) -> None:
@@ -301,12 +310,12 @@ def _wait_for(url: str, part: Part) -> None:
 
 
 def _stop(parts: list[Part]) -> None:
-    """End the parts, the last one first: builds tell the server that they end."""
+    """End the parts, the last one first, and builds when their worker has: they tell the server of it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     for part in reversed(parts):
         part.stop()
-    _end_children(psutil.Process())
+        _end_builds(parts)
 
 
 @contextmanager
@@ -332,7 +341,7 @@ def _refuse_taken(host: str, port: int) -> None:
 
 
 def refuse_unwritable_home() -> None:
-    """See that a Prefect server can keep its database where it does unless told otherwise.
+    """See that a Prefect server can keep its leases, and unless told otherwise its database.
 
     Raises:
         SourceError: It cannot.
@@ -344,7 +353,7 @@ def refuse_unwritable_home() -> None:
             pass
     except OSError as error:
         raise SourceError(
-            f"PREFECT_HOME {home}: {error.strerror}; the Prefect server keeps its database there: "
+            f"PREFECT_HOME {home}: {error.strerror}; the Prefect server keeps its state there: "
             "set it to a place on a disk"
         ) from error
 

@@ -48,7 +48,7 @@ from flows.logs import write_logs
 from flows.nightly import ON_PUSH
 from flows.on_push import ATTEMPTS, BUILDING, SECONDS_BETWEEN_SIGNS
 from flows.settings import Service, cache_home
-from infra.crashes import remind_of_crashes
+from infra.crashes import Reminder
 from infra.deploy import named_server
 from infra.metrics import Builds, Deliveries
 from infra.spool import Push, Spool
@@ -490,7 +490,7 @@ def application(
             receive.runs = Runs(client, spool)
             duties = [
                 asyncio.create_task(receive.runs.pass_on(sites_of(service))),
-                asyncio.create_task(remind_of_crashes(client)),
+                asyncio.create_task(Reminder(client, service).remind()),
             ]
             for duty in duties:
                 duty.add_done_callback(_end_with)

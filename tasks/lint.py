@@ -37,7 +37,7 @@ def read_baseline(file: Path) -> Counter[str]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SourceError(f"baseline {str(file)!r}: {reason}; --update-baseline writes one") from error
     if lines[:1] != [_HEADER.strip()]:
-        raise SourceError(f"baseline {str(file)!r}: is none; --update-baseline writes one")
+        raise SourceError(f"baseline {str(file)!r}: is no baseline; --update-baseline writes one")
     entries = [line for line in lines if line and not line.startswith("#")]
     if wrong := next((line for line in entries if not _ENTRY.fullmatch(line)), None):
         raise SourceError(

@@ -32,6 +32,7 @@ from models.words import sentence_of
 ONE_FOR_ALL = "Return a list of the given nodes in the graph."
 SETTINGS = ("named", "masked")
 GOOD_ENOUGH = 18.0  # BLEU that what is shown has to reach on the validation packages
+_LEAST_TEXTS = 20  # that are shown there, to tell anything
 _SHARES = tuple(share / 20 for share in range(1, 21))
 
 
@@ -283,7 +284,7 @@ def floors(written: Texts, pairs: list[Pair]) -> dict[Task, float]:
             for index, slot in places_of(task, pairs)
             if certainty_of(written, (index, slot)) >= floor
         ]
-        if scores and np.mean(scores) >= GOOD_ENOUGH:
+        if len(scores) >= _LEAST_TEXTS and np.mean(scores) >= GOOD_ENOUGH:
             found[task] = floor
     return found
 

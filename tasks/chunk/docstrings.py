@@ -48,6 +48,8 @@ _FILE_LINK = re.compile(
 _METHODS = re.compile(r"^Methods[ \t]*:?[ \t]*$", re.MULTILINE)
 _ITEM = re.compile(r"[-*+] |\d+[.)] ")  # of a list
 _ITEMS = re.compile(rf"^ *(?:{_ITEM.pattern})", re.MULTILINE)
+_SHORTEST_TEXT = 5  # words where types stand, that nothing follows
+_DIRECTIVES = re.compile(r"(?:\.\. [\w-]+::.*(?:\n(?:[ \t]+\S.*|[ \t]*))*\n?)+")
 _BLANK_LINES = re.compile(r"\n[ \t]*\n")
 _UNDERLINE = re.compile(r"^[=\-~^*#`'\"+.:_]{3,}\s*$")
 
@@ -90,8 +92,16 @@ def _unmarked(parsed: ParsedDocstring) -> ParsedDocstring:
 
 
 def split_summary(prose: str) -> tuple[str, str]:
-    """Split prose into its first sentence, on one line, and all that follows."""
+    """Split prose into its first sentence, on one line, and all that follows.
+
+    Directives of reStructuredText that come first are of what follows, and no sentence.
+    """
     prose = prose.strip("\n")
+    if directives := _DIRECTIVES.match(prose):
+        summary, description = (
+            split_summary(prose[directives.end() :]) if directives.end() < len(prose) else ("", "")
+        )
+        return summary, "\n\n".join(part for part in (directives[0].strip("\n"), description) if part)
     paragraph, _, rest = _cut(prose, _BLANK_LINES)
     lines = paragraph.split("\n")
     if len(lines) > 1 and _UNDERLINE.match(lines[1]):
@@ -201,8 +211,9 @@ def _returned(item: Any) -> tuple[str, str, str]:
     name, kind, text = getattr(item, "name", "") or "", str(item.annotation or "").strip(), item.description
     if (item := _ITEM.match(kind)) and not _ITEMS.search(text):
         kind = kind[item.end() :]
-    if kind and (_ITEM.match(kind) or (text and is_prose(kind))):
-        return name, "", f"{kind}: {text}"
+    reads_so = is_prose(kind) and (bool(text) or len(kind.split()) >= _SHORTEST_TEXT)
+    if kind and (_ITEM.match(kind) or reads_so):
+        return name, "", f"{kind}: {text}" if text else kind
     return name, kind, text
 
 

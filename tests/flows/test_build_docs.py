@@ -146,6 +146,9 @@ def test_what_a_form_asks_for_replaces_no_site_of_the_operators_file(
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a deployment")
     given = {"model": "none", "return_state": True}
     state = build_docs(str(repository), out=f"{tmp_path}/{out}", **given)
-    assert state.is_failed() and "run on-push to have it built, or choose a place beside it" in state.message
+    assert (
+        state.is_failed()
+        and "of the operator's file has its place there; choose one beside it" in state.message
+    )
     assert not (tmp_path / "site").exists()
     assert build_docs(str(repository), out=f"{tmp_path}/site2", **given).is_completed()

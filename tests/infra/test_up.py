@@ -270,17 +270,62 @@ def test_one_port_for_two_is_refused(monkeypatch, capsys):
     assert "port 4999: give the Prefect server and the receiver one each" in line
 
 
-def test_a_database_that_cannot_be_kept_is_told_with_its_place(tmp_path, capsys):
+def test_state_that_cannot_be_kept_is_told_with_its_place(tmp_path, monkeypatch, capsys):
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     file = tmp_path / "file"
     file.touch()
+    said = f"PREFECT_HOME {file}/prefect: Not a directory; the Prefect server keeps its state there"
+    monkeypatch.setenv("DOCMILL_WEBHOOK_SECRET", SECRET)
+    server, webhook = map(str, free_ports(2))
     with temporary_settings({PREFECT_HOME: file / "prefect", PREFECT_API_URL: None}):
         assert main(["doctor"]) == 1
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("wrong")]
-    assert (
-        f"PREFECT_HOME {file}/prefect: Not a directory; the Prefect server keeps its database there" in line
-    )
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("wrong")]
+        assert said in line
+        assert main(["up", "--port", server, "--webhook-port", webhook]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+
+
+# As a worker that gets a run for each that ends, and a build that tells of its end.
+_WORKER = """
+import subprocess, sys
+while True:
+    with open(sys.argv[1], "a") as file:
+        print("started", file=file)
+    subprocess.run([sys.executable, "-m", "building", sys.argv[1]])
+"""
+_BUILD = """
+import signal, sys, time
+def end(*_):
+    with open(sys.argv[1], "a") as file:
+        print("told", file=file)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+with open(sys.argv[1], "a") as file:
+    print("builds", file=file)
+time.sleep(60)
+"""
+_STOP = """
+import os, pathlib, signal, sys, time
+from infra.up import Part, _LIBC, _PR_SET_CHILD_SUBREAPER, _stop
+_LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+told = pathlib.Path(sys.argv[1])
+parts = [Part("worker", ["respawning", str(told)], dict(os.environ), ended_by=signal.SIGKILL)]
+while "builds" not in told.read_text():
+    time.sleep(0.1)
+_stop(parts)
+"""
+
+
+def test_a_worker_that_stops_begins_no_build_and_the_one_that_runs_tells_of_its_end(tmp_path):
+    (tmp_path / "respawning.py").write_text(_WORKER)
+    (tmp_path / "building.py").write_text(_BUILD)
+    told = tmp_path / "told"
+    told.touch()
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    subprocess.run([sys.executable, "-c", _STOP, str(told)], env=environment, check=True, timeout=60)
+    assert told.read_text().split() == ["started", "builds", "told"]
 
 
 def test_who_comes_before_another_has_ended_waits_and_says_so(home):

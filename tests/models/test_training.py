@@ -536,8 +536,8 @@ def test_what_is_shown_has_to_be_good_enough(monkeypatch):
     )
     assert evaluate.floors(right * 50, [pair] * 50) == {task: -0.5}  # parameters: nothing is shown
     assert evaluate.floors(right * 5 + wrong * 45, [pair] * 50) == {}
-    assert evaluate.floors(right * 5 + (unsure + other) * 20, [pair] * 45) == {task: -0.5}
-    assert evaluate.floors(unsure * 50, [pair] * 50) == {}
+    assert evaluate.floors(right * 20 + (unsure + other) * 15, [pair] * 50) == {task: -0.5}
+    assert evaluate.floors(right * 19 + unsure * 31, [pair] * 50) == {}  # too few to tell
 
 
 def test_what_may_not_be_shown_is_not_said():

@@ -484,7 +484,7 @@ def test_raises_are_derived_from_messages():
     texts = {name: (slot.text, slot.origin) for name, slot in f.slots.items() if name.startswith("raises")}
     assert texts == {
         "raises.KeyError": ("As documented.", "human"),
-        "raises.ValueError": ("must not be; … is not …", "derived"),
+        "raises.ValueError": ("must not be …; … is not …", "derived"),
         "raises.errors.Missing": ("no … here", "derived"),
         "raises.Custom": ("… of {…}; 100% of … and …; not the same", "derived"),
     }

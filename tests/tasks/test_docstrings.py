@@ -419,3 +419,35 @@ def test_hostile_sections_take_no_time(text):
     start = time.process_time()
     parse(f"Do.\n\n{text}\n")
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("heading", ["Returns\n-------", "Yields\n------"])
+@pytest.mark.parametrize(
+    ("written", "text", "kind"),
+    [
+        ("A new matrix, element by element.", "A new matrix, element by element.", None),
+        ("list of str", "", "list of str"),
+        ("array of shape (n, m)", "", "array of shape (n, m)"),
+        ("int\n    How many there are.", "How many there are.", "int"),
+    ],
+)
+def test_a_sentence_where_a_type_stands_is_no_type(heading, written, text, kind):
+    parsed = parse(f"Do.\n\n{heading}\n{written}\n")
+    assert (parsed.returns, parsed.types.get("return")) == (text, kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "summary", "description"),
+    [
+        (
+            ".. deprecated:: 1.0\n   Use b.\n\nOpen it. At once.\n\nMore.",
+            "Open it.",
+            ".. deprecated:: 1.0\n   Use b.\n\nAt once.\n\nMore.",
+        ),
+        (".. note:: one\n.. versionadded:: 2\nOpen it.", "Open it.", ".. note:: one\n.. versionadded:: 2"),
+        (".. deprecated:: 1.0", "", ".. deprecated:: 1.0"),
+    ],
+)
+def test_directives_that_come_first_are_no_summary(text, summary, description):
+    parsed = parse(text)
+    assert (parsed.summary, parsed.description) == (summary, description)

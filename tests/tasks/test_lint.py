@@ -630,7 +630,7 @@ def test_lint_flags_alone_are_refused(source, capsys) -> None:
 def test_a_file_that_is_no_baseline_is_refused(source, tmp_path, capsys, held) -> None:
     (tmp_path / "baseline").write_text(held)
     assert main(["plan", str(source), "--lint", "--baseline", str(tmp_path / "baseline")]) == 2
-    assert "is none; --update-baseline writes one" in capsys.readouterr().err
+    assert "is no baseline; --update-baseline writes one" in capsys.readouterr().err
 
 
 def test_a_baseline_with_marks_of_a_conflict_is_refused(source, tmp_path, capsys) -> None:

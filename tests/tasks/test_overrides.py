@@ -207,7 +207,7 @@ def test_a_member_more_makes_the_text_of_a_class_stale(source, tmp_path, capsys)
     assert main(["overrides", str(source)]) == 1
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("docmill.overrides.toml:2: stale-override: ") and "has changed" in first
-    assert last == "1 overrides, 1 in doubt"
+    assert last == "1 override, 1 in doubt"
 
 
 @pytest.mark.parametrize(
