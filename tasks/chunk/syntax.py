@@ -164,8 +164,8 @@ def _literal_text(node: ast.expr) -> str:
         case ast.BinOp(left=left, op=ast.Mod()):
             return _PRINTF.sub(lambda found: "%" if found[0] == "%%" else "…", _literal_text(left))
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            parts = [_literal_text(left), _literal_text(right)]
-            return "".join(part or "…" for part in parts) if any(parts) else ""
+            texts = [_literal_text(left), _literal_text(right)]
+            return "".join(text or "…" for text in texts) if any(texts) else ""
         case ast.Call(func=ast.Attribute(value=text, attr="format")):
             return _FIELD.sub(
                 lambda found: found[0][0] if found[0] in ("{{", "}}") else "…", _literal_text(text)
