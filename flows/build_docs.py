@@ -24,13 +24,14 @@ from prefect import Task, flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment, flow_run
+from prefect.states import Failed, State
 from pydantic import Field
 from pydantic.config import JsonDict
 
 from flows.build import report_built, report_ingested
 from flows.explanation import explanation, failure
 from flows.figures import SiteName, keep_report
-from flows.logs import builds
+from flows.logs import builds, tell_failures_once
 from flows.pipeline import STAGES, Pipeline
 from flows.report import Report
 from flows.result_storage import ResultStorage, ResultStorageError
@@ -39,6 +40,7 @@ from flows.shards import shards_of
 from tasks.documents import DocmillError, SourceError
 from tasks.ingest import OpenedSource, open_source, project_name
 from tasks.ingest.git import WITH_SECRET, shown
+from tasks.ingest.tree import printable
 from tasks.waivers import GateError
 
 _SECONDS_BETWEEN_LINES = 10
@@ -133,7 +135,7 @@ def build_docs(
     strict: bool = False,
     config: str = "",
     report_file: str = "",
-) -> dict[str, Any]:
+) -> dict[str, Any] | State[Any]:
     """Build the documentation site of a repository and publish it.
 
     Args:
@@ -166,7 +168,12 @@ def build_docs(
         build_as_tasks(opened, settings, TaskRun(report, ResultStorage(settings)))
     except BaseException as error:
         report.fail(error)
-        raise
+        if not (deployment.id and isinstance(error, DocmillError)):
+            raise
+        tell_failures_once()
+        line = printable(str(error))
+        get_run_logger().error(line)
+        return Failed(message=line)
     finally:
         if report_file:
             report.write(Path(report_file))

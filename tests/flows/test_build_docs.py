@@ -128,7 +128,7 @@ def test_a_worker_does_not_build_where_nothing_stays(server, repository, monkeyp
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "a deployment")
     state, _, tasks = run_flow(repository, Path("site"))
     assert state.is_failed()
-    assert "out 'site': give an absolute path" in state.message
+    assert state.message.startswith("out 'site': give an absolute path")  # a line, without Prefect's words
     assert tasks == {}
 
 
