@@ -103,7 +103,7 @@ BODIES = [
     "return len(self.items)",
     "return sorted(self.items)",
     "self.items = []",
-    "raise ValueError(self.name)",
+    "if self.items:\n            raise ValueError(self.name)",
 ]
 
 

@@ -264,10 +264,14 @@ def test_what_cannot_run_says_why_in_a_line(environment, said, monkeypatch, caps
 
 
 def test_one_port_for_two_is_refused(monkeypatch, capsys):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     monkeypatch.setenv("DOCMILL_WEBHOOK_SECRET", SECRET)
-    assert main(["up", "--port", "4999", "--webhook-port", "4999"]) == 2
+    (port,) = map(str, free_ports(1))
+    with temporary_settings({PREFECT_API_URL: None}):  # another test may have a server
+        assert main(["up", "--port", port, "--webhook-port", port]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "port 4999: give the Prefect server and the receiver one each" in line
+    assert f"port {port}: give the Prefect server and the receiver one each" in line
 
 
 def test_state_that_cannot_be_kept_is_told_with_its_place(tmp_path, monkeypatch, capsys):
