@@ -95,7 +95,7 @@ class Part:
             cwd="/",
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=_become_a_part,
         )
 
     def look_after(self) -> None:
@@ -125,9 +125,12 @@ class Part:
         self.process.wait()
 
 
-def _end_with_parent() -> None:
+def _become_a_part() -> None:
     """Have a new process end with the one that starts it, however that ends."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # Ignored, as a shell has it for what it starts in the background, it would be so here, too; and Prefect's
+    # worker ends by sending it to itself.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end_builds(parts: Iterable[Part]) -> None:

@@ -293,7 +293,8 @@ def test_state_that_cannot_be_kept_is_told_with_its_place(tmp_path, monkeypatch,
 
 # As a worker that gets a run for each that ends, and a build that tells of its end.
 _WORKER = """
-import subprocess, sys
+import signal, subprocess, sys
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 while True:
     with open(sys.argv[1], "a") as file:
         print("started", file=file)
@@ -313,6 +314,7 @@ time.sleep(60)
 _STOP = """
 import os, pathlib, signal, sys, time
 from infra.up import Part, _LIBC, _PR_SET_CHILD_SUBREAPER, _stop
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
 _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 told = pathlib.Path(sys.argv[1])
 parts = [Part("worker", ["respawning", str(told)], dict(os.environ), ended_by=signal.SIGKILL)]
