@@ -184,6 +184,11 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
         raise SourceError("webhook: set DOCMILL_WEBHOOK_SECRET, as in $(openssl rand -hex 32)")
     deployments_of(service)  # else the server would be started first
     _refuse_taken(listen.host, listen.webhook_port)
+    if is_own := not PREFECT_API_URL.value():
+        if listen.port == listen.webhook_port:
+            raise SourceError(f"port {listen.port}: give the Prefect server and the receiver one each")
+        _refuse_taken(listen.host, listen.port)
+        refuse_unwritable_home()
     environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if config is not None:
         environment[CONFIG_VARIABLE] = str(config.resolve())
@@ -195,12 +200,7 @@ def up(service: Service, config: Path | None, listen: Listen, tell: Callable[[st
         stack.enter_context(_ended_by_sigterm())
         parts: list[Part] = []
         stack.callback(_stop, parts)
-        is_own = not PREFECT_API_URL.value()
         if is_own:
-            if listen.port == listen.webhook_port:
-                raise SourceError(f"port {listen.port}: give the Prefect server and the receiver one each")
-            _refuse_taken(listen.host, listen.port)
-            refuse_unwritable_home()
             stack.enter_context(locked(cache_home() / "up.lock", _tells_of_another(tell)))
             stack.enter_context(_own_server(listen, environment, parts, tell))
         environment["PREFECT_API_URL"] = named_server()
