@@ -510,7 +510,7 @@ def application(
         await builds.look()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/push/{repository}", receive.__call__, methods=["POST"]),
             Route("/health", health),
@@ -518,6 +518,8 @@ def application(
         ],
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # a path that is none is not found
+    return app
 
 
 def _end_with(duty: asyncio.Task[None]) -> None:

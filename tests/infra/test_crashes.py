@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from uuid import UUID
 
 import pytest
@@ -25,10 +26,14 @@ def deployed(server):
     """A server that knows the deployments, and forgets crashes."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
 
     from infra.deploy import AUTOMATIONS, deploy
 
-    with get_client(sync_client=True) as client:
+    with (
+        get_client(sync_client=True) as client,
+        suppress(ObjectAlreadyExists),
+    ):  # a busy server is asked twice
         client.create_work_pool(WorkPoolCreate(name="crashes", type="process"))
     deploy(Service(work_pool="crashes"))
     with get_client(sync_client=True) as client:
