@@ -109,18 +109,22 @@ def caught_in(statement: ast.Try | ast.TryStar) -> Iterator[ast.Raise]:
     """The `raise` statements of a `try` that one of its handlers ends."""
     for inner in statement.body:
         for node in ast.walk(inner):
-            if isinstance(node, ast.Raise) and any(_ends(handler, node) for handler in statement.handlers):
-                yield node
+            if isinstance(node, ast.Raise):
+                taking = next((handler for handler in statement.handlers if _takes(handler, node)), None)
+                if taking is not None and not _raises_again(taking):
+                    yield node
 
 
-def _ends(handler: ast.ExceptHandler, raised: ast.Raise) -> bool:
-    """Whether a handler takes what is raised, and does not raise it again."""
+def _takes(handler: ast.ExceptHandler, raised: ast.Raise) -> bool:
     error = raised.exc.func if isinstance(raised.exc, ast.Call) else raised.exc
     taken = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    if error is None or not any(one is None or _is_of(error, one) for one in taken):
-        return False
-    again = [node.exc for node in ast.walk(handler) if isinstance(node, ast.Raise)]
-    return not any(e is None or (isinstance(e, ast.Name) and e.id == handler.name) for e in again)
+    return error is not None and any(one is None or _is_of(error, one) for one in taken)
+
+
+def _raises_again(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler raises what it took."""
+    raised = [node.exc for node in ast.walk(handler) if isinstance(node, ast.Raise)]
+    return any(e is None or (isinstance(e, ast.Name) and e.id == handler.name) for e in raised)
 
 
 def _is_of(error: ast.expr, taken: ast.expr) -> bool:
@@ -128,10 +132,10 @@ def _is_of(error: ast.expr, taken: ast.expr) -> bool:
     names = dotted_name(error), dotted_name(taken)
     if names[0] == names[1]:
         return names[0] is not None
-    if names[1] in ("Exception", "BaseException"):  # of which nearly all are
-        return True
     one, other = (getattr(builtins, name or "", None) for name in names)
-    return isinstance(one, type) and isinstance(other, type) and issubclass(one, other)
+    if isinstance(one, type) and isinstance(other, type):
+        return issubclass(one, other)
+    return other in (Exception, BaseException)  # of which a package's own nearly always are
 
 
 def always_raises(node: FunctionNode) -> bool:
