@@ -69,8 +69,8 @@ def download(wanted: list[Package], folder: Path) -> None:
     missing = [package for package in wanted if _find_wheel(package, folder) is None]
     for package in missing:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        target = ["--python-version", _WHEELS_FOR, "--dest", str(folder), package.requirement]
-        subprocess.run(command + target, check=True)
+        target = ["--python-version", _WHEELS_FOR, "--ignore-requires-python", "--dest", str(folder)]
+        subprocess.run([*command, *target, package.requirement], check=True)
 
 
 def sources(package: Package, folder: Path) -> Iterator[tuple[str, str]]:
