@@ -121,7 +121,7 @@ def differences(
 
 
 def table(task: str, found: dict[str, Any]) -> Rows:
-    """Scores and leads of one task."""
+    """Scores and leads of one task, or of all."""
     yield f"\n{task}, {found['texts']:,} texts"
     yield f"{'':<50}" + "".join(f"{m + (', masked' if n else ''):>16}" for m in METRICS for n in (0, 1))
     for who, label in LABELS.items():
@@ -130,7 +130,8 @@ def table(task: str, found: dict[str, Any]) -> Rows:
     for other in ("name", "neighbour"):
         intervals = (found["lead"][other][m][n] for m in METRICS for n in (0, 1))
         yield f"{'lead over the ' + other:<50}" + "".join(f"{a:+8.1f} …{b:+6.1f}" for a, b in intervals)
-    yield f"said: {shown(found['said'])}"
+    if "said" in found:
+        yield f"said: {shown(found['said'])}"
 
 
 def shown(said: Mapping[str, float]) -> str:
@@ -161,7 +162,8 @@ def main() -> None:
     shipped = form_of(BUNDLED, "float32", test, floors)
     others = {name: form_of(*form, test, floors) for name, form in forms(work).items()}
     compared = {name: differences(shipped.bleu, other.bleu) for name, other in others.items()}
-    for task, found in figures.get("tasks", {}).items():
+    kinds = {**figures["tasks"], "all": figures["all"]} if figures else {}
+    for task, found in kinds.items():
         if found["texts"]:
             print("\n".join(table(task, found)))
     for name, by_task in compared.items():

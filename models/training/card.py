@@ -133,6 +133,7 @@ def write(
         split: [p for p in packages() if p.split == split] for split in ("train", "validation", "test")
     }
     of_task = {task: found for task in TASKS if (found := figures["tasks"][str(task)])["texts"]}
+    tables = {_PLURAL[str(task)]: found for task, found in of_task.items()} | {"all texts": figures["all"]}
     text = _TEXT.format(
         prompt_tokens=MAX_PROMPT_TOKENS,
         layers=config["num_hidden_layers"],
@@ -145,7 +146,7 @@ def write(
         texts=_counted({task: found["texts"] for task, found in of_task.items()}),
         test_names=_names(of_split["test"]),
         validation_names=_names(of_split["validation"]),
-        tables="\n\n".join(_table(task, found) for task, found in of_task.items()),
+        tables="\n\n".join(_table(what, found) for what, found in tables.items()),
         plain_words=len(plain_words(taught)),
         good_enough=GOOD_ENOUGH,
         verdicts="\n".join(_verdicts(figures, asked)),
@@ -190,8 +191,8 @@ def _counted(number: Mapping[Task, int]) -> str:
     return f"{', '.join(counts[:-1])} and {counts[-1]}" if counts[1:] else counts[0]
 
 
-def _table(task: Task, found: Mapping[str, Any]) -> str:
-    """The scores of all contenders at one task, and the model's lead over the baselines."""
+def _table(what: str, found: Mapping[str, Any]) -> str:
+    """The scores of all contenders at one kind of text, and the model's lead over the baselines."""
     labels = {
         "name": "the name, split into words",
         "neighbour": "nearest neighbour among what it was taught (TF-IDF of the words)",
@@ -199,7 +200,7 @@ def _table(task: Task, found: Mapping[str, Any]) -> str:
         "constant": f"control: “{ONE_FOR_ALL}” for everything",
         "model": "**this model**",
     }
-    title = f"{_PLURAL[str(task)].capitalize()} ({found['texts']:,})"
+    title = f"{what.capitalize()} ({found['texts']:,})"
     heads = [f"{name} | masked" for name in _METRICS.values()]
     rows = [
         [label, *(f"{score:.1f}" for metric in _METRICS for score in found["scores"][who][metric])]

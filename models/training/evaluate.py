@@ -198,6 +198,7 @@ def run(
         "tasks": {
             str(task): figures_of(task, test, answers, written[0], floors.get(task, 0.0)) for task in TASKS
         },
+        "all": figures_of_all(test, answers),
     }
     texts = [
         {
@@ -225,19 +226,45 @@ def figures_of(
     places = list(places_of(task, pairs))
     if not places:
         return {"texts": 0}
+    of_each = _of_each(places, pairs, answers)
+    certainty = np.array([certainty_of(written, place) for place in places])
+    bleu, stands = of_each["model", "bleu", "named"], np.isfinite(certainty)
+    return _compared(of_each) | {
+        "stands": float(stands.mean()),
+        "curve": curve(certainty[stands], bleu[stands]),
+        "said": said_of(certainty, bleu, floor),
+    }
+
+
+def figures_of_all(pairs: list[Pair], answers: Mapping[str, list[Answers]]) -> dict[str, Any]:
+    """Return the scores of all tasks' texts together, by contender, metric and setting, and the lead."""
+    places = [place for task in TASKS for place in places_of(task, pairs)]
+    return _compared(_of_each(places, pairs, answers))
+
+
+_OfEach = dict[tuple[str, str, str], np.ndarray]  # scores of each text, by contender, metric and setting
+
+
+def _of_each(
+    places: list[tuple[int, str]], pairs: list[Pair], answers: Mapping[str, list[Answers]]
+) -> _OfEach:
     references = [pairs[index].texts[slot] for index, slot in places]
-    of_each = {
+    return {
         (who, metric, setting): scores(metric, [given[n][i].get(s, "") for i, s in places], references)
         for who, given in answers.items()
         for metric in METRICS
         for n, setting in enumerate(SETTINGS)
     }
-    certainty = np.array([certainty_of(written, place) for place in places])
-    bleu, stands = of_each["model", "bleu", "named"], np.isfinite(certainty)
+
+
+def _compared(of_each: _OfEach) -> dict[str, Any]:
+    """How many texts, their mean scores, and the model's lead over the baselines."""
+    contenders = dict.fromkeys(who for who, _, _ in of_each)
     return {
-        "texts": len(places),
+        "texts": len(of_each["model", "bleu", "named"]),
         "scores": {
-            who: {m: [float(of_each[who, m, s].mean()) for s in SETTINGS] for m in METRICS} for who in answers
+            who: {m: [float(of_each[who, m, s].mean()) for s in SETTINGS] for m in METRICS}
+            for who in contenders
         },
         "lead": {
             other: {
@@ -245,9 +272,6 @@ def figures_of(
             }
             for other in ("name", "neighbour")
         },
-        "stands": float(stands.mean()),
-        "curve": curve(certainty[stands], bleu[stands]),
-        "said": said_of(certainty, bleu, floor),
     }
 
 

@@ -32,7 +32,7 @@ from tasks.spread import Spread
 _LAYOUT = ("src", "lib")
 
 # Raised whenever the same file would parse into another Module or Outline.
-CHUNK_VERSION = 30
+CHUNK_VERSION = 31
 
 PARSER = (*sys.version_info[:2], version("griffelib"), *SECRETS_VERSION)
 

@@ -23,10 +23,10 @@ from tasks.chunk.syntax import (
     Definition,
     FunctionNode,
     attribute_chain,
+    attrs_aliases,
     base_name,
     branches,
     callee_of,
-    caught_in,
     code_digest,
     docstring_of,
     docstring_of_property,
@@ -47,6 +47,7 @@ from tasks.chunk.syntax import (
     last_part,
     message_of,
     names_in,
+    never_raised,
     on_one_line,
     own_statements,
     parameters_text,
@@ -339,7 +340,7 @@ class _Chunker:
         names = names_in([*node.decorator_list, *node.bases, *(k.value for k in node.keywords)], set())
         text = docstring_of(node)
         parsed = docstrings.parse(text) if text else docstrings.ParsedDocstring()
-        takes_public = _ATTRS & {last_part(self._text(callee_of(d))) for d in node.decorator_list}
+        is_of_attrs = _ATTRS & {last_part(self._text(callee_of(d))) for d in node.decorator_list}
         self.symbols[qualified] = Symbol(
             qualified,
             "class",
@@ -356,22 +357,25 @@ class _Chunker:
         members: dict[str, None] = dict(names)
         self._statements(node.body, qualified, members)
         self._flush_overloads(f"{qualified}.")
-        if takes_public:
-            parsed = self._with_private_names(parsed, f"{qualified}.")
+        if is_of_attrs:
+            parsed = self._with_own_names(parsed, f"{qualified}.", attrs_aliases(node))
         self._settle_class_docs(node, qualified, parsed)
         self.symbols[qualified] = replace(self.symbols[qualified], names=tuple(members))
 
-    def _with_private_names(
-        self, parsed: docstrings.ParsedDocstring, prefix: str
+    def _with_own_names(
+        self, parsed: docstrings.ParsedDocstring, prefix: str, aliases: dict[str, str]
     ) -> docstrings.ParsedDocstring:
-        """A docstring that describes `x`, as the constructor of attrs takes it, of an attribute `_x`."""
+        """A docstring that describes `x`, as the constructor of attrs takes it, of an attribute `_x`.
+
+        Or of whatever else is taken as one of the aliases.
+        """
         names = [name.removeprefix(prefix) for name in self.symbols if name.startswith(f"{prefix}_")]
-        private = {
+        taken = {
             name.lstrip("_"): name for name in names if f"{prefix}{name.lstrip('_')}" not in self.symbols
-        }
+        } | aliases
 
         def renamed(texts: dict[str, str]) -> dict[str, str]:
-            return {private.get(name, name): text for name, text in texts.items()}
+            return {taken.get(name, name): text for name, text in texts.items()}
 
         return replace(
             parsed,
@@ -711,9 +715,14 @@ class _Chunker:
             body.names.update(names_in([part], set()))
         found: dict[str, None] = {}
         stores: set[str] = set()
+        raised: list[ast.Raise] = []
         for statement in node.body:
             if not is_text(statement):
-                self._walk_body(statement, body, found, stores)
+                self._walk_body(statement, body, found, stores, raised)
+        never = set(map(id, never_raised(node.body))) if raised else set()
+        for statement in raised:
+            if id(statement) not in never:
+                self._note_raise(statement, body)
         bound |= stores - self.local_imports.keys()
         for name in found:
             root, _, rest = name.partition(".")
@@ -723,10 +732,16 @@ class _Chunker:
                 body.names.setdefault(name)
         return body
 
-    def _walk_body(self, statement: ast.stmt, body: _Body, found: dict[str, None], stores: set[str]) -> None:
+    def _walk_body(
+        self,
+        statement: ast.stmt,
+        body: _Body,
+        found: dict[str, None],
+        stores: set[str],
+        raised: list[ast.Raise],
+    ) -> None:
         stack: list[ast.AST] = [statement]
         trace = body.trace
-        caught: set[int] = set()
         while stack:
             node = stack.pop()
             kind = type(node)
@@ -749,10 +764,8 @@ class _Chunker:
                 self._import(node, self.local_imports)  # type: ignore[arg-type]
                 trace.append(ast.dump(node))
             else:
-                if kind in (ast.Try, ast.TryStar):
-                    caught.update(map(id, caught_in(node)))  # type: ignore[arg-type]
-                elif kind is ast.Raise and id(node) not in caught:
-                    self._note_raise(node, body)  # type: ignore[arg-type]
+                if kind is ast.Raise:
+                    raised.append(node)  # type: ignore[arg-type]
                 elif kind is ast.Return:
                     body.returns = body.returns or not is_none(node.value)  # type: ignore[attr-defined]
                 elif kind in (ast.Yield, ast.YieldFrom):

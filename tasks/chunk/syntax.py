@@ -26,6 +26,7 @@ CONDITIONAL = (
     *(ast.ExceptHandler, ast.match_case),
 )
 BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")
+_LEAVING = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 _NOT_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER)
 _ESCAPES = {
     code: chr(code).encode("unicode_escape").decode()
@@ -105,19 +106,65 @@ def message_of(arguments: Sequence[ast.expr]) -> str:
     return text if " " in text or len(arguments) == 1 else ""
 
 
-def caught_in(statement: ast.Try | ast.TryStar) -> Iterator[ast.Raise]:
-    """The `raise` statements of a `try` that one of its handlers ends."""
-    for inner in statement.body:
-        for node in ast.walk(inner):
-            if isinstance(node, ast.Raise):
-                taking = next((handler for handler in statement.handlers if _takes(handler, node)), None)
+def never_raised(body: list[ast.stmt]) -> Iterator[ast.Raise]:
+    """The `raise` statements that a function with this body is never left by.
+
+    A handler ends them, `contextlib.suppress` does, or they are not reached: behind a statement that leaves
+    the block, or below a condition that does not hold at run time.
+    """
+    blocks: list[Sequence[ast.AST]] = [body]
+    while blocks:
+        block = blocks.pop()
+        for place, node in enumerate(block):
+            yield from _ended_in(node)
+            blocks += [getattr(node, field, []) for field in BLOCKS]
+            if isinstance(node, _LEAVING):
+                yield from _raises_in(block[place + 1 :])
+                break
+
+
+def _ended_in(node: ast.AST) -> Iterator[ast.Raise]:
+    """The `raise` statements inside of a statement that it ends, or keeps from being reached."""
+    match node:
+        case ast.Try() | ast.TryStar():
+            for raised in _raises_in(node.body):
+                taking = next((h for h in node.handlers if _takes(h.type, raised)), None)
                 if taking is not None and not _raises_again(taking):
-                    yield node
+                    yield raised
+        case ast.With():
+            suppressed = list(_suppressed(node))
+            yield from (r for r in _raises_in(node.body) if any(_takes(one, r) for one in suppressed))
+        case ast.If(test=test) | ast.While(test=test):
+            holds = _holds(test)
+            yield from _raises_in(node.body if holds is False else node.orelse if holds else [])
 
 
-def _takes(handler: ast.ExceptHandler, raised: ast.Raise) -> bool:
+def _raises_in(nodes: Iterable[ast.AST]) -> Iterator[ast.Raise]:
+    return (inner for node in nodes for inner in ast.walk(node) if isinstance(inner, ast.Raise))
+
+
+def _suppressed(node: ast.With) -> Iterator[ast.expr]:
+    """The exceptions that `with suppress(…)` takes."""
+    for item in node.items:
+        match item.context_expr:
+            case ast.Call(func=called, args=taken) if last_part(dotted_name(called) or "") == "suppress":
+                yield from taken
+
+
+def _holds(test: ast.expr) -> bool | None:
+    """Whether a condition holds at run time, where it is always the same."""
+    match test:
+        case ast.Constant(value=value):
+            return bool(value)
+        case ast.Name() | ast.Attribute() if last_part(dotted_name(test) or "") == "TYPE_CHECKING":
+            return False
+    return None
+
+
+def _takes(types: ast.expr | None, raised: ast.Raise) -> bool:
+    """Whether what is caught, one class or several or all, takes an exception."""
     error = raised.exc.func if isinstance(raised.exc, ast.Call) else raised.exc
-    taken = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    taken = types.elts if isinstance(types, ast.Tuple) else [types]
     return error is not None and any(one is None or _is_of(error, one) for one in taken)
 
 
@@ -355,6 +402,24 @@ def push_children(node: ast.AST, stack: list[ast.AST], trace: list[str]) -> None
             stack.append(child)
         elif child is not None:
             trace.append(repr(child))
+
+
+def attrs_aliases(node: ast.ClassDef) -> dict[str, str]:
+    """The attributes of a class of attrs for which its constructor takes another name, by that name.
+
+    https://www.attrs.org/en/stable/init.html#private-attributes-and-aliases
+    """
+    found = {}
+    for statement in node.body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Call(keywords=keywords)) | ast.Assign(
+                targets=[ast.Name(id=name)], value=ast.Call(keywords=keywords)
+            ):
+                for keyword in keywords:
+                    match keyword:
+                        case ast.keyword(arg="alias", value=ast.Constant(value=str(alias))):
+                            found[alias] = name
+    return found
 
 
 def attribute_chain(node: ast.Attribute, found: dict[str, None], stack: list[ast.AST]) -> list[str]:

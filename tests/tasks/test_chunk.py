@@ -518,6 +518,35 @@ def test_what_a_function_catches_itself_it_does_not_raise(handler, is_raised):
     assert ("raises.ValueError" in f.expected) is is_raised
 
 
+@pytest.mark.parametrize(
+    ("body", "is_raised"),
+    [
+        ("with suppress(ValueError): raise ValueError", False),
+        ("with open(a), contextlib.suppress(KeyError, ValueError):\n  if a: raise ValueError", False),
+        ("with suppress(KeyError): raise ValueError", True),
+        ("with suppress(): raise ValueError", True),
+        ("with lock: raise ValueError", True),
+        ("return a\nraise ValueError", False),
+        ("if a: return a\nraise ValueError", True),
+        ("if a:\n  return a\n  raise ValueError", False),
+        ("while a:\n  break\n  raise ValueError\nraise KeyError", False),
+        ("for b in a:\n  continue\nelse: raise ValueError", True),
+        ("raise KeyError\nif a: raise ValueError", False),
+        ("if False: raise ValueError", False),
+        ("if TYPE_CHECKING: raise ValueError", False),
+        ("if typing.TYPE_CHECKING: pass\nelse: raise ValueError", True),
+        ("if True: return a\nelse: raise ValueError", False),
+        ("while 1: raise ValueError", True),
+        ("while 0: raise ValueError", False),
+        ("match a:\n  case 1:\n    return\n    raise ValueError", False),
+        ("try: return a\nfinally: raise ValueError", True),
+    ],
+)
+def test_what_never_leaves_a_function_it_does_not_raise(body, is_raised):
+    f = symbols("def f(a):\n" + textwrap.indent(body, "  "))["f"]
+    assert ("raises.ValueError" in f.expected) is is_raised
+
+
 def test_special_methods_whose_code_does_another_thing_are_not_said_to_do_theirs():
     found = symbols(
         """
@@ -557,6 +586,25 @@ def test_attrs_takes_private_attributes_by_their_public_names(decorator, is_of_a
     )
     said = {s.name: s.slots["summary"].text for s in module.symbols if "summary" in s.slots}
     assert ("C._pool" in said) is is_of_attrs and said["C.other"] == "Of another name."
+    assert module.contradictions == []
+
+
+def test_attrs_takes_attributes_by_their_aliases():
+    module = parsed(
+        """
+        @attrs.define
+        class C:
+            '''Text.
+
+            :param size: Of the pool.
+            :param hosts: Where connections go.
+            '''
+            _count: int = attrs.field(default=1, alias="size")
+            places = attrs.field(alias="hosts")
+        """
+    )
+    said = {s.name: s.slots["summary"].text for s in module.symbols if "summary" in s.slots}
+    assert said == {"C": "Text.", "C._count": "Of the pool.", "C.places": "Where connections go."}
     assert module.contradictions == []
 
 
