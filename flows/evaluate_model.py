@@ -56,19 +56,19 @@ class Written(Struct, frozen=True):
 
 
 class Measured(Struct, frozen=True):
-    """One kind of text: how many, the share that is shown, and means of each metric, from 0 to 100.
+    """One kind of text: how many, how many a build would show, and means of each metric, from 0 to 100.
 
     `scores` are by writer and metric, with the names as they are and with them hidden: of every text of the
     `model`; of the `name`, split into words; and of the `neighbour`, what humans say of the most similar code
     among the rest of what was drawn, which knows how this very project words things. `lead` are the 95 %
-    intervals, by paired bootstrap, of how much better the model is than these two. `shown` is of the texts
-    that a build would show.
+    intervals, by paired bootstrap, of how much better the model is than these two. `scores_shown` are of the
+    texts that a build would show.
     """
 
     what: str
     texts: int
-    share_shown: float
-    shown: dict[str, float]
+    shown: int
+    scores_shown: dict[str, float]
     scores: dict[str, dict[str, tuple[float, float]]]
     lead: dict[str, dict[str, tuple[tuple[float, float], tuple[float, float]]]]
 
@@ -255,7 +255,7 @@ def _measured(what: str, texts: list[Hidden], exam: _Exam) -> Measured:
     return Measured(
         what,
         len(texts),
-        len(shown) / len(texts),
+        len(shown),
         {m: float(scores(m, *zip(*shown, strict=True)).mean()) for m in METRICS} if shown else {},
         {
             who: {m: (float(named[who][m].mean()), float(masked[who][m].mean())) for m in METRICS}

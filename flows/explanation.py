@@ -19,10 +19,10 @@ def explanation(report: Report, changes: list[Change], url: str | None = None) -
         f"**{report.symbols:,} symbols**, {pages['total']:,} pages, {pages['written']:,} written, "
         f"{pages['removed']:,} removed → {where}",
         "",
-        "| texts | human | derived | model | empty | sentences dropped |",
-        "|---|---|---|---|---|---|",
+        "| texts | human | derived | model | empty | too unsure to show | sentences dropped |",
+        "|---|---|---|---|---|---|---|",
         f"| | {slots['human']:,} | {slots['derived']:,} | {slots['model']:,} "
-        f"| {slots['empty']:,} | {slots['dropped']:,} |",
+        f"| {slots['empty']:,} | {slots['unsure']:,} | {slots['dropped']:,} |",
         "",
         *_drift(report),
         f"{report.generated:,} symbols written by the model, {report.reused:,} answered from the cache.",

@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 
-from flows.report import Report
+from flows.report import NOT_SHOWN, Report
 from flows.settings import Service
 from tasks.keys import digest
 
@@ -69,7 +69,7 @@ def figures_of(report: Report) -> Figures:
     seconds: dict[str, float] = {}
     for stage in report.stages:  # of two builds in a run, if the branch moved, all the time it took
         seconds[stage["name"]] = round(seconds.get(stage["name"], 0.0) + stage["seconds"], 3)
-    slots = {name: n for name, n in report.slots.items() if name != "dropped"}
+    slots = {name: n for name, n in report.slots.items() if name not in NOT_SHOWN}
     return Figures(report.source["revision"], report.symbols, report.pages["total"], slots, seconds)
 
 

@@ -90,8 +90,9 @@ class Built(Struct, frozen=True):
 
     @property
     def slots(self) -> dict[str, int]:
-        """How many texts are whose, how many are missing, and how many sentences were dropped."""
-        return {**msgspec.structs.asdict(self.rendered.slots), "dropped": self.generated.dropped}
+        """How many texts are whose, how many are missing, and what of the model's is not shown."""
+        not_shown = {"dropped": self.generated.dropped, "unsure": self.generated.unsure}
+        return msgspec.structs.asdict(self.rendered.slots) | not_shown
 
 
 class Run(Protocol):

@@ -13,6 +13,9 @@ from tasks.files import write_whole
 from tasks.ingest.tree import printable
 from tasks.waivers import GateError, Judgement
 
+# What a model wrote and no page shows: sentences that the checks dropped, texts that it is not sure of.
+NOT_SHOWN = ("dropped", "unsure")
+
 
 class Report(Struct):
     """The outcome of one build; the field names are a contract with whoever reads the JSON."""
@@ -22,7 +25,7 @@ class Report(Struct):
     error: str | None = None
     symbols: int = 0
     slots: dict[str, int] = field(
-        default_factory=lambda: {"human": 0, "derived": 0, "model": 0, "empty": 0, "dropped": 0}
+        default_factory=lambda: dict.fromkeys(("human", "derived", "model", "empty", *NOT_SHOWN), 0)
     )
     slots_before: dict[str, int] | None = None
     generated: int = 0

@@ -426,11 +426,15 @@ def _of_model(report: Report) -> str:
     """What a model did in a build, as a line of its summary; nothing if there was none."""
     if not report.generated and not report.reused:
         return ""
-    line = f"\n  model: asked for {report.generated:,} symbols, {report.reused:,} as before"
+    slots = report.slots
+    line = (
+        f"\n  model: asked for {report.generated:,} symbols, {report.reused:,} as before; not shown: "
+        f"{slots['dropped']:,} sentences dropped by the checks, {slots['unsure']:,} texts it is unsure of"
+    )
     if not report.generated or report.engine is None:
         return line
     tokens = f"{report.engine['prompt_tokens']:,} tokens read, {report.engine['output_tokens']:,} written"
-    return f"{line}; {tokens} in {report.engine['seconds']:.1f} s"
+    return f"{line}\n  {tokens} in {report.engine['seconds']:.1f} s"
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -579,6 +583,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         write_whole(arguments.json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     for one in found.measured:
         print("\n".join(_measured(one)))
+    print(
+        "scores: against the human's first sentence, 0 to 100; masked: with the name hidden; leads: 95 % "
+        "intervals, and one that holds 0 tells nothing"
+    )
     print(f"{1000 * found.seconds:.1f} ms a text; {found.dropped:,} sentences dropped by the checks")
     return 0
 
@@ -598,8 +606,8 @@ def _measured(one: Measured) -> Iterator[str]:
     for other, lead in one.lead.items():
         intervals = (f"{low:+.1f}…{high:+.1f}" for m in metrics for low, high in lead[m])
         yield f"  {f'lead over the {other}, 95 %':<38}" + "".join(f"{text:>14}" for text in intervals)
-    bleu = f", BLEU {one.shown['bleu']:.1f}" if one.shown else ""
-    yield f"  shown: {one.share_shown:.0%} of the texts{bleu}"
+    bleu = f", BLEU {one.scores_shown['bleu']:.1f}" if one.shown else ""
+    yield f"  a build would show {one.shown:,} of them ({one.shown / one.texts:.1%}){bleu}"
 
 
 class _Trials:

@@ -265,10 +265,11 @@ class TextEntry(Struct, frozen=True):
 
 
 class Generated(Struct, frozen=True):
-    """What a model added, how many symbols it took, and how many sentences were dropped.
+    """What a model added, how many symbols it took, and what of it is not shown.
 
     `generated` symbols went to the engine, `reused` ones were answered from the cache;
-    `unwritten` texts the budget left for another build. `engine` is None where no model
+    `dropped` sentences the checks did not let stand, of `unsure` texts the model was less sure
+    than its floor; `unwritten` ones the budget left for another build. `engine` is None where no model
     ran. By path and symbol, `texts` says what was asked; `written` names, by path, the
     symbols that went to the engine.
     """
@@ -277,6 +278,7 @@ class Generated(Struct, frozen=True):
     generated: int = 0
     reused: int = 0
     dropped: int = 0
+    unsure: int = 0
     unwritten: int = 0
     engine: dict[str, Any] | None = None
     origin: TextOrigin | None = None

@@ -87,7 +87,7 @@ def read_committed(root: Path, name: str) -> str:
     except OSError as error:
         raise SourceError(f"{name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SourceError(f"{name}: {error}") from error
+        raise SourceError(f"{name}: is no text in UTF-8, from byte {error.start + 1} on") from error
 
 
 def write_whole(file: Path, data: bytes, durable: bool = False) -> None:

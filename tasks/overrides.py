@@ -11,10 +11,10 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from tasks.documents import Doubt, Finding, SourceError
+from tasks.entries import read_entries
 from tasks.files import read_committed
 
 OVERRIDES_FILE = "docmill.overrides.toml"
@@ -47,30 +47,19 @@ class Override(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
         return self.symbol.partition("::")[2]
 
 
-class _File(Struct, forbid_unknown_fields=True):
-    override: list[Override] = []
-
-
 def read_overrides(root: Path) -> tuple[Override, ...]:
     """The overrides that a source holds.
 
     Raises:
         SourceError: The file cannot be used.
     """
-    found = _decoded(read_committed(root, OVERRIDES_FILE))
+    found = read_entries(root, OVERRIDES_FILE, "override", Override)
     seen: set[tuple[str, str]] = set()
     for number, override in enumerate(found, 1):
         if problem := _problem(override, seen):
             raise SourceError(f"{OVERRIDES_FILE}: override {number}: {problem}")
         seen.add((override.symbol, override.slot))
     return found
-
-
-def _decoded(text: str) -> tuple[Override, ...]:
-    try:
-        return tuple(msgspec.toml.decode(text, type=_File).override)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{OVERRIDES_FILE}: {error}") from error
 
 
 def _problem(override: Override, seen: set[tuple[str, str]]) -> str | None:
@@ -109,7 +98,7 @@ def stale_overrides(root: Path, doubts: Collection[Doubt]) -> list[Finding]:
 def _lines(root: Path) -> dict[tuple[str, str], int]:
     """Where each override stands in the file; nothing if they are not written one after another."""
     text = read_committed(root, OVERRIDES_FILE)
-    found = _decoded(text)
+    found = read_entries(root, OVERRIDES_FILE, "override", Override)
     starts = [text.count("\n", 0, match.start()) + 1 for match in _HEADER.finditer(text)]
     if len(starts) != len(found):
         return {}

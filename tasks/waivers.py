@@ -6,12 +6,11 @@ import datetime
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from tasks.documents import Author, Checked, Contradiction, DocmillError, Finding, SourceError
-from tasks.files import read_committed
+from tasks.entries import read_entries
 from tasks.secrets import told_without_secrets
 
 WAIVERS_FILE = "docmill.waivers.toml"
@@ -61,10 +60,6 @@ class Waiver(Struct, frozen=True, forbid_unknown_fields=True):
         return (self.rule, self.symbol, author) == (finding.rule, finding.symbol, finding.author)
 
 
-class _File(Struct, forbid_unknown_fields=True):
-    waiver: list[Waiver] = []
-
-
 class Judgement(Struct, frozen=True):
     """What follows from the gate's findings."""
 
@@ -100,10 +95,7 @@ def read_waivers(root: Path) -> tuple[Waiver, ...]:
     Raises:
         SourceError: The file cannot be used.
     """
-    try:
-        waivers = msgspec.toml.decode(read_committed(root, WAIVERS_FILE), type=_File).waiver
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{WAIVERS_FILE}: {error}") from error
+    waivers = read_entries(root, WAIVERS_FILE, "waiver", Waiver)
     for number, waiver in enumerate(waivers, 1):
         if waiver.rule not in _WAIVED:
             what = "cannot be waived" if waiver.rule in RULES else "is no rule"
@@ -111,7 +103,7 @@ def read_waivers(root: Path) -> tuple[Waiver, ...]:
             raise SourceError(f"{WAIVERS_FILE}: waiver {number}: {waiver.rule!r} {what}; {rules}")
         if not waiver.reason.strip():
             raise SourceError(f"{WAIVERS_FILE}: waiver {number}: give a reason")
-    return tuple(waivers)
+    return waivers
 
 
 def still_valid(waivers: tuple[Waiver, ...], today: datetime.date) -> tuple[Waiver, ...]:

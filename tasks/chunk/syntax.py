@@ -412,8 +412,9 @@ def attrs_aliases(node: ast.ClassDef) -> dict[str, str]:
     found = {}
     for statement in node.body:
         match statement:
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Call(keywords=keywords)) | ast.Assign(
-                targets=[ast.Name(id=name)], value=ast.Call(keywords=keywords)
+            case (
+                ast.AnnAssign(target=ast.Name(id=name), value=ast.Call(keywords=keywords))
+                | ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(keywords=keywords))
             ):
                 for keyword in keywords:
                     match keyword:

@@ -56,6 +56,7 @@ def generate(
         generated=len(symbols),
         reused=len(answers.answered - symbols),
         dropped=answers.dropped,
+        unsure=answers.unsure,
         unwritten=answers.open,
         engine=writer.statistics(model),
         texts=answers.texts(),

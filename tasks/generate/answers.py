@@ -58,12 +58,13 @@ class Answers:
         missing: The requests that can be sent, and have no answer.
         completions: By path, symbol and slot, the texts that may be shown.
         dropped: How many sentences may not.
+        unsure: How many texts may not, for the model is less sure of them than its floor.
     """
 
     def __init__(self, wanted: list[Wanted], writer: Writer, cache: ResultCache) -> None:
         self._wanted, self._writer, self._cache = wanted, writer, cache
         self.completions: dict[str, dict[str, dict[str, str]]] = {}
-        self.dropped = 0
+        self.dropped = self.unsure = 0
         self._summaries: dict[str, str] = {}
         self._awaited = {w.id for w in wanted if "summary" in w.asked.slots}
         self._waiting: dict[str, list[Wanted]] = {}
@@ -125,7 +126,9 @@ class Answers:
             kept, lost = checked(text, rendered.prompt, ended, meta.plain_words, name)
             self.dropped += lost
             floor = floors.get(frame.slot.partition(".")[0])
-            if kept and (floor is None or logprob >= floor):
+            if kept and floor is not None and logprob < floor:
+                self.unsure += 1
+            elif kept:
                 symbols = self.completions.setdefault(wanted.path, {})
                 symbols.setdefault(wanted.asked.symbol, {})[frame.slot] = kept
                 if frame.slot == "summary" and (quoted := quotable(kept)) is not None:

@@ -78,7 +78,7 @@ def test_a_model_that_repeats_the_humans_scores_100(source, tmp_path, monkeypatc
     for score, (named, masked) in functions["model"].items():
         assert named == pytest.approx(100) and masked < 50, score
     assert functions["name"]["rouge_l"][0] > 0 == functions["name"]["rouge_l"][1]
-    assert found["function summary"]["share_shown"] == 1
+    assert found["function summary"]["shown"] == 2
     assert len(prompts) == 6 and not any("settings" in prompt for prompt in prompts)
     # The nearest neighbour of each function is the other one: there are but two.
     assert functions["neighbour"]["rouge_l"] == [0, 0]
@@ -90,7 +90,7 @@ def test_a_model_that_repeats_the_humans_scores_100(source, tmp_path, monkeypatc
     assert rows["the model"][0] == "100.0"
     assert rows["nearest neighbour among these texts"][4:] == ["0.0", "0.0"]
     assert rows["lead over the neighbour, 95 %"][4:] == ["+100.0…+100.0", "+0.0…+0.0"]
-    assert table[start + 6] == "  shown: 100% of the texts, BLEU 100.0"
+    assert table[start + 6] == "  a build would show 2 of them (100.0%), BLEU 100.0"
 
 
 def test_baselines_are_told_with_names_masked_too(tmp_path, monkeypatch, asked_for_all):
@@ -126,7 +126,7 @@ def test_the_bundled_model_on_a_real_package(source, tmp_path):
     assert model[0] > name[0] > name[1] and min(functions["scores"]["neighbour"]["bleu"]) > 0
     for setting, (low, high) in enumerate(functions["lead"]["name"]["bleu"]):
         assert low < model[setting] - name[setting] < high
-    assert 0 < functions["share_shown"] < 1 and functions["shown"]["bleu"] > 0
+    assert 0 < functions["shown"] < functions["texts"] and functions["scores_shown"]["bleu"] > 0
     assert evaluate(click, tmp_path, "--symbols", "60")["measured"] == found["measured"]
     assert 0 < found["seconds"] < 1
 

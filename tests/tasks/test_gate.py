@@ -736,14 +736,20 @@ def test_a_waiver_that_waives_nothing_is_told_of(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[waiver]]\nrule = 1\n", "rule"),
-        (WAIVER.format('"soon"'), "expires"),
+        ("[[waiver]]\nrule = 1\n", "waiver 1: rule: give text, in quotes"),
+        (WAIVER.format('"soon"'), "waiver 1: expires: give a date like 2027-01-31, without quotes"),
+        (WAIVER.format('"2026-03-01"'), "without quotes"),
+        (WAIVER.format("2026-03-01T10:00:00"), "give a date"),
+        (WAIVER.format('2026-03-01\nauthor = "me"'), "author: there are docmill, model, human"),
+        (WAIVER.format("2026-03-01") + WAIVER.partition("expires")[0], "waiver 2: expires is missing"),
+        (WAIVER.format("2026-03-01").replace("[[waiver]]", "[waiver]"), "begin with [[waiver]], in two"),
+        (WAIVER.format("2026-03-01").replace("[[waiver]]", "[[waivers]]"), "'waivers' is unknown; "),
         (WAIVER.format("2026-03-01").replace("wrong-parameter", "wrong"), "'wrong' is no rule; "),
         (WAIVER.format("2026-03-01").replace("wrong-parameter", "stale-waiver"), "cannot be waived"),
         (WAIVER.format("2026-03-01").replace("known, see issue 7", " "), "give a reason"),
-        (WAIVER.format("2026-03-01").replace("reason", "because"), "because"),
+        (WAIVER.format("2026-03-01").replace("reason", "because"), "'because' is unknown; "),
         ("[[waiver", "]]"),
-        ("\xff", "docmill.waivers.toml"),
+        ("\xff", "Invalid statement (at line 1, column 1)"),
     ],
 )
 def test_a_waiver_that_cannot_be_used_is_refused(tmp_path, text, said) -> None:

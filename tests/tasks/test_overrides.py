@@ -233,8 +233,10 @@ def test_what_does_not_fit_is_reported(source, tmp_path, entry, why):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[[override]]\nsymbol = 1", "Expected `str`, got `int`"),
-        ("[[overrides]]", "unknown field `overrides`"),
+        ("[[override]]\nsymbol = 1", "override 1: symbol: give text, in quotes"),
+        ("[[override]]\nsuppress = true", "override 1: symbol is missing"),
+        (f"[[override]]\n{says('summary', 'a')}\nsuppress = 1", "override 1: suppress: give true or false"),
+        ("[[overrides]]", "'overrides' is unknown; entries begin with [[override]]"),
         ("[[override]", "Expected"),
         ('[[override]]\nsymbol = "m.py"\nslot = "summary"\ntext = "x"', "'m.py' is no id of a symbol"),
         ('[[override]]\nsymbol = "m.py::"\nslot = "param"\ntext = "x"', "no slot 'param'"),
