@@ -35,6 +35,9 @@ _IDENTIFIER = re.compile(
   | \w*_\w*                                # an underscore
   | \w*[a-z][A-Z]\w*                       # an inner capital
   | \w*[A-Z]{2}[a-z]{2}\w*                 # an inner word, and not "URLs"
+  | (?<=[\w,]\ )[A-Z][a-z]\w*(?=\ (?:class|exception|instance|object|subclass)(?:es|s)?\b)
+  | (?<=\binstance\ of\ )[A-Z][a-z]\w*    # what is said to be a class
+  | (?<=\bsubclass\ of\ )[A-Z][a-z]\w*
     """,
     re.VERBOSE,
 )
@@ -45,8 +48,8 @@ def checked(
 ) -> tuple[str, int]:
     """The sentences of a text that may stand, and how many were dropped.
 
-    A sentence goes if it names an identifier (in backticks, or with `_`, a dot, an inner
-    capital or a call's bracket) that the prompt does not hold, if a backtick in it has no
+    A sentence goes if it names an identifier (in backticks, with `_`, a dot, an inner
+    capital or a call's bracket, or a capital where it says that it is a class) that the prompt does not hold, if a backtick in it has no
     partner, if it holds bytes that are no text or stammers, if it says a word twice, and the
     last one if the model was cut off in it. With `plain_words` it also goes if it says another
     word that the prompt does not hold, in whatever form, or leaves out one of the name's.

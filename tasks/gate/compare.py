@@ -30,10 +30,13 @@ from tasks.gate.page import Page, ShownParameter, ShownSymbol, ShownText
 
 _ORDINAL = re.compile(r"#\d+")
 _WORD = re.compile(r"[^\W\d]\w*")
-# What reads as code wherever it stands: a call, a dotted name, an underscore, an inner capital or word.
+# What reads as code wherever it stands: a call, a dotted name, an underscore, an inner capital or word, and a
+# word with a capital that is said to be a class.
 _CODE_LIKE = re.compile(
     r"[^\W\d][\w.]*\((?!e?s\))|[^\W\d]\w+(?:\.[^\W\d]\w+)+"
     r"|\w*_\w*|\w*[a-z][A-Z]\w*|\w*[A-Z]{2}[a-z]{2}\w*"
+    r"|(?<=[\w,] )[A-Z][a-z]\w*(?= (?:class|exception|instance|object|subclass)(?:es|s)?\b)"
+    r"|(?<=\b(?:instance|subclass) of )[A-Z][a-z]\w*"
 )
 _CUT = "…"
 _KINDS = ("module", "package")

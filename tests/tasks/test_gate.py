@@ -1070,6 +1070,12 @@ def test_a_name_in_a_comment_is_none_of_the_code(tmp_path, home, name) -> None:
     assert says_of_commented(tmp_path, name) == ["invented-identifier"]
 
 
+@pytest.mark.parametrize("what", ["{} objects", "an instance of {}", "a subclass of {}", "the {} class"])
+def test_a_word_that_is_said_to_be_a_class_is_one_of_the_code(tmp_path, home, what) -> None:
+    assert says_of_commented(tmp_path, what.format("Widget")) == ["invented-identifier"]
+    assert says_of_commented(tmp_path / "known", what.format("Engine")) == []
+
+
 def test_every_name_of_the_code_may_be_said(tmp_path, home) -> None:
     """In whatever place of the syntax it stands."""
     code = COMMENTED.split("\n", 1)[1].replace("# calls stop_all", "")
@@ -1081,7 +1087,7 @@ def test_every_name_of_the_code_may_be_said(tmp_path, home) -> None:
 def says_of_commented(folder: Path, said: str) -> list[str]:
     """The rules that a model breaks which says something of a function."""
     source = folder / "source"
-    source.mkdir()
+    source.mkdir(parents=True)
     (source / "m.py").write_text(COMMENTED)
     rig = Rig(source, folder / "site")
     before, head, after = rig.content("api/m.html").partition('<section class="symbol function"')
