@@ -169,6 +169,28 @@ def test_human_slots_stay_and_model_slots_are_marked(repository, model, docmill,
     assert origins <= {"human", "derived", "model"}
 
 
+def test_what_the_model_is_unsure_of_is_counted_and_not_shown(docmill, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.mkdir()
+    bodies = {"read_lines": -0.1, "read_words": -2.0, "read_items": -0.1}
+    (source / "m.py").write_text("".join(f"def {n}(a):\n    return a.{n}.all()\n" for n in bodies))
+    said = {"read_lines": "Read the lines.", "read_words": "Read the words.", "read_items": "Read the moon."}
+
+    def sure_of_some(self, requests):
+        for key, prompt, frames in requests:
+            name = next(name for name in bodies if f"def {name}" in prompt)
+            yield key, writer.RawText((said[name],), (True,), (bodies[name],))
+
+    monkeypatch.setattr(writer.Writer, "write", sure_of_some)
+    _, report, printed = docmill(source, "--model", "bundled")
+    told = {name: report["slots"][name] for name in ("model", "unsure", "dropped")}
+    assert told == {"model": 1, "unsure": 1, "dropped": 1}
+    assert "1 sentences dropped by the checks, 1 texts it is unsure of" in printed.out
+    assert docmill(source, "--model", "bundled")[1]["slots"] == report["slots"]  # from the cache
+    page = (tmp_path / "site/api/m.html").read_text()
+    assert "Read the lines." in page and "Read the words." not in page
+
+
 def test_a_model_that_computes_no_numbers_is_told_of_by_symbol_and_touches_nothing(
     repository, model, docmill, tmp_path
 ):
