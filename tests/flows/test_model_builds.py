@@ -177,7 +177,7 @@ def test_what_the_model_is_unsure_of_is_counted_and_not_shown(docmill, tmp_path,
     said = {"read_lines": "Read the lines.", "read_words": "Read the words.", "read_items": "Read the moon."}
 
     def sure_of_some(self, requests):
-        for key, prompt, frames in requests:
+        for key, prompt, _frames in requests:
             name = next(name for name in bodies if f"def {name}" in prompt)
             yield key, writer.RawText((said[name],), (True,), (bodies[name],))
 
