@@ -51,8 +51,9 @@ def checked(
     A sentence goes if it names an identifier (in backticks, with `_`, a dot, an inner capital or
     a call's bracket, or a capital where it says that it is a class) that the prompt does not
     hold, if a backtick in it has no partner, if it holds bytes that are no text or stammers, if
-    it says a word twice, and the last one if the model was cut off in it. With `plain_words` it also goes if it says another
-    word that the prompt does not hold, in whatever form, or leaves out one of the name's.
+    it says a word twice, and the last one if the model was cut off in it. With `plain_words` it
+    also goes if it says another word that the prompt does not hold, in whatever form, or leaves
+    out one of the name's.
 
     Args:
         text: As the model wrote it.
