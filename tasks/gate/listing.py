@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 from msgspec import Struct
 
 from tasks.documents import Finding
-from tasks.gate.code import Argument, Code, Definition, Function, arguments_of, says
+from tasks.gate.code import Argument, Code, Definition, Function, arguments_of, raised, says
 from tasks.gate.compare import (
     is_assignment_of,
     is_class_head,
@@ -48,6 +47,10 @@ class _Parameter(Struct):
     default: str | None
 
 
+class _Slot(Struct):
+    origin: str
+
+
 class _Symbol(Struct):
     id: str
     kind: str
@@ -56,7 +59,7 @@ class _Symbol(Struct):
     signature: str
     parameters: list[_Parameter]
     returns: str | None
-    slots: dict[str, Any]
+    slots: dict[str, _Slot]
 
 
 def listed_files(data: bytes) -> Iterator[Listed]:
@@ -104,6 +107,7 @@ def _wrong(symbol: _Symbol, code: Code) -> Iterator[tuple[str, str]]:
         if not says(symbol.returns, returns):
             yield "wrong-returns", f"does not return {short(symbol.returns or 'just that')}"
         yield from _wrong_parameters(symbol, expected)
+        yield from _wrong_exceptions(symbol, here, definitions)
 
 
 def _real(
@@ -136,6 +140,17 @@ def _wrong_parameters(symbol: _Symbol, expected: list[Argument]) -> Iterator[tup
         argument = real.get(parameter.name)
         if argument is not None and (wrong := _differs(parameter, argument)):
             yield "wrong-parameter", f"has a parameter {parameter.name} of another {wrong}"
+
+
+def _wrong_exceptions(
+    symbol: _Symbol, here: Definition, definitions: list[Definition]
+) -> Iterator[tuple[str, str]]:
+    said = [name for name, slot in symbol.slots.items() if slot.origin != "human"]
+    derived = [name.removeprefix("raises.") for name in said if name.startswith("raises.")]
+    if derived:
+        node = overloaded(here, definitions)[0].node if isinstance(here.node, Function) else None
+        known = raised(node) if isinstance(node, Function) else set()
+        yield from (("unknown-exception", f"raises no {name}") for name in derived if name not in known)
 
 
 def _differs(parameter: _Parameter, argument: Argument) -> str:

@@ -435,6 +435,7 @@ def listed_wrongly(symbol: dict[str, Any], rng: random.Random) -> None:
         lambda: symbol.update(line=symbol["line"] + 1_000_000),
         lambda: symbol.update(signature=symbol["signature"].replace("(", "_of_old(", 1)),
         lambda: symbol["slots"].update({"param.ghost": {"text": "It.", "origin": "human"}}),
+        lambda: symbol["slots"].update({"raises.Ghost": {"text": "It.", "origin": "derived"}}),
     ]
     rng.choice(ways)()
 
@@ -508,6 +509,7 @@ class C(Exception):
     def m(self, k, /, *args: int, z=1, **kw) -> str: ...
 """
 M, X = "m.py::C.m", "m.py::C.x"
+DERIVED = {"text": "It.", "origin": "derived"}
 GHOST = {"name": "ghost", "kind": "keyword_only", "annotation": None, "default": None}
 
 
@@ -527,7 +529,13 @@ GHOST = {"name": "ghost", "kind": "keyword_only", "annotation": None, "default":
         (M, lambda s: s["parameters"][3].update(default="2"), "wrong-parameter"),
         (M, lambda s: s["parameters"][3].update(default=None), "wrong-parameter"),
         (M, lambda s: s["parameters"][4].update(default="no thing"), "wrong-parameter"),
-        (M, lambda s: s["slots"].update({"param.ghost": {"text": "It."}}), "unknown-parameter"),
+        (
+            M,
+            lambda s: s["slots"].update({"param.ghost": {"text": "It.", "origin": "human"}}),
+            "unknown-parameter",
+        ),
+        (M, lambda s: s["slots"].update({"raises.Ghost": DERIVED}), "unknown-exception"),
+        (X, lambda s: s["slots"].update({"raises.Ghost": DERIVED}), "unknown-exception"),
         (M, lambda s: s.update(signature="def m(self) -> str"), "wrong-signature"),
         (M, lambda s: s.update(returns=None), "wrong-returns"),
         (M, lambda s: s.update(kind="function"), "wrong-signature"),
