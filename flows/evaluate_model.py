@@ -61,14 +61,15 @@ class Measured(Struct, frozen=True):
     `scores` are by writer and metric, with the names as they are and with them hidden: of every text of the
     `model`; of the `name`, split into words; and of the `neighbour`, what humans say of the most similar code
     among the rest of what was drawn, which knows how this very project words things. `lead` are the 95 %
-    intervals, by paired bootstrap, of how much better the model is than these two. `scores_shown` are of the
-    texts that a build would show.
+    intervals, by paired bootstrap, of how much better the model is than these two. `shown` is of the texts
+    that a build would show.
     """
 
     what: str
     texts: int
-    shown: int
-    scores_shown: dict[str, float]
+    texts_shown: int
+    share_shown: float
+    shown: dict[str, float]
     scores: dict[str, dict[str, tuple[float, float]]]
     lead: dict[str, dict[str, tuple[tuple[float, float], tuple[float, float]]]]
 
@@ -256,6 +257,7 @@ def _measured(what: str, texts: list[Hidden], exam: _Exam) -> Measured:
         what,
         len(texts),
         len(shown),
+        len(shown) / len(texts),
         {m: float(scores(m, *zip(*shown, strict=True)).mean()) for m in METRICS} if shown else {},
         {
             who: {m: (float(named[who][m].mean()), float(masked[who][m].mean())) for m in METRICS}

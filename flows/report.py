@@ -59,9 +59,12 @@ class Report(Struct):
 
     @property
     def drift(self) -> dict[str, int]:
-        """By origin, how many more texts there are than on the site that stood before, where that differs."""
-        before = self.slots_before or self.slots
-        return {name: n - before.get(name, 0) for name, n in self.slots.items() if n != before.get(name, 0)}
+        """By origin, how many more texts there are than on the site that stood before, where that differs.
+
+        And how many more of the model's are not shown; of what that site did not count, nothing is said.
+        """
+        before = self.slots_before or {}
+        return {name: by for name, n in before.items() if (by := self.slots.get(name, 0) - n)}
 
     @property
     def got_worse(self) -> bool:

@@ -606,8 +606,8 @@ def _measured(one: Measured) -> Iterator[str]:
     for other, lead in one.lead.items():
         intervals = (f"{low:+.1f}…{high:+.1f}" for m in metrics for low, high in lead[m])
         yield f"  {f'lead over the {other}, 95 %':<38}" + "".join(f"{text:>14}" for text in intervals)
-    bleu = f", BLEU {one.scores_shown['bleu']:.1f}" if one.shown else ""
-    yield f"  a build would show {one.shown:,} of them ({one.shown / one.texts:.1%}){bleu}"
+    bleu = f", BLEU {one.shown['bleu']:.1f}" if one.shown else ""
+    yield f"  a build would show {one.texts_shown:,} of them ({one.share_shown:.1%}){bleu}"
 
 
 class _Trials:

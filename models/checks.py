@@ -35,11 +35,14 @@ _IDENTIFIER = re.compile(
   | \w*_\w*                                # an underscore
   | \w*[a-z][A-Z]\w*                       # an inner capital
   | \w*[A-Z]{2}[a-z]{2}\w*                 # an inner word, and not "URLs"
-  | (?<=[\w,]\ )[A-Z][a-z]\w*(?=\ (?:class|exception|instance|object|subclass)(?:es|s)?\b)
-  | (?<=\binstance\ of\ )[A-Z][a-z]\w*    # what is said to be a class
-  | (?<=\bsubclass\ of\ )[A-Z][a-z]\w*
     """,
     re.VERBOSE,
+)
+# A word with a capital that is said to be a class, and is none that Python's documentation speaks of.
+_CLASS = r"(?!Python|Unicode)([A-Z][a-z]\w*)"
+_SAID_TO_BE_CLASSES = (
+    re.compile(rf"(?<=[\w,] ){_CLASS}(?= (?:class|exception|instance|object|subclass)(?:es|s)?\b)"),
+    re.compile(rf"\b(?:instances? of|subclass(?:es)? of|class|exception)(?: an?| the)? {_CLASS}"),
 )
 
 
@@ -97,5 +100,6 @@ def _is_about(sentence: str, of_code: set[str], of_name: set[str], plain: Collec
 def _unknown(sentence: str) -> set[str]:
     """The words of all that looks like code."""
     quoted = " ".join(_QUOTED.findall(sentence))
-    named = " ".join(_IDENTIFIER.findall(sentence))
-    return set(_WORD.findall(f"{quoted} {named}"))
+    plain = sentence.replace("`", "")
+    named = (name for pattern in (_IDENTIFIER, *_SAID_TO_BE_CLASSES) for name in pattern.findall(plain))
+    return set(_WORD.findall(" ".join((quoted, *named))))

@@ -32,8 +32,17 @@ def read_entries(root: Path, file: str, kind: str, entry: type[T]) -> tuple[T, .
     Raises:
         SourceError: The file cannot be used; it says which entry, and what of it.
     """
+    return entries_of(read_committed(root, file), file, kind, entry)
+
+
+def entries_of(text: str, file: str, kind: str, entry: type[T]) -> tuple[T, ...]:
+    """The entries of a file's text.
+
+    Raises:
+        SourceError: As read_entries.
+    """
     try:
-        table = tomllib.loads(read_committed(root, file))
+        table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{file}: {error}") from error
     found = table.pop(kind, [])

@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from tasks.documents import Doubt, Finding, SourceError
-from tasks.entries import read_entries
+from tasks.entries import entries_of, read_entries
 from tasks.files import read_committed
 
 OVERRIDES_FILE = "docmill.overrides.toml"
@@ -98,7 +98,7 @@ def stale_overrides(root: Path, doubts: Collection[Doubt]) -> list[Finding]:
 def _lines(root: Path) -> dict[tuple[str, str], int]:
     """Where each override stands in the file; nothing if they are not written one after another."""
     text = read_committed(root, OVERRIDES_FILE)
-    found = read_entries(root, OVERRIDES_FILE, "override", Override)
+    found = entries_of(text, OVERRIDES_FILE, "override", Override)
     starts = [text.count("\n", 0, match.start()) + 1 for match in _HEADER.finditer(text)]
     if len(starts) != len(found):
         return {}

@@ -29,8 +29,8 @@ class Ledger(Struct, frozen=True):
 
     `release` is the one it tells of. `parameters` digests settings that every page depends on;
     `prose` the repository's own pages, with the pictures they may show.
-    `texts` says, by path and symbol, what the model was asked. `slots` counts the site's texts by origin,
-    and the sentences that were dropped. `revision` is what was built, if it was fetched and so is that alone.
+    `texts` says, by path and symbol, what the model was asked. `slots` counts the site's texts by origin, and
+    what of the model's is not shown. `revision` is what was built, if it was fetched and so is that alone.
     `made_by` digests docmill's code and libraries, `drawn_by` those that draw pages.
     """
 

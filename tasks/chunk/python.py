@@ -357,7 +357,7 @@ class _Chunker:
         members: dict[str, None] = dict(names)
         self._statements(node.body, qualified, members)
         self._flush_overloads(f"{qualified}.")
-        if is_of_attrs:
+        if is_of_attrs and not {f"{qualified}.__init__", f"{qualified}.__new__"} & self.symbols.keys():
             parsed = self._with_own_names(parsed, f"{qualified}.", attrs_aliases(node))
         self._settle_class_docs(node, qualified, parsed)
         self.symbols[qualified] = replace(self.symbols[qualified], names=tuple(members))
@@ -369,13 +369,16 @@ class _Chunker:
 
         Or of whatever else is taken as one of the aliases.
         """
-        names = [name.removeprefix(prefix) for name in self.symbols if name.startswith(f"{prefix}_")]
+        names = {name.removeprefix(prefix) for name in self.symbols if name.startswith(f"{prefix}_")}
         taken = {
-            name.lstrip("_"): name for name in names if f"{prefix}{name.lstrip('_')}" not in self.symbols
+            name.lstrip("_"): name
+            for name in names - set(aliases.values())
+            if f"{prefix}{name.lstrip('_')}" not in self.symbols
         } | aliases
 
         def renamed(texts: dict[str, str]) -> dict[str, str]:
-            return {taken.get(name, name): text for name, text in texts.items()}
+            own = {name: text for name, text in texts.items() if name not in taken}
+            return own | {taken[name]: text for name, text in texts.items() if name in taken}
 
         return replace(
             parsed,

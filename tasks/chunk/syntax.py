@@ -109,46 +109,60 @@ def message_of(arguments: Sequence[ast.expr]) -> str:
 def never_raised(body: list[ast.stmt]) -> Iterator[ast.Raise]:
     """The `raise` statements that a function with this body is never left by.
 
-    A handler ends them, `contextlib.suppress` does, or they are not reached: behind a statement that leaves
-    the block, or below a condition that does not hold at run time.
+    A handler ends them, or `finally`, or `contextlib.suppress`; or they are not reached: behind a statement
+    that leaves the block, or below a condition that does not hold at run time.
     """
     blocks: list[Sequence[ast.AST]] = [body]
     while blocks:
         block = blocks.pop()
         for place, node in enumerate(block):
             yield from _ended_in(node)
-            blocks += [getattr(node, field, []) for field in BLOCKS]
+            dead = _unreached_in(node)
+            yield from _raises_in(dead)
+            blocks += [inner for inner in _blocks_of(node) if inner is not dead]
             if isinstance(node, _LEAVING):
                 yield from _raises_in(block[place + 1 :])
                 break
 
 
-def _ended_in(node: ast.AST) -> Iterator[ast.Raise]:
-    """The `raise` statements inside of a statement that it ends, or keeps from being reached."""
-    match node:
-        case ast.Try() | ast.TryStar():
-            for raised in _raises_in(node.body):
-                taking = next((h for h in node.handlers if _takes(h.type, raised)), None)
-                if taking is not None and not _raises_again(taking):
-                    yield raised
-        case ast.With():
-            suppressed = list(_suppressed(node))
-            yield from (r for r in _raises_in(node.body) if any(_takes(one, r) for one in suppressed))
-        case ast.If(test=test) | ast.While(test=test):
-            holds = _holds(test)
-            yield from _raises_in(node.body if holds is False else node.orelse if holds else [])
+def _blocks_of(node: ast.AST) -> Iterator[list[ast.AST]]:
+    """The blocks of a statement that run with it: not those of a definition."""
+    if not isinstance(node, Definition):
+        yield from (block for field in BLOCKS if (block := getattr(node, field, None)))
 
 
 def _raises_in(nodes: Iterable[ast.AST]) -> Iterator[ast.Raise]:
-    return (inner for node in nodes for inner in ast.walk(node) if isinstance(inner, ast.Raise))
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ast.Raise):
+            yield node
+        for block in _blocks_of(node):
+            stack += block
 
 
-def _suppressed(node: ast.With) -> Iterator[ast.expr]:
-    """The exceptions that `with suppress(…)` takes."""
-    for item in node.items:
-        match item.context_expr:
-            case ast.Call(func=called, args=taken) if last_part(dotted_name(called) or "") == "suppress":
-                yield from taken
+def _ended_in(node: ast.AST) -> Iterator[ast.Raise]:
+    """The `raise` statements inside of a statement that it keeps from leaving it."""
+    match node:
+        case ast.Try() | ast.TryStar():
+            if any(isinstance(last, ast.Return | ast.Break | ast.Continue) for last in node.finalbody):
+                yield from _raises_in([*node.body, *node.handlers, *node.orelse])
+            elif node.handlers:
+                handlers = [(handler.type, _raises_again(handler)) for handler in node.handlers]
+                yield from (raised for raised in _raises_in(node.body) if _is_ended(raised, handlers))
+        case ast.With(items=items):
+            handlers = [(taken, False) for item in items for taken in _suppressed(item.context_expr)]
+            if handlers:
+                yield from (raised for raised in _raises_in(node.body) if _is_ended(raised, handlers))
+
+
+def _unreached_in(node: ast.AST) -> list[ast.stmt]:
+    """The block of a statement below a condition that is never so at run time."""
+    match node:
+        case ast.If(test=test) | ast.While(test=test):
+            holds = _holds(test)
+            return [] if holds is None else node.orelse if holds else node.body
+    return []
 
 
 def _holds(test: ast.expr) -> bool | None:
@@ -161,20 +175,51 @@ def _holds(test: ast.expr) -> bool | None:
     return None
 
 
-def _takes(types: ast.expr | None, raised: ast.Raise) -> bool:
-    """Whether what is caught, one class or several or all, takes an exception."""
+def _suppressed(node: ast.expr) -> list[ast.expr]:
+    """The exceptions that `suppress(…)` takes."""
+    match node:
+        case ast.Call(func=called, args=taken) if dotted_name(called) in ("suppress", "contextlib.suppress"):
+            return taken
+    return []
+
+
+def _is_ended(raised: ast.Raise, handlers: Iterable[tuple[ast.expr | None, bool]]) -> bool:
+    """Whether an exception is taken for sure, and not raised again; of handlers, the first one takes it."""
+    for types, raises_again in handlers:
+        takes = _takes(types, raised)
+        if takes or (takes is None and raises_again):
+            return not raises_again
+    return False
+
+
+def _takes(types: ast.expr | None, raised: ast.Raise) -> bool | None:
+    """Whether a handler's classes take an exception; None if that cannot be told."""
     error = raised.exc.func if isinstance(raised.exc, ast.Call) else raised.exc
-    taken = types.elts if isinstance(types, ast.Tuple) else [types]
-    return error is not None and any(one is None or _is_of(error, one) for one in taken)
+    if types is None:
+        return True
+    if error is None:
+        return None
+    taken = [_is_of(error, one) for one in (types.elts if isinstance(types, ast.Tuple) else [types])]
+    return True if True in taken else None if None in taken else False
 
 
 def _raises_again(handler: ast.ExceptHandler) -> bool:
-    """Whether a handler raises what it took."""
-    raised = [node.exc for node in ast.walk(handler) if isinstance(node, ast.Raise)]
-    return any(e is None or (isinstance(e, ast.Name) and e.id == handler.name) for e in raised)
+    """Whether a handler raises what it took, as it is or changed by a method of it."""
+    never = set(map(id, never_raised(handler.body)))
+    raised = (one.exc for one in _raises_in(handler.body) if id(one) not in never)
+    return any(_is_same(one, handler.name) for one in raised)
 
 
-def _is_of(error: ast.expr, taken: ast.expr) -> bool:
+def _is_same(raised: ast.expr | None, taken: str | None) -> bool:
+    match raised:
+        case None:
+            return True
+        case ast.Name(id=name) | ast.Call(func=ast.Attribute(value=ast.Name(id=name))):
+            return name == taken
+    return False
+
+
+def _is_of(error: ast.expr, taken: ast.expr) -> bool | None:
     """Whether an exception is of a class, as far as the two names tell."""
     names = dotted_name(error), dotted_name(taken)
     if names[0] == names[1]:
@@ -182,7 +227,9 @@ def _is_of(error: ast.expr, taken: ast.expr) -> bool:
     one, other = (getattr(builtins, name or "", None) for name in names)
     if isinstance(one, type) and isinstance(other, type):
         return issubclass(one, other)
-    return other in (Exception, BaseException)  # of which a package's own nearly always are
+    if other in (Exception, BaseException):  # of which a package's own nearly always are
+        return other is BaseException or last_part(names[0] or "") != "CancelledError"
+    return None
 
 
 def always_raises(node: FunctionNode) -> bool:
@@ -410,7 +457,7 @@ def attrs_aliases(node: ast.ClassDef) -> dict[str, str]:
     https://www.attrs.org/en/stable/init.html#private-attributes-and-aliases
     """
     found = {}
-    for statement in node.body:
+    for statement, _ in own_statements(node.body):
         match statement:
             case (
                 ast.AnnAssign(target=ast.Name(id=name), value=ast.Call(keywords=keywords))

@@ -30,13 +30,16 @@ from tasks.gate.page import Page, ShownParameter, ShownSymbol, ShownText
 
 _ORDINAL = re.compile(r"#\d+")
 _WORD = re.compile(r"[^\W\d]\w*")
-# What reads as code wherever it stands: a call, a dotted name, an underscore, an inner capital or word, and a
-# word with a capital that is said to be a class.
+# What reads as code wherever it stands: a call, a dotted name, an underscore, an inner capital or word.
 _CODE_LIKE = re.compile(
     r"[^\W\d][\w.]*\((?!e?s\))|[^\W\d]\w+(?:\.[^\W\d]\w+)+"
     r"|\w*_\w*|\w*[a-z][A-Z]\w*|\w*[A-Z]{2}[a-z]{2}\w*"
-    r"|(?<=[\w,] )[A-Z][a-z]\w*(?= (?:class|exception|instance|object|subclass)(?:es|s)?\b)"
-    r"|(?<=\b(?:instance|subclass) of )[A-Z][a-z]\w*"
+)
+# "a Widget object", "an instance of Widget", "the class Widget": a class, unless Python itself is meant.
+_CLASS = r"(?!Python|Unicode)([A-Z][a-z]\w*)"
+_CLASS_LIKE = (
+    re.compile(rf"(?<=[\w,] ){_CLASS} (?:class|exception|instance|object|subclass)(?:es|s)?\b"),
+    re.compile(rf"\b(?:instances? of|subclass(?:es)? of|class|exception)(?: an?| the)? {_CLASS}"),
 )
 _CUT = "…"
 _KINDS = ("module", "package")
@@ -207,7 +210,8 @@ class Comparison:
 
 def invented(text: ShownText, known: Set[str]) -> Iterator[str]:
     """The words of all that looks like code in a model's text, and are not known."""
-    for piece in (*text.code, *_CODE_LIKE.findall(text.text)):
+    classes = (name for pattern in _CLASS_LIKE for name in pattern.findall(text.text))
+    for piece in (*text.code, *_CODE_LIKE.findall(text.text), *classes):
         for word in _WORD.findall(piece):
             if word not in known:
                 yield word

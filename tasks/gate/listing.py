@@ -92,6 +92,7 @@ def _wrong(symbol: _Symbol, code: Code) -> Iterator[tuple[str, str]]:
         if symbol.kind not in ("module", "package"):
             yield "wrong-signature", f"is no {symbol.kind}"
         yield from _wrong_parameters(symbol, [])
+        yield from _wrong_exceptions(symbol, None)
         return
     definitions = code.definitions.get(without_ordinal(name), [])
     here = next((d for d in definitions if d.line == symbol.line), None)
@@ -107,7 +108,8 @@ def _wrong(symbol: _Symbol, code: Code) -> Iterator[tuple[str, str]]:
         if not says(symbol.returns, returns):
             yield "wrong-returns", f"does not return {short(symbol.returns or 'just that')}"
         yield from _wrong_parameters(symbol, expected)
-        yield from _wrong_exceptions(symbol, here, definitions)
+        function = overloaded(here, definitions)[0].node if isinstance(here.node, Function) else None
+        yield from _wrong_exceptions(symbol, function)
 
 
 def _real(
@@ -142,14 +144,11 @@ def _wrong_parameters(symbol: _Symbol, expected: list[Argument]) -> Iterator[tup
             yield "wrong-parameter", f"has a parameter {parameter.name} of another {wrong}"
 
 
-def _wrong_exceptions(
-    symbol: _Symbol, here: Definition, definitions: list[Definition]
-) -> Iterator[tuple[str, str]]:
+def _wrong_exceptions(symbol: _Symbol, function: ast.AST | None) -> Iterator[tuple[str, str]]:
     said = [name for name, slot in symbol.slots.items() if slot.origin != "human"]
     derived = [name.removeprefix("raises.") for name in said if name.startswith("raises.")]
     if derived:
-        node = overloaded(here, definitions)[0].node if isinstance(here.node, Function) else None
-        known = raised(node) if isinstance(node, Function) else set()
+        known = raised(function) if isinstance(function, Function) else set()
         yield from (("unknown-exception", f"raises no {name}") for name in derived if name not in known)
 
 

@@ -42,11 +42,15 @@ class Wanted(Struct, frozen=True):
 
 
 class Rendered(Struct, frozen=True):
-    """A request that can be sent: its prompt, and the key of its answer."""
+    """A request that can be sent: its prompt, the key of its answer, and what a text may name.
+
+    `nameable` is the prompt as well, less what a model said of parts: that vouches for no name.
+    """
 
     wanted: Wanted
     prompt: str
     key: str
+    nameable: str
 
 
 class Answers:
@@ -108,10 +112,11 @@ class Answers:
         self.missing = [r for r in self.missing if r.key not in found] + self.look_up(freed)
 
     def _rendered(self, wanted: Wanted) -> Rendered:
-        prompt = wanted.asked.prompt(self._summaries, self._writer.fits)
-        return Rendered(
-            wanted, prompt, key("text", TEXT_VERSION, prompt, wanted.asked.frames, self._writer.identity)
-        )
+        asked, fits = wanted.asked, self._writer.fits
+        prompt = asked.prompt(self._summaries, fits)
+        nameable = asked.prompt({}, fits) if asked.members else prompt
+        text_key = key("text", TEXT_VERSION, prompt, asked.frames, self._writer.identity)
+        return Rendered(wanted, prompt, text_key, nameable)
 
     def answer(self, rendered: Rendered, raw: RawText) -> list[Wanted]:
         """Take an answer; return the requests that only waited for it."""
@@ -123,7 +128,7 @@ class Answers:
             wanted.asked.frames, raw.texts, raw.ended, raw.logprobs, strict=True
         ):
             name = wanted.asked.name_of(frame.slot)
-            kept, lost = checked(text, rendered.prompt, ended, meta.plain_words, name)
+            kept, lost = checked(text, rendered.nameable, ended, meta.plain_words, name)
             self.dropped += lost
             floor = floors.get(frame.slot.partition(".")[0])
             if kept and floor is not None and logprob < floor:

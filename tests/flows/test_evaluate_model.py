@@ -78,7 +78,7 @@ def test_a_model_that_repeats_the_humans_scores_100(source, tmp_path, monkeypatc
     for score, (named, masked) in functions["model"].items():
         assert named == pytest.approx(100) and masked < 50, score
     assert functions["name"]["rouge_l"][0] > 0 == functions["name"]["rouge_l"][1]
-    assert found["function summary"]["shown"] == 2
+    assert found["function summary"]["texts_shown"] == 2
     assert len(prompts) == 6 and not any("settings" in prompt for prompt in prompts)
     # The nearest neighbour of each function is the other one: there are but two.
     assert functions["neighbour"]["rouge_l"] == [0, 0]
@@ -126,7 +126,8 @@ def test_the_bundled_model_on_a_real_package(source, tmp_path):
     assert model[0] > name[0] > name[1] and min(functions["scores"]["neighbour"]["bleu"]) > 0
     for setting, (low, high) in enumerate(functions["lead"]["name"]["bleu"]):
         assert low < model[setting] - name[setting] < high
-    assert 0 < functions["shown"] < functions["texts"] and functions["scores_shown"]["bleu"] > 0
+    assert 0 < functions["share_shown"] < 1 and functions["shown"]["bleu"] > 0
+    assert functions["texts_shown"] == round(functions["share_shown"] * functions["texts"])
     assert evaluate(click, tmp_path, "--symbols", "60")["measured"] == found["measured"]
     assert 0 < found["seconds"] < 1
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.report import Report
 from infra.cli import main
 
 HEAVY = {
@@ -209,6 +210,13 @@ def test_what_is_no_length_of_time_is_refused(capsys, seconds):
         main(["model", "tune", f"--seconds={seconds}"])
     assert ended.value.code == 2
     assert f"--seconds: {seconds} is no length of time" in capsys.readouterr().err
+
+
+def test_what_the_last_site_did_not_count_yet_is_no_difference():
+    of_old = {"human": 2, "derived": 0, "model": 0, "empty": 0, "dropped": 3}
+    now = {"human": 1, "derived": 0, "model": 0, "empty": 1, "dropped": 1, "unsure": 5}
+    report = Report({}, slots=now, slots_before=of_old)
+    assert report.drift == {"human": -1, "empty": 1, "dropped": -2}
 
 
 def test_a_build_tells_how_its_texts_differ_from_the_last_sites(source, docmill):

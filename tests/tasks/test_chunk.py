@@ -509,6 +509,12 @@ def test_raises_are_derived_from_messages():
         ("except GeneratorExit: pass", True),
         ("except ValueError as error:\n        if a: raise error", True),
         ("except ValueError as error: raise Other from error", False),
+        ("except ValueError as error: raise error.with_traceback(None)", True),
+        ("except ValueError as error: raise error.__cause__", False),
+        ("except ValueError:\n        return 1\n        raise", False),
+        ("except ValueError:\n        def g(): raise\n        return g", False),
+        ("except errors.Other: raise\n    except Exception: pass", True),
+        ("except errors.Other: return\n    except Exception: pass", False),
         ("finally: pass", True),
     ],
 )
@@ -525,6 +531,9 @@ def test_what_a_function_catches_itself_it_does_not_raise(handler, is_raised):
         ("with open(a), contextlib.suppress(KeyError, ValueError):\n  if a: raise ValueError", False),
         ("with suppress(KeyError): raise ValueError", True),
         ("with suppress(): raise ValueError", True),
+        ("with self.log.suppress(ValueError): raise ValueError", True),
+        ("with suppress(Exception): raise ValueError", False),
+        ("try:\n  return a\nexcept KeyError:\n  def g(): raise\n  raise ValueError", True),
         ("with lock: raise ValueError", True),
         ("return a\nraise ValueError", False),
         ("if a: return a\nraise ValueError", True),
@@ -540,6 +549,8 @@ def test_what_a_function_catches_itself_it_does_not_raise(handler, is_raised):
         ("while 0: raise ValueError", False),
         ("match a:\n  case 1:\n    return\n    raise ValueError", False),
         ("try: return a\nfinally: raise ValueError", True),
+        ("try: raise ValueError\nfinally: return a", False),
+        ("try: return a\nexcept KeyError: raise ValueError\nfinally:\n  if a: return a", True),
     ],
 )
 def test_what_never_leaves_a_function_it_does_not_raise(body, is_raised):
@@ -589,22 +600,40 @@ def test_attrs_takes_private_attributes_by_their_public_names(decorator, is_of_a
     assert module.contradictions == []
 
 
-def test_attrs_takes_attributes_by_their_aliases():
-    module = parsed(
-        """
-        @attrs.define
-        class C:
-            '''Text.
+ALIASES = """
+@attrs.define
+class C:
+    '''Text.
 
-            :param size: Of the pool.
-            :param hosts: Where connections go.
-            '''
-            _count: int = attrs.field(default=1, alias="size")
-            places = attrs.field(alias="hosts")
-        """
-    )
+    :param size: Of the pool.
+    :param hosts: Where connections go.
+    '''
+    _count: int = attrs.field(default=1, alias="size")
+    if DEBUG:
+        places = attrs.field(alias="hosts")
+"""
+
+
+def test_attrs_takes_attributes_by_their_aliases():
+    module = parsed(ALIASES)
     said = {s.name: s.slots["summary"].text for s in module.symbols if "summary" in s.slots}
     assert said == {"C": "Text.", "C._count": "Of the pool.", "C.places": "Where connections go."}
+    assert module.contradictions == []
+
+
+def test_attrs_takes_what_has_an_alias_by_no_other_name():
+    module = parsed(ALIASES.replace(":param size:", ":param count:"))
+    assert [(c.rule, c.symbol) for c in module.contradictions] == [("described-parameter", "C")]
+    assert not any("summary" in s.slots for s in module.symbols if s.name == "C._count")
+
+
+def test_attrs_takes_what_a_constructor_of_ones_own_takes():
+    module = parsed(f"{ALIASES}    def __init__(self, size, hosts): ...\n")
+    (constructor,) = (s for s in module.symbols if s.name == "C.__init__")
+    assert {n: s.text for n, s in constructor.slots.items() if n.startswith("param.")} == {
+        "param.size": "Of the pool.",
+        "param.hosts": "Where connections go.",
+    }
     assert module.contradictions == []
 
 

@@ -536,6 +536,7 @@ GHOST = {"name": "ghost", "kind": "keyword_only", "annotation": None, "default":
         ),
         (M, lambda s: s["slots"].update({"raises.Ghost": DERIVED}), "unknown-exception"),
         (X, lambda s: s["slots"].update({"raises.Ghost": DERIVED}), "unknown-exception"),
+        ("m.py::", lambda s: s["slots"].update({"raises.Ghost": DERIVED}), "unknown-exception"),
         (M, lambda s: s.update(signature="def m(self) -> str"), "wrong-signature"),
         (M, lambda s: s.update(returns=None), "wrong-returns"),
         (M, lambda s: s.update(kind="function"), "wrong-signature"),
@@ -765,6 +766,12 @@ def test_a_waiver_that_cannot_be_used_is_refused(tmp_path, text, said) -> None:
         waivers(tmp_path, text)
     assert str(error.value).startswith("docmill.waivers.toml: ")
     assert "\n" not in str(error.value)
+
+
+def test_a_file_of_waivers_that_is_no_text_is_refused(tmp_path) -> None:
+    (tmp_path / "docmill.waivers.toml").write_bytes(b"# \xff")
+    with pytest.raises(SourceError, match=r"docmill\.waivers\.toml: is no text in UTF-8, from byte 3 on"):
+        read_waivers(tmp_path)
 
 
 PIPE = pytest.param("mkfifo", marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes"))
@@ -1122,7 +1129,12 @@ def test_what_a_model_may_name_the_gate_lets_through(tmp_path, docmill, monkeypa
         for key, prompt, frames in requests:
             sent.append(prompt)
             names = re.findall(r"[^\W\d]\w*", prompt)
-            texts = [*(f"Uses `{name}`." for name in dict.fromkeys(names)), "Holds `half. Another` half."]
+            texts = [
+                text.format(name)
+                for name in dict.fromkeys(names)
+                for text in ("Uses `{}`.", "Is a {} object.")
+            ]
+            texts += ["Holds `half. Another` half.", "Has `a` Ghost class.", "Is an `instance` of Ghost."]
             yield key, RawText((" ".join(texts),) * len(frames), (True,) * len(frames), (0.0,) * len(frames))
 
     monkeypatch.setattr(Writer, "write", write)
@@ -1132,7 +1144,8 @@ def test_what_a_model_may_name_the_gate_lets_through(tmp_path, docmill, monkeypa
     assert any("a_server" in prompt for prompt in sent) and not any("vendored" in p for p in sent)
     site = tmp_path / "site"
     assert "Uses <code>http_client</code>." in (site / "api" / "pkg.http_client.html").read_text()
-    assert "Another" not in "".join(f.read_text() for f in site.rglob("*.html"))
+    pages = "".join(f.read_text() for f in site.rglob("*.html"))
+    assert "Another" not in pages and "Ghost" not in pages and "Is a HTTPPool object." in pages
 
 
 def test_links_of_a_readme_to_files_that_are_not_there(tmp_path, docmill) -> None:

@@ -11,7 +11,7 @@ from tasks.generate.asking import Asked
 
 
 def request(symbol: str, key: str) -> Rendered:
-    return Rendered(Wanted("a.py", Asked(symbol, "function", key, ())), key, key)
+    return Rendered(Wanted("a.py", Asked(symbol, "function", key, ())), key, key, key)
 
 
 def test_each_distinct_request_is_sent_once_and_answers_all_that_are_like_it():
