@@ -74,14 +74,26 @@ def scores(metric: str, candidates: Iterable[str], references: Iterable[str]) ->
     return np.array([score(mine, theirs) for mine, theirs in zip(candidates, references, strict=True)])
 
 
-def lead(mine: Sequence[float] | np.ndarray, others: Sequence[float] | np.ndarray) -> tuple[float, float]:
+def lead(
+    mine: Sequence[float] | np.ndarray,
+    others: Sequence[float] | np.ndarray,
+    subjects: Sequence[int] | None = None,
+) -> tuple[float, float]:
     """Return the 95 % interval of the mean lead over another's scores for the same texts (paired bootstrap).
 
     Koehn, "Statistical Significance Tests for Machine Translation Evaluation", 2004.
+
+    Args:
+        mine: A score for each text.
+        others: The other's, in the same order.
+        subjects: What each text is about; texts of one subject, which are alike, are drawn together.
     """
     differences = np.asarray(mine) - np.asarray(others)
+    _, places = np.unique(np.arange(len(differences)) if subjects is None else subjects, return_inverse=True)
+    sums, counts = np.bincount(places, differences), np.bincount(places)
     random = np.random.default_rng(0)
-    means = [random.choice(differences, len(differences)).mean() for _ in range(_RESAMPLES)]
+    drawn = (random.choice(len(sums), len(sums)) for _ in range(_RESAMPLES))
+    means = [sums[chosen].sum() / counts[chosen].sum() for chosen in drawn]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 

@@ -8,6 +8,7 @@ run time (monkey patches, `__getattr__`, computed imports) is not known here.
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,10 +28,11 @@ from tasks.result_cache import ResultCache
 from tasks.spread import Spread
 
 # Raised whenever the same surfaces would resolve to other Links.
-RESOLVE_VERSION = 5
+RESOLVE_VERSION = 6
 
 T = TypeVar("T")
 
+_BUILTINS = frozenset(vars(builtins))
 _ORDINAL = re.compile(r"#\d+$")
 _PLAIN_ANCHOR = re.compile(r"[A-Za-z0-9_.~-]+")
 _CLASH_DIGITS = 8
@@ -366,7 +368,8 @@ class Index:
         found = self.member(surface, root)
         if found is None and root in local_imports:
             found = self.resolve(local_imports[root])
-        while found is None and scope:
+        # A method does not see the names of its class, but for its head; what is a builtin, is meant as one.
+        while found is None and scope and root not in _BUILTINS:
             nested = f"{scope}.{root}"
             found = Target(surface, nested) if nested in surface.members else None
             scope = scope.rpartition(".")[0]

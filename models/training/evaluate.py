@@ -192,13 +192,14 @@ def run(
     written = [write(loaded, encoder, test), write(loaded, encoder, test, masked=True)]
     answers = json.loads(others.read_text(encoding="utf-8")) | controls(written, test)
     answers["model"] = [_plain(texts) for texts in written]
+    everywhere = [place for task in TASKS for place in places_of(task, test)]
     figures: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "floors": {str(task): floor for task, floor in floors.items()},
         "tasks": {
             str(task): figures_of(task, test, answers, written[0], floors.get(task, 0.0)) for task in TASKS
         },
-        "all": figures_of_all(test, answers),
+        "all": compared(scores_of(everywhere, test, answers), everywhere),
     }
     texts = [
         {
@@ -226,28 +227,23 @@ def figures_of(
     places = list(places_of(task, pairs))
     if not places:
         return {"texts": 0}
-    of_each = _of_each(places, pairs, answers)
+    of_each = scores_of(places, pairs, answers)
     certainty = np.array([certainty_of(written, place) for place in places])
     bleu, stands = of_each["model", "bleu", "named"], np.isfinite(certainty)
-    return _compared(of_each) | {
+    return compared(of_each, places) | {
         "stands": float(stands.mean()),
         "curve": curve(certainty[stands], bleu[stands]),
         "said": said_of(certainty, bleu, floor),
     }
 
 
-def figures_of_all(pairs: list[Pair], answers: Mapping[str, list[Answers]]) -> dict[str, Any]:
-    """Return the scores of all tasks' texts together, by contender, metric and setting, and the lead."""
-    places = [place for task in TASKS for place in places_of(task, pairs)]
-    return _compared(_of_each(places, pairs, answers))
+OfEach = dict[tuple[str, str, str], np.ndarray]  # a score of each text, by contender, metric and setting
 
 
-_OfEach = dict[tuple[str, str, str], np.ndarray]  # scores of each text, by contender, metric and setting
-
-
-def _of_each(
+def scores_of(
     places: list[tuple[int, str]], pairs: list[Pair], answers: Mapping[str, list[Answers]]
-) -> _OfEach:
+) -> OfEach:
+    """Return the scores of the texts at these places."""
     references = [pairs[index].texts[slot] for index, slot in places]
     return {
         (who, metric, setting): scores(metric, [given[n][i].get(s, "") for i, s in places], references)
@@ -257,18 +253,19 @@ def _of_each(
     }
 
 
-def _compared(of_each: _OfEach) -> dict[str, Any]:
-    """How many texts, their mean scores, and the model's lead over the baselines."""
-    contenders = dict.fromkeys(who for who, _, _ in of_each)
+def compared(of_each: OfEach, places: list[tuple[int, str]]) -> dict[str, Any]:
+    """Return how many texts there are, the mean scores, and the model's lead over the baselines."""
+    subjects = [index for index, _ in places]
     return {
-        "texts": len(of_each["model", "bleu", "named"]),
+        "texts": len(places),
         "scores": {
             who: {m: [float(of_each[who, m, s].mean()) for s in SETTINGS] for m in METRICS}
-            for who in contenders
+            for who in dict.fromkeys(who for who, _, _ in of_each)
         },
         "lead": {
             other: {
-                m: [lead(of_each["model", m, s], of_each[other, m, s]) for s in SETTINGS] for m in METRICS
+                m: [lead(of_each["model", m, s], of_each[other, m, s], subjects) for s in SETTINGS]
+                for m in METRICS
             }
             for other in ("name", "neighbour")
         },

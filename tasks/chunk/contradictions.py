@@ -118,13 +118,16 @@ def of_parameters(
         lines: Where the docstring stands.
         others: What may be described as if it were a parameter.
     """
-    by_name = {p.name: p for p in (*others, *parameters)}
+    by_name = {p.name: [p] for p in others} | {p.name: [] for p in parameters}
+    for parameter in parameters:
+        by_name[parameter.name].append(parameter)
     optional = {p.name for p in parameters if p.default is not None or p.kind.startswith("var_")}
     required = {p.name for p in parameters} - optional
     takes_any = any(p.kind.startswith("var_") for p in parameters)  # what is described may be parts of it
     for name, text in parsed.parameters.items():
         if name in by_name:
-            yield from _disagreements(parsed, by_name[name], name in required, lines)
+            found = [list(_disagreements(parsed, p, name in required, lines)) for p in by_name[name]]
+            yield from found[-1] if all(found) else ()  # what holds for one signature is no mistake
         elif not (text or name in parsed.types):
             continue  # a line of prose that stands where names do
         elif not takes_any and name.isidentifier() and name.lower() not in _NO_NAMES:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -45,9 +45,11 @@ from tasks.chunk.syntax import (
     join,
     labels_of,
     last_part,
+    made_by,
     message_of,
     names_in,
     never_raised,
+    never_returns,
     on_one_line,
     own_statements,
     parameters_text,
@@ -121,6 +123,11 @@ class _Chunker:
     def __init__(self, source: str, path: str, name: str, package: bool, tree: ast.Module) -> None:
         self.path, self.module, self.package, self.tree = path, name, package, tree
         self.attributes = FileAttributes(tree)
+        self.class_bases = {
+            node.name: [base for written in node.bases if (base := base_name(written)) is not None]
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+        }
         self.data = source.encode()
         self.offsets = [0]
         for line in self.data.splitlines(keepends=True):
@@ -271,8 +278,15 @@ class _Chunker:
         return self.data[self.offsets[number - 1] : self.offsets[number]]
 
     def _attribute(
-        self, node: ast.stmt, name: str, scope: str, docstring: str | None, is_whole: bool = True
+        self,
+        node: ast.stmt,
+        name: str,
+        scope: str,
+        docstring: str | None,
+        is_whole: bool = True,
+        bound: Collection[str] = (),
     ) -> None:
+        """Note an attribute; of a function's own names, which are `bound` in it, none is a symbol's."""
         qualified = join(scope, name)
         if qualified in self.symbols:
             return
@@ -291,7 +305,7 @@ class _Chunker:
             value=written,
             slots=slots.of_prose(docstring or ""),
             expected=("summary",),
-            names=tuple(names_in(parts, set())),
+            names=tuple(names_in(parts, bound)),
             # Of what is not shown whole, a text may be about the rest.
             code=code_digest(self._text(value).split()) if value is not None and written == "…" else "",
         )
@@ -537,6 +551,7 @@ class _Chunker:
             name=qualified,
             slots=slots.with_texts_of_overloads(symbol, overloads),
             overloads=tuple(overload.signature for overload in overloads),
+            names=_names_of((symbol, *overloads)),
         )
         if in_class and node.name == "__init__":
             self._instance_attributes(node, scope)
@@ -572,16 +587,12 @@ class _Chunker:
         if text:
             is_overload = any(last_part(d) == "overload" for d in decorators)
             overloads = () if is_overload else self.pending_overloads.get(name, ())
-            known = (*parameters, *(p for overload in overloads for p in overload.parameters))
+            known = (*(p for overload in overloads for p in overload.parameters), *parameters)
             self._contradictions(node, name, parsed, known if is_plain else None, returns, body)
         special = slots.of_special_method(node) if in_class else {}
         described = [p.name for p in parameters if p.name != receiver]
         expected = ["summary", *(f"param.{p}" for p in described)]
-        if (
-            (body.returns or returns)
-            and returns not in ("None", "NoReturn", "typing.NoReturn")
-            and kind != "property"
-        ):
+        if (body.returns or returns) and not (returns == "None" or never_returns(node) or kind == "property"):
             expected.append("returns")
         expected += [f"raises.{error}" for error in body.raises]
         symbol = Symbol(
@@ -681,6 +692,7 @@ class _Chunker:
                 line=min(symbol.line for symbol in (*others, last)),
                 slots=slots.with_texts_of_overloads(last, others),
                 overloads=tuple(symbol.signature for symbol in others),
+                names=_names_of((last, *others)),
             )
 
     def _instance_attributes(self, node: FunctionNode, scope: str) -> None:
@@ -688,6 +700,8 @@ class _Chunker:
         if not node.args.args:
             return
         receiver = node.args.args[0].arg
+        bound = {part.arg for part in ast.walk(node.args) if isinstance(part, ast.arg)}
+        bound |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         for statement, docstring in own_statements(node.body):
             if isinstance(statement, ast.Assign | ast.AnnAssign):
                 targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
@@ -695,7 +709,7 @@ class _Chunker:
                     match target:
                         case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner == receiver:
                             text = docstring or self._comment_docstring(statement)
-                            self._attribute(statement, name, scope, text)
+                            self._attribute(statement, name, scope, text, bound=bound)
 
     def _free_name(self, name: str) -> str:
         """The name itself, or with `#2`, `#3` … for a further definition of it."""
@@ -722,7 +736,7 @@ class _Chunker:
         for statement in node.body:
             if not is_text(statement):
                 self._walk_body(statement, body, found, stores, raised)
-        never = set(map(id, never_raised(node.body))) if raised else set()
+        never = set(map(id, never_raised(node.body, self.class_bases))) if raised else set()
         for statement in raised:
             if id(statement) not in never:
                 self._note_raise(statement, body)
@@ -776,7 +790,7 @@ class _Chunker:
                 push_children(node, stack, trace)
 
     def _note_raise(self, node: ast.Raise, body: _Body) -> None:
-        raised = node.exc
+        raised = None if node.exc is None else made_by(node.exc)
         message = ""
         if isinstance(raised, ast.Call):
             message = message_of(raised.args)
@@ -791,3 +805,8 @@ class _Chunker:
             messages = body.raises.setdefault(name, [])
             if message and message not in messages and len(messages) < _MOST_MESSAGES:
                 messages.append(message)
+
+
+def _names_of(symbols: Iterable[Symbol]) -> tuple[str, ...]:
+    """What the code of several refers to, each name once."""
+    return tuple(dict.fromkeys(name for symbol in symbols for name in symbol.names))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tasks.chunk import docstrings
 from tasks.chunk.docstrings import ParsedDocstring, listing
 from tasks.chunk.special_methods import SPECIAL_METHODS
-from tasks.chunk.syntax import FunctionNode, always_raises, last_part, returns_itself
+from tasks.chunk.syntax import FunctionNode, always_raises, last_part, never_returns, returns_itself
 from tasks.documents import Parameter, Slot, Symbol
 
 _COPIES = ("__copy__", "__deepcopy__")
@@ -96,7 +96,8 @@ def of_function(
 def of_special_method(node: FunctionNode) -> dict[str, Slot]:
     """What Python itself says of such a method, unless its code says otherwise."""
     text = SPECIAL_METHODS.get(node.name)
-    if text is None or always_raises(node) or (node.name in _COPIES and returns_itself(node)):
+    does_another_thing = always_raises(node) or never_returns(node)
+    if text is None or does_another_thing or (node.name in _COPIES and returns_itself(node)):
         return {}
     return {"summary": Slot(text, "derived")}
 

@@ -8,7 +8,7 @@ import inspect
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from tasks.documents import Parameter
 from tasks.keys import digest_bytes
@@ -65,6 +65,14 @@ def callee_of(node: ast.expr) -> ast.expr:
     return node.func if isinstance(node, ast.Call) else node
 
 
+def made_by(node: ast.expr) -> ast.expr:
+    """What makes an exception of which a method is called as it is raised: `Error(…).with_traceback(…)`."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Call() as made)):
+            return made
+    return node
+
+
 def base_name(node: ast.expr) -> str | None:
     """The dotted name of a base class; `Generic[T]` names `Generic`."""
     return dotted_name(node.value if isinstance(node, ast.Subscript) else node)
@@ -106,17 +114,21 @@ def message_of(arguments: Sequence[ast.expr]) -> str:
     return text if " " in text or len(arguments) == 1 else ""
 
 
-def never_raised(body: list[ast.stmt]) -> Iterator[ast.Raise]:
+Bases = Mapping[str, Sequence[str]]  # of classes, by their names: as written
+
+
+def never_raised(body: list[ast.stmt], bases: Bases) -> Iterator[ast.Raise]:
     """The `raise` statements that a function with this body is never left by.
 
     A handler ends them, or `finally`, or `contextlib.suppress`; or they are not reached: behind a statement
-    that leaves the block, or below a condition that does not hold at run time.
+    that leaves the block, or below a condition that does not hold at run time. `bases` are those of the
+    classes of its file.
     """
     blocks: list[Sequence[ast.AST]] = [body]
     while blocks:
         block = blocks.pop()
         for place, node in enumerate(block):
-            yield from _ended_in(node)
+            yield from _ended_in(node, bases)
             dead = _unreached_in(node)
             yield from _raises_in(dead)
             blocks += [inner for inner in _blocks_of(node) if inner is not dead]
@@ -141,19 +153,19 @@ def _raises_in(nodes: Iterable[ast.AST]) -> Iterator[ast.Raise]:
             stack += block
 
 
-def _ended_in(node: ast.AST) -> Iterator[ast.Raise]:
+def _ended_in(node: ast.AST, bases: Bases) -> Iterator[ast.Raise]:
     """The `raise` statements inside of a statement that it keeps from leaving it."""
     match node:
         case ast.Try() | ast.TryStar():
             if any(isinstance(last, ast.Return | ast.Break | ast.Continue) for last in node.finalbody):
                 yield from _raises_in([*node.body, *node.handlers, *node.orelse])
             elif node.handlers:
-                handlers = [(handler.type, _raises_again(handler)) for handler in node.handlers]
-                yield from (raised for raised in _raises_in(node.body) if _is_ended(raised, handlers))
+                handlers = [(handler.type, _raises_again(handler, bases)) for handler in node.handlers]
+                yield from (raised for raised in _raises_in(node.body) if _is_ended(raised, handlers, bases))
         case ast.With(items=items):
             handlers = [(taken, False) for item in items for taken in _suppressed(item.context_expr)]
             if handlers:
-                yield from (raised for raised in _raises_in(node.body) if _is_ended(raised, handlers))
+                yield from (raised for raised in _raises_in(node.body) if _is_ended(raised, handlers, bases))
 
 
 def _unreached_in(node: ast.AST) -> list[ast.stmt]:
@@ -183,29 +195,29 @@ def _suppressed(node: ast.expr) -> list[ast.expr]:
     return []
 
 
-def _is_ended(raised: ast.Raise, handlers: Iterable[tuple[ast.expr | None, bool]]) -> bool:
+def _is_ended(raised: ast.Raise, handlers: Iterable[tuple[ast.expr | None, bool]], bases: Bases) -> bool:
     """Whether an exception is taken for sure, and not raised again; of handlers, the first one takes it."""
     for types, raises_again in handlers:
-        takes = _takes(types, raised)
+        takes = _takes(types, raised, bases)
         if takes or (takes is None and raises_again):
             return not raises_again
     return False
 
 
-def _takes(types: ast.expr | None, raised: ast.Raise) -> bool | None:
+def _takes(types: ast.expr | None, raised: ast.Raise, bases: Bases) -> bool | None:
     """Whether a handler's classes take an exception; None if that cannot be told."""
-    error = raised.exc.func if isinstance(raised.exc, ast.Call) else raised.exc
+    error = None if raised.exc is None else callee_of(made_by(raised.exc))
     if types is None:
         return True
     if error is None:
         return None
-    taken = [_is_of(error, one) for one in (types.elts if isinstance(types, ast.Tuple) else [types])]
+    taken = [_is_of(error, one, bases) for one in (types.elts if isinstance(types, ast.Tuple) else [types])]
     return True if True in taken else None if None in taken else False
 
 
-def _raises_again(handler: ast.ExceptHandler) -> bool:
+def _raises_again(handler: ast.ExceptHandler, bases: Bases) -> bool:
     """Whether a handler raises what it took, as it is or changed by a method of it."""
-    never = set(map(id, never_raised(handler.body)))
+    never = set(map(id, never_raised(handler.body, bases)))
     raised = (one.exc for one in _raises_in(handler.body) if id(one) not in never)
     return any(_is_same(one, handler.name) for one in raised)
 
@@ -219,17 +231,40 @@ def _is_same(raised: ast.expr | None, taken: str | None) -> bool:
     return False
 
 
-def _is_of(error: ast.expr, taken: ast.expr) -> bool | None:
-    """Whether an exception is of a class, as far as the two names tell."""
-    names = dotted_name(error), dotted_name(taken)
-    if names[0] == names[1]:
-        return names[0] is not None
-    one, other = (getattr(builtins, name or "", None) for name in names)
-    if isinstance(one, type) and isinstance(other, type):
-        return issubclass(one, other)
-    if other in (Exception, BaseException):  # of which a package's own nearly always are
-        return other is BaseException or last_part(names[0] or "") != "CancelledError"
+def _is_of(error: ast.expr, taken: ast.expr, bases: Bases) -> bool | None:
+    """Whether an exception is of a class, as far as the names tell."""
+    name, other = dotted_name(error), dotted_name(taken)
+    if name is None or other is None:
+        return None
+    ancestors = list(_lineage(name, bases))
+    kinds = [getattr(builtins, ancestor, None) for ancestor in ancestors if ancestor not in bases]
+    known = [kind for kind in kinds if isinstance(kind, type)]
+    kind_taken = getattr(builtins, other, None)
+    if other in ancestors or (isinstance(kind_taken, type) and any(issubclass(k, kind_taken) for k in known)):
+        return True
+    if len(known) == len(kinds):
+        return False if other in bases or isinstance(kind_taken, type) else None
+    if kind_taken in (Exception, BaseException):  # of which a package's own nearly always are
+        return kind_taken is BaseException or last_part(name) != "CancelledError"
     return None
+
+
+def _lineage(name: str, bases: Bases) -> Iterator[str]:
+    """A class and all that it is derived from, as far as the file tells."""
+    names = [name]
+    for one in names:  # to which its bases are added
+        yield one
+        names += [base for base in bases.get(one, ()) if base not in names]
+
+
+def never_returns(node: FunctionNode) -> bool:
+    """Whether a function is annotated so."""
+    match node.returns:
+        case ast.Constant(value=str(written)):
+            name: str | None = written
+        case annotation:
+            name = None if annotation is None else dotted_name(annotation)
+    return last_part(name or "") in ("NoReturn", "Never")
 
 
 def always_raises(node: FunctionNode) -> bool:
@@ -513,7 +548,7 @@ def is_text(node: ast.stmt) -> bool:
     )
 
 
-def names_in(nodes: Iterable[ast.AST], bound: set[str]) -> dict[str, None]:
+def names_in(nodes: Iterable[ast.AST], bound: Container[str]) -> dict[str, None]:
     """Dotted names that the nodes refer to, those in string annotations included."""
     found: dict[str, None] = {}
     stack = list(nodes)

@@ -223,7 +223,19 @@ def _own_nodes(function: Function) -> Iterator[ast.AST]:
 def raised(function: Function) -> set[str]:
     """The exceptions of all `raise` statements, as they are written there."""
     raises = (node.exc for node in ast.walk(function) if isinstance(node, ast.Raise))
-    return {_dotted(node.func if isinstance(node, ast.Call) else node) for node in raises if node is not None}
+    return {_dotted(_class_of(node)) for node in raises if node is not None}
+
+
+def _class_of(raised: ast.expr) -> ast.expr:
+    """The class of which an exception is made: `E` of `E`, `E(…)` and `E(…).with_traceback(…)`."""
+    while isinstance(raised, ast.Call):
+        method = raised.func
+        raised = (
+            method.value
+            if isinstance(method, ast.Attribute) and isinstance(method.value, ast.Call)
+            else method
+        )
+    return raised
 
 
 def _dotted(node: ast.expr) -> str:

@@ -230,16 +230,16 @@ class PageView:
             href=f"#{mark}",
             kind=symbol.kind,
             labels=symbol.labels,
-            decorators=tuple(self._linked(f"@{decorator}") for decorator in symbol.decorators),
+            decorators=tuple(self._linked(f"@{decorator}", symbol) for decorator in symbol.decorators),
             signature=self._signature(symbol),
-            overloads=tuple(self._linked(text) for text in symbol.overloads),
+            overloads=tuple(self._linked(text, symbol) for text in symbol.overloads),
             line=symbol.line,
             summary=self._slot(slots.get("summary"), inline=True),
             description=description,
             sections=sections,
             parameters=[self._parameter(symbol, p, slots) for p in _shown(symbol)],
             returns=self._slot(slots.get("returns")),
-            returns_type=self._linked(symbol.returns)
+            returns_type=self._linked(symbol.returns, symbol)
             if symbol.returns and symbol.kind != "attribute"
             else None,
             returns_doc_type=None if symbol.returns else self._doc_type(symbol, "return"),
@@ -273,7 +273,7 @@ class PageView:
                 yield name, slots.get(name)
 
     def _raise(self, name: str, slot: Slot | None) -> RaiseView:
-        return RaiseView(self._linked(name), self._slot(slot, inline=True))
+        return RaiseView(self._linked(name, None), self._slot(slot, inline=True))
 
     def _slot(self, slot: Slot | None, inline: bool = False) -> SlotView | None:
         if slot is None:
@@ -295,7 +295,7 @@ class PageView:
         return ParameterView(
             _SPECIAL_KINDS.get(parameter.kind, "") + parameter.name,
             _KIND_NOTES.get(parameter.kind, ""),
-            None if parameter.annotation is None else self._linked(parameter.annotation),
+            None if parameter.annotation is None else self._linked(parameter.annotation, symbol),
             self._doc_type(symbol, parameter.name) if parameter.annotation is None else None,
             parameter.default,
             text.html if text else None,
@@ -311,24 +311,28 @@ class PageView:
         ):
             return Markup("")  # the heading says as much
         head, opened, rest = symbol.signature.partition("(")
-        itself = f"#{anchor(symbol.name)}"
         if not opened or len(symbol.signature) <= 88 or symbol.kind in ("attribute", "class"):
-            return self._linked(symbol.signature, itself)
+            return self._linked(symbol.signature, symbol)
         tail = f" -> {symbol.returns}" if symbol.returns else ""
         body = rest[: len(rest) - len(tail) - 1]
         if not body:
-            return self._linked(symbol.signature, itself)
-        pieces = Markup(",\n    ").join(self._linked(piece) for piece in split_arguments(body))
-        return Markup("{}(\n    {},\n){}").format(self._linked(head, itself), pieces, self._linked(tail))
+            return self._linked(symbol.signature, symbol)
+        pieces = Markup(",\n    ").join(self._linked(piece, symbol) for piece in split_arguments(body))
+        ends = self._linked(head, symbol), self._linked(tail, symbol)
+        return Markup("{}(\n    {},\n){}").format(ends[0], pieces, ends[1])
 
-    def _linked(self, text: str, itself: str = "") -> Markup:
-        """Source text in which every known dotted name is a link, but for a symbol's own href."""
+    def _linked(self, text: str, symbol: Symbol | None) -> Markup:
+        """Source text in which every dotted name that is known is a link.
+
+        Of a symbol only names that its code refers to, which those of its parameters are not, and not itself.
+        """
+        itself = f"#{anchor(symbol.name)}" if symbol is not None else ""
         parts: list[str] = []
         position = 0
         for match in _DOTTED.finditer(text):
             name = match["name"] or match["string"][1:-1]
             href = self.targets.get(name)
-            if href is None or href == itself:
+            if href is None or href == itself or (symbol is not None and name not in symbol.names):
                 continue
             parts.append(escape(text[position : match.start()]))
             parts.append(Markup('<a href="{}">{}</a>').format(href, match.group()))

@@ -56,3 +56,14 @@ def test_an_interval_holds_the_lead_and_tells_whether_it_is_one():
     assert 0.5 < low < 1 < high < 1.5
     low, high = lead(random.permutation(others), others)
     assert low < 0 < high
+
+
+def test_texts_of_one_subject_are_drawn_together():
+    """Ten texts that are alike tell no more than one of them."""
+    differences = np.random.default_rng(0).normal(1, 2, 50)
+    of_each = np.repeat(differences, 10)
+    nothing = np.zeros(500)
+    one = lead(differences, np.zeros(50))
+    assert lead(of_each, nothing, [n for n in range(50) for _ in range(10)]) == pytest.approx(one)
+    low, high = lead(of_each, nothing)
+    assert one[0] < low < high < one[1]

@@ -498,6 +498,7 @@ def test_the_card_carries_the_measured_figures(trained):
     assert "25 summaries of functions, 25 parameters, 5 summaries of classes" in text
     assert "this costs 0.01, and 0.20 where products are in int8 too, BLEU" in text
     assert "`python -m models.training --tokens 0.06 --device cpu --bfloat16` makes one like it" in text
+    assert "| All texts (" in text
     assert "8,192 tokens in a\nstep" in text and "minutes on 1 core; seed" in text
     assert "- django " in text and "- networkx " not in text
     load(ModelConfig(model=str(folder / "model")))  # the card is none of the files that must not change
@@ -508,6 +509,7 @@ def test_the_shipped_card_says_what_the_recipe_writes():
     written = [part.strip() for part in re.split(r"\{\w+(?::\S+?)?\}", card._TEXT)]
     assert len(written) > 30 and all(part in shipped for part in written)
     assert "took no part in\ntraining, the checkpoint or the floors" in shipped
+    assert "| All texts (7,381) | BLEU" in shipped
 
 
 def test_a_task_that_loses_to_a_baseline_by_any_metric_is_not_asked_for():
@@ -538,6 +540,18 @@ def test_what_is_shown_has_to_be_good_enough(monkeypatch):
     assert evaluate.floors(right * 5 + wrong * 45, [pair] * 50) == {}
     assert evaluate.floors(right * 20 + (unsure + other) * 15, [pair] * 50) == {task: -0.5}
     assert evaluate.floors(right * 19 + unsure * 31, [pair] * 50) == {}  # too few to tell
+
+
+def test_all_texts_together_are_compared_as_well():
+    pair = Pair("good", "function", "f", "", "", "", {"summary": "Open the file.", "param.a": "A file."})
+    places = [(n, slot) for slot in pair.texts for n in range(30)]
+    right, half = dict(pair.texts), {"summary": "Open the file.", "param.a": "Nothing like it."}
+    answers = {"model": [[right] * 30] * 2, "name": [[half] * 30] * 2, "neighbour": [[half] * 30] * 2}
+    found = evaluate.compared(evaluate.scores_of(places, [pair] * 30, answers), places)
+    assert found["texts"] == 60 and found["scores"]["model"]["rouge_l"] == [100, 100]
+    assert found["lead"]["name"]["rouge_l"] == [(50, 50), (50, 50)]
+    controls = dict.fromkeys(("shuffled", "constant"), found["scores"]["name"])
+    assert "| All texts (60) |" in card._table("all texts", found | {"scores": found["scores"] | controls})
 
 
 def test_what_may_not_be_shown_is_not_said():
