@@ -128,7 +128,7 @@ def lint(
     from tasks.waivers import unwaived
 
     run = TimedRun(Report(source={}), progress)
-    with Pipeline(source, settings) as pipeline:
+    with Pipeline(source, settings, publishes=False) as pipeline:
         snapshot = run("ingest", None, pipeline.ingest)
         parsed = run("chunk", None, pipeline.chunk, snapshot)
         pipeline.fail_if_strict(snapshot, parsed)
@@ -156,7 +156,7 @@ def doubtful_overrides(
         codes = _codes_of_overridden(source, settings, progress)
         write_whole(source.root / OVERRIDES_FILE, accepted(source.root, codes).encode())
     run = TimedRun(Report(source={}), progress)
-    with Pipeline(source, settings) as pipeline:
+    with Pipeline(source, settings, publishes=False) as pipeline:
         parsed = run("chunk", None, pipeline.chunk, run("ingest", None, pipeline.ingest))
         return len(pipeline.overrides), stale_overrides(source.root, parsed.doubts)
 
@@ -167,7 +167,7 @@ def _codes_of_overridden(source: OpenedSource, settings: Settings, progress: Pro
     from tasks.chunk.overridden import code_of
 
     run = TimedRun(Report(source={}), progress)
-    with Pipeline(source, settings) as pipeline:
+    with Pipeline(source, settings, publishes=False) as pipeline:
         parsed = run("chunk", None, pipeline.chunk, run("ingest", None, pipeline.ingest))
         modules = load_modules(pipeline.cache, [chunk for chunk in parsed.chunks if chunk.overrides])
     return {

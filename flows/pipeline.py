@@ -112,7 +112,10 @@ def target_of(settings: Settings) -> Target:
 
 
 class Pipeline:
-    """The six stages of one source's build, and the tools that they share."""
+    """The six stages of one source's build, and the tools that they share.
+
+    What only looks at the source does not care for where a site would go: nothing need be free there.
+    """
 
     def __init__(
         self,
@@ -120,10 +123,13 @@ class Pipeline:
         settings: Settings,
         tell: Callable[[int, int], None] = lambda done, total: None,
         open_shards: Callable[[Callable[[], ResultCache]], Shards] | None = None,
+        publishes: bool = True,
     ) -> None:
         self.source, self.settings, self.tell = source, settings, tell
         self._open_shards = open_shards
-        self.target = target_of(settings)
+        self._publishes = publishes
+        if publishes:
+            self.target  # noqa: B018 - refused before anything is read
         self.today = datetime.datetime.now(datetime.UTC).date()
 
     def __enter__(self) -> Self:
@@ -136,6 +142,11 @@ class Pipeline:
             self.workers.close()
         if "cache" in vars(self):
             self.cache.close()
+
+    @cached_property
+    def target(self) -> Target:
+        """Where the site goes."""
+        return target_of(self.settings)
 
     @cached_property
     def cache(self) -> ResultCache:
@@ -224,7 +235,7 @@ class Pipeline:
         """Source → Snapshot."""
         settings = self.settings
         selection = Selection(settings.include, settings.exclude, settings.max_file_size)
-        return ingest(self.source, selection, cache_home(), self.target.hidden)
+        return ingest(self.source, selection, cache_home(), self.target.hidden if self._publishes else ())
 
     def chunk(self, snapshot: Snapshot) -> Parsed:
         """Files → Symbols, and what their names refer to."""
@@ -232,7 +243,8 @@ class Pipeline:
         from tasks.chunk import chunk, load_outlines
         from tasks.resolve import resolve
 
-        if self.settings.model != "none" and self.target.standing() is None:  # there will be texts to write
+        is_first = self._publishes and self.target.standing() is None
+        if is_first and self.settings.model != "none":  # there will be texts to write
             import_ahead("tasks.generate.writer")
         chunks = chunk(snapshot, self.cache, self.workers, self.overrides)
         outlines = load_outlines(self.cache, chunks)

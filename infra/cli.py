@@ -428,13 +428,18 @@ def _of_model(report: Report) -> str:
         return ""
     slots = report.slots
     line = (
-        f"\n  model: asked for {report.generated:,} symbols, {report.reused:,} as before; not shown: "
-        f"{slots['dropped']:,} sentences dropped by the checks, {slots['unsure']:,} texts it is unsure of"
+        f"\n  model: asked for {_counted(report.generated, 'symbol')}, {report.reused:,} as before; "
+        f"not shown: {_counted(slots['dropped'], 'sentence')} dropped by the checks, "
+        f"{_counted(slots['unsure'], 'text')} it is unsure of"
     )
     if not report.generated or report.engine is None:
         return line
     tokens = f"{report.engine['prompt_tokens']:,} tokens read, {report.engine['output_tokens']:,} written"
     return f"{line}\n  {tokens} in {report.engine['seconds']:.1f} s"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -487,7 +492,7 @@ def _lint(arguments: argparse.Namespace) -> int:
     if known:
         gone = known.total() - (len(found) - len(new)) if since is None else 0
         print(
-            f"{len(found) - len(new):,} more are in {baseline}"
+            f"{len(found) - len(new):,} more in {baseline}"
             + (f", which lists {gone:,} that went" if gone else "")
         )
     return 1 if new else 0

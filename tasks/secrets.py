@@ -19,17 +19,20 @@ if TYPE_CHECKING:
     from detect_secrets.plugins.base import BasePlugin
 
 # Part of every key of what is searched: other code, or another library, may find other secrets.
-SECRETS_VERSION = (5, version("detect-secrets"))
+SECRETS_VERSION = (6, version("detect-secrets"))
 
 HIDDEN = "..."
 
 # What every detector's finds have some of: looking closer at each line would take longer than all else.
-_NAMED = "(?i:pass|pwd|secret|key|token|contrase)"
+_NAMED = "(?i:pass|pwd|secret|key|token|credential|contrase)"
 _SUSPECT = re.compile(
     r"[A-Za-z0-9+/=_-]{16,}|PRIVATE KEY|PuTTY|AKC|AP[0-9A-F]|://[^/\s:@]{0,100}:[^/\s@]{1,100}@"
     rf"|{_NAMED}.{{0,80}}['\"]|['\"].{{0,80}}{_NAMED}|(?i:bearer|basic) "
     r"|(?i:passw?o?r?d|pwd|token|secret|api_?key)="
+    r"|(?i:password|passphrase|passcode|token|secret|key)(?: is|:)? +\S{10}"
 )
+# A value of which three digits say that it is no word, and a letter that it is no number.
+_RANDOM = r"(?=(?:[^\s'\"]*\d){3})(?=[^\s'\"]*[a-z])([\w+/=.~!@#$%^&*-]{10,})"
 # What the library does not look for: a header's value, and a password in a connection string.
 _OTHERS = (
     re.compile(r"(?i)\b(?:bearer|basic) +(?=[^\s'\"]*\d)([A-Za-z0-9._~+/-]{8,}=*)"),
@@ -40,6 +43,12 @@ _OTHERS = (
         r"(?=[^\s'\"]*\d)([\w+/!@#^*~-]{8,})(?=[\s'\"&;,]|$)"
     ),
     re.compile(r"(?i)\b(?:password|passwd|pwd) ['\"](?=[^\s'\"]*\d)([^\s'\"]{8,})['\"]"),
+    re.compile(r"(?i)\b(?:password|passphrase|passcode|token|secret|key)(?: is|:)? +" + _RANDOM + r"(?!\w)"),
+    # A literal that is assigned to such a name, or stands behind one: `os.environ.get("API_KEY", "…")`.
+    re.compile(
+        r"(?i)(?:token|passphrase|passcode|passw|credential|secret|(?<![a-z])key(?![a-z]))\w*['\"]?\]?\s*"
+        r"(?::[^='\"]{1,80})?[=:,]\s*[bru]{0,2}['\"]" + _RANDOM + r"['\"]"
+    ),
 )
 # What stands between a name and its literal, so that the library would not see them together.
 _BETWEEN = re.compile(
@@ -75,7 +84,8 @@ def without_secrets(code: str) -> str:
 def told_without_secrets(said: str) -> str:
     """What is said on a line, with each secret in it hidden."""
     for secret in sorted(set(_secrets(said)), key=len, reverse=True):
-        said = said.replace(secret, HIDDEN) if secret else HIDDEN
+        # Of some tokens the library finds the beginning.
+        said = re.sub(rf"[\w+/=-]*{re.escape(secret)}[\w+/=-]*", HIDDEN, said) if secret else HIDDEN
     return said
 
 

@@ -203,6 +203,8 @@ def _one_line(text: str) -> str:
 
 def _hyperlink(match: re.Match[str]) -> str:
     title, address = _one_line(match[1]), match[2]
+    if address.endswith("_"):  # the name of a target that stands elsewhere, and is not drawn
+        return title
     return f"[{title}]({address})" if _WEB.match(address) or not is_external(address) else title
 
 

@@ -89,7 +89,7 @@ def test_a_model_writes_what_is_missing_and_nothing_twice(repository, model, doc
     (repository / "test_new.py").write_text("def test_fresh():\n    assert fresh(1) == 0\n")
     _, report, printed = docmill(repository, "--model", str(model))
     assert (report["generated"], report["reused"]) == (1, 3)  # tests are not asked about
-    assert "model: asked for 1 symbols, 3 as before; " in printed.out
+    assert "model: asked for 1 symbol, 3 as before; " in printed.out
 
 
 def test_an_instruct_model_is_asked_for_everything(repository, instruct, docmill, tmp_path, monkeypatch):  # noqa: F811
@@ -185,7 +185,7 @@ def test_what_the_model_is_unsure_of_is_counted_and_not_shown(docmill, tmp_path,
     _, report, printed = docmill(source, "--model", "bundled")
     told = {name: report["slots"][name] for name in ("model", "unsure", "dropped")}
     assert told == {"model": 1, "unsure": 1, "dropped": 1}
-    assert "1 sentences dropped by the checks, 1 texts it is unsure of" in printed.out
+    assert "1 sentence dropped by the checks, 1 text it is unsure of" in printed.out
     assert docmill(source, "--model", "bundled")[1]["slots"] == report["slots"]  # from the cache
     page = (tmp_path / "site/api/m.html").read_text()
     assert "Read the lines." in page and "Read the words." not in page

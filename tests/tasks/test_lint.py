@@ -67,7 +67,7 @@ def test_old_debt_goes_into_a_baseline(source, tmp_path, capsys) -> None:
     (source / "m.py").write_text(OLD.replace("         b):", "         c):"))
     status, lines = lint(capsys, source, "--baseline", str(baseline))
     assert status == 1
-    assert [line.partition(": ")[0] for line in lines] == ["m.py:15", f"1 more are in {baseline}"]
+    assert [line.partition(": ")[0] for line in lines] == ["m.py:15", f"1 more in {baseline}"]
 
 
 def test_only_changed_lines_count_where_that_is_asked(source, capsys) -> None:
@@ -103,13 +103,13 @@ def test_what_was_moved_is_not_new(source, tmp_path, capsys) -> None:
     (source / "pkg").mkdir()
     (source / "m.py").rename(source / "pkg" / "n.py")
     assert lint(capsys, source, "--since", "main") == (0, [])
-    assert lint(capsys, source, "--baseline", baseline) == (0, [f"1 more are in {baseline}"])
+    assert lint(capsys, source, "--baseline", baseline) == (0, [f"1 more in {baseline}"])
     further = 'def further(a):\n    """Do.\n\n    Args:\n        b: What is not there.\n    """\n'
     (source / "pkg" / "n.py").write_text(f"import os\n\n\n{OLD}\n\n{further}")
     message = "further describes parameter b, which the signature lacks"
     new = f"pkg/n.py:26: described-parameter: {message}"
     assert lint(capsys, source, "--since", "main") == (1, [new])
-    assert lint(capsys, source, "--baseline", baseline) == (1, [new, f"1 more are in {baseline}"])
+    assert lint(capsys, source, "--baseline", baseline) == (1, [new, f"1 more in {baseline}"])
     # Another file that is the same is no moved one; nor is one that has little of it.
     (source / "pkg" / "n.py").write_text(OLD)
     (source / "pkg" / "copy.py").write_text(f"x = 1\n{OLD}")
@@ -146,7 +146,7 @@ def test_a_baseline_counts_and_forgets_what_hangs_on_others(source, tmp_path, ca
     assert lint(capsys, source, "--baseline", baseline)[0] == 0
     (source / "m.py").write_text(2 * described.format("count"))
     status, lines = lint(capsys, source, "--baseline", baseline)
-    assert (status, lines[1]) == (1, f"1 more are in {baseline}")
+    assert (status, lines[1]) == (1, f"1 more in {baseline}")
 
 
 def test_of_a_class_its_constructors_signature_counts_and_neighbours_do_not(source, capsys) -> None:
@@ -277,6 +277,27 @@ def test_types_of_numbers_are_others_where_they_do_not_take_each_other(source, c
     names = [line.split(": ")[2].split()[0] for line in lines]
     assert (status, names) == (1, [f"{name}{n}" for n in range(len(told)) for name in "fg"])
     assert lines[0].endswith("f0 describes a as int, and it is annotated bool")
+
+
+def test_what_one_of_several_signatures_has_is_no_mistake(source, capsys) -> None:
+    both = (
+        "@overload\ndef f(a: Literal[False] = False): ...\n@overload\ndef f(a: Literal[True] = True): ...\n"
+        'def f({}):\n    """F.\n\n    Args:\n        a (bool): A. Defaults to {}.\n    """\n'
+    )
+    for implementation in ("a: bool = False", "*args", "a=True"):
+        for default, status in (("False", 0), ("3", 1)):
+            (source / "m.py").write_text(both.format(implementation, default))
+            assert lint(capsys, source)[0] == status, (implementation, default)
+
+
+@pytest.mark.parametrize("command", [["plan", "--lint"], ["overrides"]])
+def test_what_only_looks_at_the_source_needs_no_room_for_a_site(source, monkeypatch, command) -> None:
+    (source / "site").mkdir()
+    (source / "site" / "index.html").write_text("somebody else's")
+    (source / "m.py").write_text("x = 1\n")
+    monkeypatch.chdir(source)
+    assert main([command[0], ".", *command[1:]]) == 0
+    assert main(["build", "."]) == 2
 
 
 def test_setters_overloads_and_attributes_are_held_against_the_code(source, capsys) -> None:

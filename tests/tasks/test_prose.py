@@ -45,6 +45,7 @@ TABLE = (
         ("+--+\n|a |\n+--+\n\nb", '<pre tabindex="0"><code>+--+\n|a |\n+--+\n</code></pre>\n<p>b</p>'),
         ("See :ref:`the text <label>`.", "<p>See <code>the text</code>.</p>"),
         ("See :doc:`<label>`.", "<p>See <code>label</code>.</p>"),
+        ("See `most browsers <cookie_>`_.", "<p>See most browsers.</p>"),
         ("See `Text <https://a.b/c>`_.", '<p>See <a href="https://a.b/c">Text</a>.</p>'),
         ("See `Section`_.", "<p>See Section.</p>"),
         ("*a* **b** ~~c~~", "<p><em>a</em> <strong>b</strong> <s>c</s></p>"),

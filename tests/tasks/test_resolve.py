@@ -84,6 +84,33 @@ def test_what_is_something_else_is_not_linked(text):
     assert not [used for user, used in uses(links) if user.startswith("p/a.py") and used.endswith("::f")]
 
 
+def test_what_a_function_is_given_or_a_builtin_is_no_use_of_what_is_called_the_same():
+    _, links = resolved(
+        {
+            "p/m.py": """
+                class C:
+                    max = 3
+                    class Kind: ...
+                    def __init__(self, console, size=1):
+                        pool = console
+                        self.console, self.pool = console, pool
+                        self.size = size
+                        self.kind = Kind2(size)
+                    def close(self, kind: Kind): return max(self.size)
+                class Kind2: ...
+                console = print()
+                pool = size = None
+            """
+        }
+    )
+    assert {(user, used) for user, used in uses(links) if not used.endswith((".size", ".pool"))} == {
+        ("p/m.py::C.__init__", "p/m.py::C.kind"),  # `self.kind`
+        ("p/m.py::C.__init__", "p/m.py::Kind2"),
+        ("p/m.py::C.kind", "p/m.py::Kind2"),
+        ("p/m.py::C.close", "p/m.py::C.Kind"),
+    }
+
+
 def test_imports_in_a_circle_end():
     index, links = resolved(
         {

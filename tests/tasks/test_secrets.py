@@ -55,6 +55,13 @@ def test_a_password_is_told_by_its_name():
         ("run(['mysql', '--password=hunter2hunter2'])", "run(['mysql', '...'])"),
         ("raise KeyError('token=ghx-2k3j4h5g6f')", "raise KeyError('...')"),
         ("raise KeyError('password \"Tr0ub4dor3xyz\" rejected')", "raise KeyError('...')"),
+        ("raise KeyError('the default password is Tr0ub4dor&83')", "raise KeyError('...')"),
+        ("raise KeyError('use key: Zx81kQpLm20TnVb8')", "raise KeyError('...')"),
+        ("TOKEN = 'Zx81kQpLm20T'", "TOKEN = '...'"),
+        ("access_token: str = 'Zx81kQpLm20T'", "access_token: str = '...'"),
+        ("credentials = b'Zx81kQpLm20T'", "credentials = b'...'"),
+        ("{'passphrase': 'Zx81kQpLm20T'}", "{'passphrase': '...'}"),
+        ("os.environ.get('API_KEY', 'Zx81kQpLm20T')", "os.environ.get('API_KEY', '...')"),
     ],
 )
 def test_a_password_is_found_however_it_is_written(code, shown):
@@ -69,7 +76,7 @@ def test_a_secret_is_found_in_prose(secret):
 @pytest.mark.parametrize("secret", [AWS, GITHUB, SLACK, HEX])
 def test_a_secret_is_hidden_in_what_is_said(secret):
     said = told_without_secrets(f"describes parameter {secret}, which the signature lacks")
-    assert secret not in said and said.startswith("describes parameter ")
+    assert said == "describes parameter ..., which the signature lacks"
     assert told_without_secrets("a link to missing.md is dead") == "a link to missing.md is dead"
 
 
@@ -98,6 +105,13 @@ def test_no_line_takes_long(line):
         "connect(user, password=password)",
         "connect(user, password=settings.password_for(2), token=tokens[12345678])",
         "raise KeyError('give password=... or token=YOUR_TOKEN')",
+        "token = 'oauth2_token'",
+        "token_url = 'https://a.example/oauth2/token'",
+        "max_tokens = '4096'",
+        "key = 'end-of-text-1'",
+        "monkeys = 'twelve-monkeys-1995-film'",
+        "raise KeyError('the password is too short: 8 of 1024 characters')",
+        "raise KeyError('unexpected token L1C22')",
     ],
 )
 def test_what_is_no_secret_stays(code):
