@@ -131,7 +131,7 @@ def of_parameters(
         elif not (text or name in parsed.types):
             continue  # a line of prose that stands where names do
         elif not takes_any and name.isidentifier() and name.lower() not in _NO_NAMES:
-            message = f"describes parameter {name}, which the signature lacks{_hint(name, by_name)}"
+            message = f"describes parameter {name}, which the signature lacks{hint(name, by_name)}"
             yield "described-parameter", lines.of(name), message
 
 
@@ -153,11 +153,11 @@ def of_lacking_attributes(
         lines: Where the docstring stands.
     """
     for name in names:
-        message = f"describes attribute {name}, which the class lacks{_hint(name, there)}"
+        message = f"describes attribute {name}, which the class lacks{hint(name, there)}"
         yield "described-attribute", lines.of(name), message
 
 
-def _hint(name: str, there: Collection[str]) -> str:
+def hint(name: str, there: Collection[str]) -> str:
     """What may be meant by a name that is not there."""
     close = get_close_matches(name, there, 1) if len(there) <= _MOST_COMPARED else ()
     return f"{HINT}{close[0]}" if close else ""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
+from tasks.chunk.contradictions import hint
 from tasks.chunk.docstrings import mentioned
 from tasks.documents import Doubt, Slot, Symbol
 from tasks.keys import digest
@@ -22,7 +23,10 @@ def overridden(
     doubts = []
     for override in overrides:
         symbol = found.get(override.name)
-        why = "there is no such symbol" if symbol is None else _doubt(override, symbol, symbols)
+        if symbol is None:
+            why: str | None = f"there is no such symbol{hint(override.name, found)}"
+        else:
+            why = _doubt(override, symbol, symbols)
         if why is not None:
             doubts.append(Doubt(override.symbol, override.slot, why))
         if symbol is not None and _takes(symbol, override.slot) and not _is_human(symbol, override.slot):
@@ -32,11 +36,11 @@ def overridden(
 
 def _doubt(override: Override, symbol: Symbol, symbols: Sequence[Symbol]) -> str | None:
     if not _takes(symbol, override.slot):
-        return f"the {symbol.kind} has no {override.slot}"
+        return f"the {symbol.kind} has no {override.slot}{hint(override.slot, symbol.expected)}"
     if _is_human(symbol, override.slot):
         return "the docstring has a text of its own, which is shown"
     if override.code is None:
-        return "it does not say for which code it was written"
+        return "it does not say for which code it was written: docmill overrides SOURCE --accept"
     if override.code != code_of(symbol, symbols):
         return "the code has changed since it was written"
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -60,13 +61,15 @@ def dead_links(
         texts: By path, where a human may have written a link: in the file, in one whose texts it shows, or in
             one that adds texts to it.
     """
+    seen: Counter[str] = Counter()  # links that a human wrote alike
     for link in links:
         found = anchors.get(link.target, _NOWHERE)
         if found is not _NOWHERE and (found is None or found.has(link.anchor)):
             continue
         what = f"{link.target}#{link.anchor}" if link.anchor else link.target
         missing = "the site has no such file" if found is _NOWHERE else "that page has no such anchor"
-        file, line = _written_in(link, texts) if link.written else ("", 0)
+        file, line = _written_in(link, texts, seen[link.written]) if link.written else ("", 0)
+        seen[link.written] += 1
         # docmill links names to where they are documented, and puts an article's links right to the file.
         of_a_human = {
             "docstring": True,
@@ -91,10 +94,13 @@ def dead_links(
 _NOWHERE = Anchors(set())
 
 
-def _written_in(link: Link, texts: Mapping[str, Text]) -> tuple[str, int]:
-    """The file and line in which a human wrote a link; "" and 0 if nobody wrote one that reads like it."""
-    found = ((path, one.line) for path, text in texts.items() for one in text.links if one.reads_like(link))
-    return next(found, ("", 0))
+def _written_in(link: Link, texts: Mapping[str, Text], before: int) -> tuple[str, int]:
+    """The file and line in which a human wrote a link; "" and 0 if nobody wrote one that reads like it.
+
+    Of several that are alike it is the one that as many stand `before` as on the page, or the last.
+    """
+    found = [(path, one.line) for path, text in texts.items() for one in text.links if one.reads_like(link)]
+    return found[min(before, len(found) - 1)] if found else ("", 0)
 
 
 def _spelled_in(link: Link, texts: Mapping[str, Text]) -> tuple[str, int]:

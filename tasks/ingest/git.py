@@ -28,6 +28,8 @@ _URL = re.compile(rf"(?:{'|'.join(_PROTOCOLS)})://[^\s\x00-\x1f-][^\s\x00-\x1f]*
 _SCP = re.compile(r"[A-Za-z0-9_][\w.-]*@[A-Za-z0-9][\w.-]*:[^\s\x00-\x1f:-][^\s\x00-\x1f]*")
 # What git-check-ref-format(1) allows, less a first character that is an option or a force to git fetch.
 _REVISION = re.compile(r"(?![-+/])[^\x00-\x20\x7f~^:?*\[\\]+")
+# A revision, and which of its ancestors is meant, each the first parent of the one before: `~2`, `^`.
+_ANCESTOR = re.compile(r"(?P<revision>.*?)(?P<steps>(?:~\d{0,4}|\^)*)", re.DOTALL)
 _SHORT_SHA = re.compile(r"[0-9a-f]{4,39}")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # How the operator reaches his hosts: keys and certificates.
@@ -82,7 +84,9 @@ def validated_revision(revision: str) -> str:
         or any(component.startswith(".") or component.endswith(".lock") for component in revision.split("/"))
     )
     if malformed:
-        raise SourceError(f"revision {revision!r}: give a branch, a tag or a full SHA")
+        raise SourceError(
+            f"revision {revision!r}: give a branch, a tag or a full SHA, or one before it: main~1"
+        )
     return revision
 
 
@@ -169,13 +173,14 @@ def fetch(location: str, revision: str | None, cache: Path) -> Fetched:
 
     Args:
         location: A git address (`file://` for a local repository).
-        revision: Branch, tag or full SHA; None for the default branch.
+        revision: Branch, tag or full SHA, or an ancestor of one as `main~2` or `HEAD^`; None for the default
+            branch.
         cache: Folder for bare repositories and extracted trees.
 
     Raises:
         SourceError: The address does not answer or has no such revision.
     """
-    wanted = "HEAD" if revision is None else validated_revision(revision)
+    wanted, generations = _parted("HEAD" if revision is None else revision)
     home = cache / digest(location)
     repository = home / "repository"
     with locked(home / "lock"):
@@ -185,12 +190,20 @@ def fetch(location: str, revision: str | None, cache: Path) -> Fetched:
         for left in repository.glob("*.lock"):  # by a git that was killed; none other runs here
             left.unlink()
         try:
-            _git(repository, location, "fetch", "--quiet", "--no-tags", "--depth=1", "--", location, wanted)
+            depth = f"--depth={generations + 1}"
+            _git(repository, location, "fetch", "--quiet", "--no-tags", depth, "--", location, wanted)
         except SourceError as error:
             if _SHORT_SHA.fullmatch(wanted):
                 raise SourceError(f"{error}; of a commit, give the full SHA") from error
             raise
-        sha = _git(repository, location, "rev-parse", "--verify", "FETCH_HEAD^{commit}").decode().strip()
+        named = f"FETCH_HEAD~{generations}^{{commit}}"
+        try:
+            sha = _git(repository, location, "rev-parse", "--verify", named).decode().strip()
+        except SourceError as error:
+            if not generations:
+                raise
+            message = f"source {shown(location)!r}: {wanted} has no {generations} commits before it"
+            raise SourceError(message) from error
         entries = list(_entries(repository, location, sha))
         try:
             read = [e for e in entries if e.mode in _REGULAR and _is_read(e)]
@@ -203,6 +216,18 @@ def fetch(location: str, revision: str | None, cache: Path) -> Fetched:
         if e.mode == _LINK and _name(e) not in _SETTINGS and _is_read(e)
     )
     return Fetched(tree, sha, frozenset(e.path for e in entries), links)
+
+
+def _parted(revision: str) -> tuple[str, int]:
+    """A branch, tag or SHA, and how many commits before it are meant.
+
+    Raises:
+        SourceError: It is none.
+    """
+    found = _ANCESTOR.fullmatch(revision)
+    assert found is not None  # of what has no such end, all is the revision
+    steps = re.findall(r"~\d*|\^", found["steps"])
+    return validated_revision(found["revision"] or revision), sum(int(step[1:] or 1) for step in steps)
 
 
 _REGULAR = ("100644", "100755")

@@ -218,6 +218,9 @@ def test_a_revision_is_read_as_it_was_committed(folder, tmp_path):
     for revision, sha, files in (
         ("v1", first, {"a.py": "x = 1\n", "ignored.py": "x = 1\n"}),
         (first, first, {"a.py": "x = 1\n", "ignored.py": "x = 1\n"}),
+        ("main~1", first, {"a.py": "x = 1\n", "ignored.py": "x = 1\n"}),
+        ("HEAD^", first, {"a.py": "x = 1\n", "ignored.py": "x = 1\n"}),
+        ("main~0", second, {"a.py": "changed = 1\n", "b.py": "x = 1\n", "ignored.py": "x = 1\n"}),
         ("main", second, {"a.py": "changed = 1\n", "b.py": "x = 1\n", "ignored.py": "x = 1\n"}),
         (None, second, {"a.py": "changed = 1\n", "b.py": "x = 1\n", "ignored.py": "x = 1\n"}),
     ):

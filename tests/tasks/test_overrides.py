@@ -213,12 +213,17 @@ def test_a_member_more_makes_the_text_of_a_class_stale(source, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("entry", "why"),
     [
-        (says("summary", "Gone.", "m.py::Pool.open"), "there is no such symbol"),
+        (says("summary", "Gone.", "m.py::Rack"), "there is no such symbol"),
+        (says("summary", "Gone.", "m.py::Pool.clos"), "there is no such symbol; did you mean Pool.close"),
+        (says("param.*wait", "Gone."), "the method has no param.*wait; did you mean param.wait"),
         (says("summary", "Gone.", "gone.py::f"), "there is no such file that could be read"),
         (says("param.force", "Made up."), "the method has no param.force"),
         (says("returns", "Made up."), "the method has no returns"),
         (says("summary", "Ours.", "m.py::Pool.grow"), "the docstring has a text of its own, which is shown"),
-        (says("summary", "New."), "it does not say for which code it was written"),
+        (
+            says("summary", "New."),
+            "it does not say for which code it was written: docmill overrides SOURCE --accept",
+        ),
     ],
 )
 def test_what_does_not_fit_is_reported(source, tmp_path, entry, why):
