@@ -915,6 +915,12 @@ def test_links_of_docstrings_lead_to_the_files_that_they_mean(tmp_path, docmill)
     where = [finding["where"] for finding in report["findings"] if finding["rule"] == "dead-link"]
     assert where == ["pkg/m.py:11", "pkg/m.py:12", "pkg/m.py:13"], printed.out
     assert 'href="pkg.m.html#f"' in (site / "api" / "pkg.other.html").read_text()
+    twice = "".join(f'def {name}():\n    """Do [x](gone.md)."""\n\n' for name in "gh")
+    (source / "pkg" / "twice.py").write_text(twice)
+    found = [f["where"] for f in docmill(source)[1]["findings"] if "gone" in f["message"]]
+    assert found == ["pkg/twice.py:2", "pkg/twice.py:5"]
+    (source / "pkg" / "twice.py").unlink()
+    docmill(source)
 
     (source / "docs" / "later.md").write_text("# Later\n")
     status, report, _ = docmill(source)

@@ -1,5 +1,9 @@
 """What pages are drawn from, where it is more than looking things up."""
 
+import re
+import textwrap
+from html import unescape
+
 import pytest
 
 from tasks.render.pages import split_arguments
@@ -19,3 +23,43 @@ from tasks.render.pages import split_arguments
 )
 def test_a_signature_is_split_between_its_parameters(text, parts):
     assert split_arguments(text) == parts
+
+
+def test_signatures_link_what_they_refer_to_and_no_parameter(tmp_path, docmill):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "m.py").write_text(
+        textwrap.dedent(
+            """
+            from typing import overload
+
+            class Kind: ...
+            class Pool(Kind):
+                size: Kind = Kind()
+                def __init__(self, close, kind: Kind, mode="close"): self.close_it = close
+                def grow(self, by: "Kind", Pool=None) -> "list[Kind]": ...
+            @overload
+            def close(kind: Kind): ...
+            @overload
+            def close(kind: str) -> Pool: ...
+            def close(kind): ...
+            @close
+            def decorated(a=close): ...
+            """
+        )
+    )
+    docmill(source)
+    page = (tmp_path / "site" / "api" / "m.html").read_text()
+    signatures = re.findall(r'<pre class="sig">(.*?)</pre>', page, re.DOTALL)
+    linked = [re.sub(r"<a [^>]*>(.*?)</a>", r"{\1}", signature) for signature in signatures]
+    assert [re.sub(r"<[^>]*>", "", unescape(text)) for text in linked] == [
+        "class Pool({Kind})",
+        "size: {Kind} = {Kind}()",
+        'def __init__(self, close, kind: {Kind}, mode="close")',
+        "close_it = close",
+        'def grow(self, by: {"Kind"}, Pool=None) -> "list[Kind]"',
+        "def close(kind: {Kind})",
+        "def close(kind: str) -> {Pool}",
+        "def close(kind)",
+        "@{close}\ndef decorated(a={close})",
+    ]
