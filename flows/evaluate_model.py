@@ -253,6 +253,8 @@ def _measured(what: str, texts: list[Hidden], exam: _Exam) -> Measured:
     answers = [exam.answer(text, masked=False) for text in texts]
     shown = [(answer.shown, text) for answer, text in zip(answers, references, strict=True) if answer.shown]
     named, masked = (_scores(texts, exam, references, is_masked) for is_masked in (False, True))
+    numbers = {of: number for number, of in enumerate(dict.fromkeys((t.path, t.symbol) for t in texts))}
+    subjects = [numbers[text.path, text.symbol] for text in texts]
     return Measured(
         what,
         len(texts),
@@ -265,7 +267,10 @@ def _measured(what: str, texts: list[Hidden], exam: _Exam) -> Measured:
         },
         {
             other: {
-                m: (lead(named["model"][m], named[other][m]), lead(masked["model"][m], masked[other][m]))
+                m: (
+                    lead(named["model"][m], named[other][m], subjects),
+                    lead(masked["model"][m], masked[other][m], subjects),
+                )
                 for m in METRICS
             }
             for other in _BASELINES

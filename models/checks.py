@@ -38,8 +38,8 @@ _IDENTIFIER = re.compile(
     """,
     re.VERBOSE,
 )
-# A word with a capital that is said to be a class, and is none that Python's documentation speaks of.
-_CLASS = r"(?!Python|Unicode)([A-Z][a-z]\w*)"
+# A word with a capital that is said to be a class: "a Widget object", "the class Widget".
+_CLASS = r"(?!(?:Python|Unicode)\b)([A-Z][a-z]\w*)"
 _SAID_TO_BE_CLASSES = (
     re.compile(rf"(?<=[\w,] ){_CLASS}(?= (?:class|exception|instance|object|subclass)(?:es|s)?\b)"),
     re.compile(rf"\b(?:instances? of|subclass(?:es)? of|class|exception)(?: an?| the)? {_CLASS}"),

@@ -368,10 +368,12 @@ class Index:
         found = self.member(surface, root)
         if found is None and root in local_imports:
             found = self.resolve(local_imports[root])
-        # A method does not see the names of its class, but for its head; what is a builtin, is meant as one.
-        while found is None and scope and root not in _BUILTINS:
+        while found is None and scope:
             nested = f"{scope}.{root}"
-            found = Target(surface, nested) if nested in surface.members else None
+            kind = surface.members.get(nested)
+            # A method sees the members of its class in its head alone: `max` in its body is no member.
+            if kind is not None and (root not in _BUILTINS or kind in ("class", "function")):
+                found = Target(surface, nested)
             scope = scope.rpartition(".")[0]
         return None if found is None else self._follow(found, rest)
 

@@ -31,8 +31,8 @@ _SUSPECT = re.compile(
     r"|(?i:passw?o?r?d|pwd|token|secret|api_?key)="
     r"|(?i:password|passphrase|passcode|token|secret|key)(?: is|:)? +\S{10}"
 )
-# A value of which three digits say that it is no word, and a letter that it is no number.
-_RANDOM = r"(?=(?:[^\s'\"]*\d){3})(?=[^\s'\"]*[a-z])([\w+/=.~!@#$%^&*-]{10,})"
+# A value in which letters and digits take turns in one piece: no word, no version, no path.
+_RANDOM = r"(?=[^\s'\"]*?(?=[a-z0-9]{8})(?:[a-z]+\d+[a-z]+\d|\d+[a-z]+\d+[a-z]))([\w+/=.~!@#$%^&*-]{10,})"
 # What the library does not look for: a header's value, and a password in a connection string.
 _OTHERS = (
     re.compile(r"(?i)\b(?:bearer|basic) +(?=[^\s'\"]*\d)([A-Za-z0-9._~+/-]{8,}=*)"),
@@ -46,8 +46,8 @@ _OTHERS = (
     re.compile(r"(?i)\b(?:password|passphrase|passcode|token|secret|key)(?: is|:)? +" + _RANDOM + r"(?!\w)"),
     # A literal that is assigned to such a name, or stands behind one: `os.environ.get("API_KEY", "…")`.
     re.compile(
-        r"(?i)(?:token|passphrase|passcode|passw|credential|secret|(?<![a-z])key(?![a-z]))\w*['\"]?\]?\s*"
-        r"(?::[^='\"]{1,80})?[=:,]\s*[bru]{0,2}['\"]" + _RANDOM + r"['\"]"
+        r"(?i)(?:token|passphrase|passcode|passw\w{0,3}|credential|secret|(?<![a-z])key)s?_?\d*['\"]?\]?\s*"
+        r"(?::[^='\"]{1,80})?[=:,]\s*[\[(]?\s*[bru]{0,2}['\"]" + _RANDOM + r"['\"]"
     ),
 )
 # What stands between a name and its literal, so that the library would not see them together.
@@ -148,11 +148,11 @@ def _secrets(line: str) -> Iterator[str]:
             continue
         for found in detector.analyze_line("code.py", words if name in _ENTROPY else plain):
             secret = found.secret_value or ""
-            is_name = name == _BY_NAME and _A_NAME.match(secret)
+            is_name = name == _BY_NAME and _A_NAME.fullmatch(secret)
             if secret and not is_name and not is_sequential_string(secret):
                 yield secret
     for pattern in _OTHERS:
-        yield from (secret for secret in pattern.findall(line) if not _A_NAME.match(secret))
+        yield from (secret for secret in pattern.findall(line) if not _A_NAME.fullmatch(secret))
 
 
 @lru_cache(maxsize=1)

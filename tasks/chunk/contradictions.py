@@ -126,8 +126,14 @@ def of_parameters(
     takes_any = any(p.kind.startswith("var_") for p in parameters)  # what is described may be parts of it
     for name, text in parsed.parameters.items():
         if name in by_name:
-            found = [list(_disagreements(parsed, p, name in required, lines)) for p in by_name[name]]
-            yield from found[-1] if all(found) else ()  # what holds for one signature is no mistake
+            several = by_name[name]
+            typed = [p for p in several if p.annotation is not None]
+            optional_in = [p for p in several if p.default is not None] or several
+            for found in (
+                [list(_another_type(parsed, p, lines)) for p in typed],
+                [list(_another_default(parsed, p, name in required, lines)) for p in optional_in],
+            ):
+                yield from found[-1] if found and all(found) else ()  # what holds for one is no mistake
         elif not (text or name in parsed.types):
             continue  # a line of prose that stands where names do
         elif not takes_any and name.isidentifier() and name.lower() not in _NO_NAMES:
@@ -163,15 +169,21 @@ def hint(name: str, there: Collection[str]) -> str:
     return f"{HINT}{close[0]}" if close else ""
 
 
-def _disagreements(
+def _another_type(
+    parsed: ParsedDocstring, parameter: Parameter, lines: Lines
+) -> Iterator[tuple[str, int, str]]:
+    name = parameter.name
+    is_one = not parameter.kind.startswith("var_")  # else the one may be of all of them, the other of each
+    if is_one and (differ := _differing(parsed.types.get(name, ""), parameter.annotation or "")):
+        message = f"describes {name} as {differ[0]}, and it is annotated {differ[1]}"
+        yield "described-type", lines.of_type(name), message
+
+
+def _another_default(
     parsed: ParsedDocstring, parameter: Parameter, is_required: bool, lines: Lines
 ) -> Iterator[tuple[str, int, str]]:
     name = parameter.name
-    written, annotated = parsed.types.get(name, ""), parameter.annotation or ""
-    is_one = not parameter.kind.startswith("var_")  # else the one may be of all of them, the other of each
-    if is_one and (differ := _differing(written, annotated)):
-        message = f"describes {name} as {differ[0]}, and it is annotated {differ[1]}"
-        yield "described-type", lines.of_type(name), message
+    written = parsed.types.get(name, "")
     default = parsed.defaults.get(name) or _said_with_the_type(written) or _said(parsed.parameters[name])
     if default is None:
         return

@@ -27,6 +27,7 @@ from tasks.chunk.syntax import (
     base_name,
     branches,
     callee_of,
+    class_bases,
     code_digest,
     docstring_of,
     docstring_of_property,
@@ -123,11 +124,7 @@ class _Chunker:
     def __init__(self, source: str, path: str, name: str, package: bool, tree: ast.Module) -> None:
         self.path, self.module, self.package, self.tree = path, name, package, tree
         self.attributes = FileAttributes(tree)
-        self.class_bases = {
-            node.name: [base for written in node.bases if (base := base_name(written)) is not None]
-            for node in tree.body
-            if isinstance(node, ast.ClassDef)
-        }
+        self.class_bases = class_bases(tree)
         self.data = source.encode()
         self.offsets = [0]
         for line in self.data.splitlines(keepends=True):

@@ -65,10 +65,23 @@ def callee_of(node: ast.expr) -> ast.expr:
     return node.func if isinstance(node, ast.Call) else node
 
 
+def class_bases(tree: ast.Module) -> Bases:
+    """The bases of a file's classes; none is known of what it imports, perhaps by the name of a builtin."""
+    found: dict[str, list[str]] = {}
+    for node in _statements_in(tree.body):
+        match node:
+            case ast.ClassDef(name=name, bases=written):
+                bases = [base_name(base) or "" for base in written]
+                found[name] = ["" if base == name else base for base in bases]
+            case ast.ImportFrom(names=names):
+                found |= {alias.asname or alias.name: [""] for alias in names}
+    return found
+
+
 def made_by(node: ast.expr) -> ast.expr:
-    """What makes an exception of which a method is called as it is raised: `Error(…).with_traceback(…)`."""
+    """What makes an exception, also in `Error(…).with_traceback(…)`."""
     match node:
-        case ast.Call(func=ast.Attribute(value=ast.Call() as made)):
+        case ast.Call(func=ast.Attribute(value=ast.Call() as made, attr="with_traceback")):
             return made
     return node
 
@@ -114,7 +127,7 @@ def message_of(arguments: Sequence[ast.expr]) -> str:
     return text if " " in text or len(arguments) == 1 else ""
 
 
-Bases = Mapping[str, Sequence[str]]  # of classes, by their names: as written
+Bases = Mapping[str, Sequence[str]]  # of classes, by their names; "" for what cannot be told
 
 
 def never_raised(body: list[ast.stmt], bases: Bases) -> Iterator[ast.Raise]:
@@ -143,14 +156,18 @@ def _blocks_of(node: ast.AST) -> Iterator[list[ast.AST]]:
         yield from (block for field in BLOCKS if (block := getattr(node, field, None)))
 
 
-def _raises_in(nodes: Iterable[ast.AST]) -> Iterator[ast.Raise]:
+def _statements_in(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements with those of their blocks, however deep, and in no order; not what definitions hold."""
     stack = list(nodes)
     while stack:
         node = stack.pop()
-        if isinstance(node, ast.Raise):
-            yield node
+        yield node
         for block in _blocks_of(node):
             stack += block
+
+
+def _raises_in(nodes: Iterable[ast.AST]) -> Iterator[ast.Raise]:
+    return (node for node in _statements_in(nodes) if isinstance(node, ast.Raise))
 
 
 def _ended_in(node: ast.AST, bases: Bases) -> Iterator[ast.Raise]:
@@ -160,7 +177,7 @@ def _ended_in(node: ast.AST, bases: Bases) -> Iterator[ast.Raise]:
             if any(isinstance(last, ast.Return | ast.Break | ast.Continue) for last in node.finalbody):
                 yield from _raises_in([*node.body, *node.handlers, *node.orelse])
             elif node.handlers:
-                handlers = [(handler.type, _raises_again(handler, bases)) for handler in node.handlers]
+                handlers = [(handler.type, _raises_again(handler)) for handler in node.handlers]
                 yield from (raised for raised in _raises_in(node.body) if _is_ended(raised, handlers, bases))
         case ast.With(items=items):
             handlers = [(taken, False) for item in items for taken in _suppressed(item.context_expr)]
@@ -215,19 +232,24 @@ def _takes(types: ast.expr | None, raised: ast.Raise, bases: Bases) -> bool | No
     return True if True in taken else None if None in taken else False
 
 
-def _raises_again(handler: ast.ExceptHandler, bases: Bases) -> bool:
-    """Whether a handler raises what it took, as it is or changed by a method of it."""
-    never = set(map(id, never_raised(handler.body, bases)))
-    raised = (one.exc for one in _raises_in(handler.body) if id(one) not in never)
-    return any(_is_same(one, handler.name) for one in raised)
+def _raises_again(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler raises what it took, or one made by it or of its type, or keeps it for later."""
+    return any(_is_same(raised.exc, handler.name) for raised in _raises_in(handler.body)) or any(
+        isinstance(kept, ast.Assign) and isinstance(kept.value, ast.Name) and kept.value.id == handler.name
+        for statement in handler.body
+        for kept in ast.walk(statement)
+    )
 
 
 def _is_same(raised: ast.expr | None, taken: str | None) -> bool:
+    """Whether a raised expression is what was taken: `e`, `e.with_traceback(…)`, `type(e)(…)`."""
     match raised:
         case None:
             return True
-        case ast.Name(id=name) | ast.Call(func=ast.Attribute(value=ast.Name(id=name))):
+        case ast.Name(id=name):
             return name == taken
+        case ast.Call(func=called):
+            return any(isinstance(part, ast.Name) and part.id == taken for part in ast.walk(called))
     return False
 
 
@@ -239,7 +261,7 @@ def _is_of(error: ast.expr, taken: ast.expr, bases: Bases) -> bool | None:
     ancestors = list(_lineage(name, bases))
     kinds = [getattr(builtins, ancestor, None) for ancestor in ancestors if ancestor not in bases]
     known = [kind for kind in kinds if isinstance(kind, type)]
-    kind_taken = getattr(builtins, other, None)
+    kind_taken = None if other in bases else getattr(builtins, other, None)
     if other in ancestors or (isinstance(kind_taken, type) and any(issubclass(k, kind_taken) for k in known)):
         return True
     if len(known) == len(kinds):
@@ -492,7 +514,7 @@ def attrs_aliases(node: ast.ClassDef) -> dict[str, str]:
     https://www.attrs.org/en/stable/init.html#private-attributes-and-aliases
     """
     found = {}
-    for statement, _ in own_statements(node.body):
+    for statement in _statements_in(node.body):
         match statement:
             case (
                 ast.AnnAssign(target=ast.Name(id=name), value=ast.Call(keywords=keywords))
@@ -559,7 +581,9 @@ def names_in(nodes: Iterable[ast.AST], bound: Container[str]) -> dict[str, None]
             if node.id not in bound:  # type: ignore[attr-defined]
                 found.setdefault(node.id)  # type: ignore[attr-defined]
         elif kind is ast.Attribute:
-            attribute_chain(node, found, stack)  # type: ignore[arg-type]
+            chain: dict[str, None] = {}
+            attribute_chain(node, chain, stack)  # type: ignore[arg-type]
+            found.update((name, None) for name in chain if name.partition(".")[0] not in bound)
         elif kind is ast.Constant:
             if _is_quoted_class(node.value):  # type: ignore[attr-defined]
                 found.setdefault(node.value)  # type: ignore[attr-defined]

@@ -228,13 +228,11 @@ def raised(function: Function) -> set[str]:
 
 def _class_of(raised: ast.expr) -> ast.expr:
     """The class of which an exception is made: `E` of `E`, `E(…)` and `E(…).with_traceback(…)`."""
-    while isinstance(raised, ast.Call):
-        method = raised.func
-        raised = (
-            method.value
-            if isinstance(method, ast.Attribute) and isinstance(method.value, ast.Call)
-            else method
-        )
+    match raised:
+        case ast.Call(func=ast.Attribute(value=ast.Call(func=called), attr="with_traceback")):
+            return called
+        case ast.Call(func=called):
+            return called
     return raised
 
 

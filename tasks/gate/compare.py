@@ -36,7 +36,7 @@ _CODE_LIKE = re.compile(
     r"|\w*_\w*|\w*[a-z][A-Z]\w*|\w*[A-Z]{2}[a-z]{2}\w*"
 )
 # "a Widget object", "an instance of Widget", "the class Widget": a class, unless Python itself is meant.
-_CLASS = r"(?!Python|Unicode)([A-Z][a-z]\w*)"
+_CLASS = r"(?!(?:Python|Unicode)\b)([A-Z][a-z]\w*)"
 _CLASS_LIKE = (
     re.compile(rf"(?<=[\w,] ){_CLASS} (?:class|exception|instance|object|subclass)(?:es|s)?\b"),
     re.compile(rf"\b(?:instances? of|subclass(?:es)? of|class|exception)(?: an?| the)? {_CLASS}"),

@@ -97,7 +97,8 @@ _NOWHERE = Anchors(set())
 def _written_in(link: Link, texts: Mapping[str, Text], before: int) -> tuple[str, int]:
     """The file and line in which a human wrote a link; "" and 0 if nobody wrote one that reads like it.
 
-    Of several that are alike it is the one that as many stand `before` as on the page, or the last.
+    Of several that are alike each on the page is told to be another one, in the order of the file, though a
+    page may have another order.
     """
     found = [(path, one.line) for path, text in texts.items() for one in text.links if one.reads_like(link)]
     return found[min(before, len(found) - 1)] if found else ("", 0)

@@ -202,8 +202,8 @@ def fetch(location: str, revision: str | None, cache: Path) -> Fetched:
         except SourceError as error:
             if not generations:
                 raise
-            message = f"source {shown(location)!r}: {wanted} has no {generations} commits before it"
-            raise SourceError(message) from error
+            what = f"{wanted} has no commit {generations} before it (a shallow clone lacks some)"
+            raise SourceError(f"source {shown(location)!r}: {what}") from error
         entries = list(_entries(repository, location, sha))
         try:
             read = [e for e in entries if e.mode in _REGULAR and _is_read(e)]

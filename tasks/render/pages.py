@@ -324,7 +324,7 @@ class PageView:
     def _linked(self, text: str, symbol: Symbol | None) -> Markup:
         """Source text in which every dotted name that is known is a link.
 
-        Of a symbol only names that its code refers to, which those of its parameters are not, and not itself.
+        Of a symbol only names that its code refers to, which a parameter's own is not, and not itself.
         """
         itself = f"#{anchor(symbol.name)}" if symbol is not None else ""
         parts: list[str] = []

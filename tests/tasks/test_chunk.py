@@ -511,7 +511,9 @@ def test_raises_are_derived_from_messages():
         ("except ValueError as error: raise Other from error", False),
         ("except ValueError as error: raise error.with_traceback(None)", True),
         ("except ValueError as error: raise error.__cause__", False),
-        ("except ValueError:\n        return 1\n        raise", False),
+        ("except ValueError as error: raise type(error)(a) from error", True),
+        ("except ValueError as error: last = error", True),
+        ("except ValueError:\n        return 1\n        raise", True),  # never, but who looks so closely
         ("except ValueError:\n        def g(): raise\n        return g", False),
         ("except errors.Other: raise\n    except Exception: pass", True),
         ("except errors.Other: return\n    except Exception: pass", False),
@@ -556,6 +558,75 @@ def test_what_a_function_catches_itself_it_does_not_raise(handler, is_raised):
 def test_what_never_leaves_a_function_it_does_not_raise(body, is_raised):
     f = symbols("def f(a):\n" + textwrap.indent(body, "  "))["f"]
     assert ("raises.ValueError" in f.expected) is is_raised
+
+
+LINEAGE = """
+class Boom(Exception): ...
+class Sub(errors.Base, Boom): ...
+class Loop(Loop): ...
+class KeyError(KeyError): ...
+class OSError(Exception): ...
+class Made(made(ValueError)): ...
+from errors import TimeoutError
+class Missing(IndexError): ...
+
+def f(a):
+    try:
+        raise {}
+    except {}: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "taken", "is_raised"),
+    [
+        ("Sub('no')", "Boom", False),
+        ("Sub('no')", "Exception", False),
+        ("Boom", "Sub", True),
+        ("Missing", "LookupError", False),
+        ("Missing", "ValueError", True),
+        ("Missing().with_traceback(a)", "LookupError", False),
+        ("Missing().with_traceback(a)", "TypeError", True),
+        ("Loop", "Boom", True),
+        ("KeyError", "LookupError", True),  # its own, of which the file does not tell
+        ("BrokenPipeError", "OSError", True),
+        ("FileNotFoundError", "Exception", False),
+        ("TimeoutError", "InterruptedError", True),
+        ("Made", "ValueError", True),
+        ("Made", "Exception", False),
+        ("asyncio.CancelledError", "Exception", True),
+        ("asyncio.CancelledError", "BaseException", False),
+    ],
+)
+def test_a_file_tells_which_exceptions_are_of_which_classes(raised, taken, is_raised):
+    f = symbols(LINEAGE.format(raised, taken))["f"]
+    assert [e for e in f.expected if e.startswith("raises.")] == (
+        [f"raises.{raised.partition('(')[0]}"] if is_raised else []
+    )
+
+
+def test_a_method_of_what_is_made_may_raise_anything():
+    f = symbols("def f(a):\n    raise Parser(a).error('no')\n")["f"]
+    assert not any(name.startswith("raises.") for name in (*f.expected, *f.slots))
+
+
+def test_handlers_in_handlers_take_no_time():
+    levels = [f"{' ' * n}try: pass\n{' ' * n}except E as e:" for n in range(1, 60)]
+    f = symbols("def f(a):\n" + "\n".join([*levels, f"{' ' * 60}raise ValueError"]))["f"]
+    assert "raises.ValueError" in f.expected
+
+
+@pytest.mark.parametrize("returns", ["NoReturn", "t.NoReturn", "'NoReturn'", "typing.Never"])
+def test_a_special_method_that_never_returns_does_another_thing(returns):
+    found = symbols(
+        f"""
+        class C:
+            def __setitem__(self, key, value) -> {returns}: self._refuse(key)
+            def __delitem__(self, key) -> None: self._refuse(key)
+        """
+    )
+    assert [name for name, s in found.items() if "summary" in s.slots] == ["C.__delitem__"]
+    assert "returns" not in found["C.__setitem__"].expected
 
 
 def test_special_methods_whose_code_does_another_thing_are_not_said_to_do_theirs():

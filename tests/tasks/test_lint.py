@@ -284,10 +284,19 @@ def test_what_one_of_several_signatures_has_is_no_mistake(source, capsys) -> Non
         "@overload\ndef f(a: Literal[False] = False): ...\n@overload\ndef f(a: Literal[True] = True): ...\n"
         'def f({}):\n    """F.\n\n    Args:\n        a (bool): A. Defaults to {}.\n    """\n'
     )
-    for implementation in ("a: bool = False", "*args", "a=True"):
+    for implementation in ("a: bool = False", "*args", "a=True", "a"):
         for default, status in (("False", 0), ("3", 1)):
             (source / "m.py").write_text(both.format(implementation, default))
             assert lint(capsys, source)[0] == status, (implementation, default)
+
+
+def test_a_signature_that_says_nothing_acquits_no_docstring(source, capsys) -> None:
+    (source / "m.py").write_text(
+        "@overload\ndef f(a: int = 1): ...\n@overload\ndef f(a: str = 'x'): ...\n"
+        'def f(a=None):\n    """F.\n\n    Args:\n        a (float): A.\n    """\n'
+    )
+    status, (line,) = lint(capsys, source)
+    assert status == 1 and "described-type: f describes a as float" in line
 
 
 @pytest.mark.parametrize("command", [["plan", "--lint"], ["overrides"]])

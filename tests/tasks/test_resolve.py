@@ -95,6 +95,7 @@ def test_what_a_function_is_given_or_a_builtin_is_no_use_of_what_is_called_the_s
                         pool = console
                         self.console, self.pool = console, pool
                         self.size = size
+                        self.width = console.width
                         self.kind = Kind2(size)
                     def close(self, kind: Kind): return max(self.size)
                 class Kind2: ...
@@ -103,12 +104,36 @@ def test_what_a_function_is_given_or_a_builtin_is_no_use_of_what_is_called_the_s
             """
         }
     )
-    assert {(user, used) for user, used in uses(links) if not used.endswith((".size", ".pool"))} == {
+    assert {
+        (user, used) for user, used in uses(links) if not used.endswith((".size", ".pool", ".width"))
+    } == {
         ("p/m.py::C.__init__", "p/m.py::C.kind"),  # `self.kind`
         ("p/m.py::C.__init__", "p/m.py::Kind2"),
         ("p/m.py::C.kind", "p/m.py::Kind2"),
         ("p/m.py::C.close", "p/m.py::C.Kind"),
     }
+
+
+def test_classes_inside_of_others_are_found_by_the_names_of_builtins():
+    _, links = resolved(
+        {
+            "p/m.py": """
+                class C:
+                    class TimeoutError(Exception):
+                        def again(self): ...
+                    class ReadTimeout(TimeoutError): ...
+                    class Warning: ...
+                    def warn(self, kind: Warning): ...
+                def outer():
+                    def filter(a): ...
+                    def inner(a): return filter(a)
+            """
+        }
+    )
+    assert links["p/m.py"].bases == {"C.ReadTimeout": ("p/m.py::C.TimeoutError",)}
+    found = uses(links)
+    assert ("p/m.py::C.warn", "p/m.py::C.Warning") in found
+    assert ("p/m.py::outer.inner", "p/m.py::outer.filter") in found
 
 
 def test_imports_in_a_circle_end():
