@@ -532,7 +532,7 @@ def _overrides(arguments: argparse.Namespace) -> int:
     count, doubtful = doubtful_overrides(*_opened(arguments), arguments.accept, _Terminal())
     for finding in doubtful:
         print(_line(str(finding)))
-    print(f"{count:,} {'override' if count == 1 else 'overrides'}, {len(doubtful):,} in doubt")
+    print(f"{_counted(count, 'override')}, {len(doubtful):,} in doubt")
     return 1 if doubtful else 0
 
 
@@ -592,7 +592,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         "scores: against the human's first sentence, 0 to 100; masked: with the name hidden; leads: 95 % "
         "intervals, and one that holds 0 tells nothing"
     )
-    print(f"{1000 * found.seconds:.1f} ms a text; {found.dropped:,} sentences dropped by the checks")
+    dropped = _counted(found.dropped, "sentence")
+    print(f"{1000 * found.seconds:.1f} ms a text; {dropped} dropped by the checks")
     return 0
 
 

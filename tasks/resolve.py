@@ -371,7 +371,7 @@ class Index:
         while found is None and scope:
             nested = f"{scope}.{root}"
             kind = surface.members.get(nested)
-            # A method sees the members of its class in its head alone: `max` in its body is no member.
+            # A method sees the members of its class in its head alone: `max` in its body is the builtin.
             if kind is not None and (root not in _BUILTINS or kind in ("class", "function")):
                 found = Target(surface, nested)
             scope = scope.rpartition(".")[0]

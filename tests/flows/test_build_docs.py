@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -90,6 +91,27 @@ def test_an_edit_is_explained_and_a_deleted_site_comes_back(server, repository, 
         )
     text = next(a["data"] for a in artifacts.json() if a["type"] == "markdown")
     assert "page, code: `globals.py::push_context`" in text
+    head, _, row = (line.strip("| ").split(" | ") for line in text[text.index("| texts") :].splitlines()[:3])
+    assert head == ["texts", "human", "derived", "model", "empty", "too unsure to show", "sentences dropped"]
+    told = tmp_path / "report.json"
+    assert (
+        main(
+            [
+                "build",
+                str(repository),
+                "--out",
+                str(tmp_path / "plain"),
+                "--model",
+                "none",
+                "--report",
+                str(told),
+            ]
+        )
+        == 0
+    )
+    slots = json.loads(told.read_bytes())["slots"]
+    assert slots["human"] > 0 < slots["empty"]
+    assert row == [f"{slots[n]:,}" for n in ("human", "derived", "model", "empty", "unsure", "dropped")]
 
     before = tree_bytes(tmp_path / "site")
     (tmp_path / "site").unlink()
